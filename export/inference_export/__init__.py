@@ -1,0 +1,1 @@
+"""Export of trained resources to a Triton model repository."""

@@ -1,0 +1,75 @@
+"""The command ``export-repository``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from inference_client.progress import progress
+from inference_client.version import __version__
+
+from .errors import ExportError
+from .exporting import Summary, export_repository
+from .extras import MissingExtraError, require_extra
+from .options import base_data_option, export_options, resources_option
+from .provenance import ExportOptions
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@resources_option(required=True)
+@base_data_option()
+@export_options
+@click.version_option(__version__)
+def main(**options: Any) -> None:
+    """Build a Triton model repository from trained resources.
+
+    Writes the ONNX classifier, the base embeddings and the labels, checks them
+    against PyTorch, and only then replaces what is in the repository. An
+    interrupted or failed export leaves the previous one loadable.
+
+    \b
+    Examples:
+      export-repository -r trained/                          classification
+      export-repository -r trained/ -data base/ -thres 0.8   clustering, stricter matches
+
+    Exit status: 0 exported, 1 refused or failed (nothing replaced), 2 wrong usage.
+    """
+    run_export(ExportOptions(**options))
+
+
+def run_export(options: ExportOptions) -> None:
+    """Export, print the summary, and turn whatever goes wrong into a message and exit code 1."""
+    try:
+        require_extra("export")
+        click.echo("exporting the network; this takes some seconds", err=True)
+        summary = export_repository(options, progress)
+    except (ExportError, MissingExtraError) as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or 'writing the export'}: {error.strerror}") from error
+    click.echo(format_summary(summary, options.model_repository))
+
+
+def format_summary(summary: Summary, repository: Path) -> str:
+    """Lay an export's summary out in lines."""
+    parity = summary.parity
+    lines = [
+        f"exported          {repository}, version {summary.version}",
+        f"mode              {summary.mode}",
+        f"checkpoint        {summary.checkpoint.path} ({summary.checkpoint.reason})",
+        f"network classes   {', '.join(summary.network_classes)}",
+        *(
+            f"{'base images' if row == 0 else '':18}{name}: {count}"
+            for row, (name, count) in enumerate(summary.base_images.items())
+        ),
+        f"ONNX - PyTorch    at most {parity.embedding:.1e} in embeddings, {parity.probability:.1e} in probabilities, "
+        f"on {parity.images} {summary.parity_images}",
+        *(f"note              {note}" for note in summary.notes),
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(prog_name="export-repository")

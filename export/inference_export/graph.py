@@ -1,0 +1,128 @@
+"""The ONNX graph of the served network: written by PyTorch's exporter, compared with PyTorch, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ParityError
+
+if TYPE_CHECKING:
+    import onnxruntime
+    from torch import nn
+
+INPUT = "PIXELS"
+OUTPUTS = ("EMBEDDING", "PROBABILITIES")
+# The newest that Triton's stock containers of the last years read.
+MAX_IR_VERSION = 10
+OPSET = 20
+PARITY_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How far the exported graph is from PyTorch on the same pixels.
+
+    Args:
+        images: Number of images compared.
+        embedding: Largest absolute difference of an embedding's value.
+        probability: Largest absolute difference of a probability.
+    """
+
+    images: int
+    embedding: float
+    probability: float
+
+
+def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
+    """Write the network as ONNX: ``PIXELS`` uint8 [N, S, S, 3] in, ``EMBEDDING`` and ``PROBABILITIES`` out.
+
+    Args:
+        served: A ``ServedNetwork`` in evaluation mode.
+        image_size: Side S in pixels.
+        path: The file to write, weights inside.
+    """
+    import onnx
+    import torch
+
+    pixels = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # PyTorch's exporter warns of its own internals
+        logging.getLogger("onnxscript").setLevel(logging.ERROR)
+        torch.onnx.export(
+            served,
+            (pixels,),
+            path,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    if model.ir_version > MAX_IR_VERSION:
+        raise ParityError(
+            f"the installed PyTorch wrote ONNX IR version {model.ir_version}; Triton's containers read up to "
+            f"{MAX_IR_VERSION}. Install the PyTorch version that constraints.txt names.",
+            path,
+        )
+
+
+def open_graph(path: Path) -> onnxruntime.InferenceSession:
+    """Open an exported graph on the CPU."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def run_graph(
+    session: onnxruntime.InferenceSession, pixels: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Run pixels, uint8 [N, S, S, 3], to embeddings float32 [N, D] and probabilities float32 [N, C']."""
+    embeddings, probabilities = session.run(list(OUTPUTS), {INPUT: pixels})
+    return embeddings, probabilities
+
+
+def compare_with_pytorch(
+    session: onnxruntime.InferenceSession, served: nn.Module, pixels: npt.NDArray[np.uint8]
+) -> Parity:
+    """Compare the exported graph with PyTorch, each image alone and all as one batch.
+
+    Args:
+        session: The exported graph.
+        served: The ``ServedNetwork`` that it was exported from.
+        pixels: Preprocessed images, uint8 [N, S, S, 3].
+
+    Returns:
+        The largest differences, both at most ``PARITY_TOLERANCE``.
+
+    Raises:
+        ParityError: A difference is larger or not finite.
+    """
+    import torch
+
+    with torch.inference_mode():
+        expected = [tensor.numpy() for tensor in served(torch.from_numpy(pixels))]
+    alone = [np.concatenate(rows) for rows in zip(*(run_graph(session, row[None]) for row in pixels), strict=True)]
+    together = run_graph(session, pixels)
+    embedding, probability = (
+        max(float(np.abs(found - wanted).max()) for found in founds)
+        for wanted, *founds in zip(expected, alone, together, strict=True)
+    )
+    if not (embedding <= PARITY_TOLERANCE and probability <= PARITY_TOLERANCE):  # also false for NaN
+        raise ParityError(
+            f"the exported graph differs from PyTorch by {embedding:.1e} in an embedding and {probability:.1e} in a "
+            f"probability; at most {PARITY_TOLERANCE:.0e} is accepted. Install the versions that constraints.txt names."
+        )
+    return Parity(images=len(pixels), embedding=embedding, probability=probability)

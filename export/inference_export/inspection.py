@@ -1,0 +1,84 @@
+"""What a repository holds, and whether it belongs together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .base_set import find_base_set
+from .errors import ExportError, RepositoryError
+from .provenance import PROVENANCE_FILE, ExportOptions, describe, hash_file
+from .repository import exported_version
+from .resources import MODELS
+
+_SHORT_HASH = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """The version of a repository that its ensemble answers with.
+
+    Args:
+        version: Its number.
+        settings: Mode, classes, threshold, unknown label and K, as ``cluster_head`` reads them.
+        provenance: What it was made of.
+    """
+
+    version: int
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+def read_export(repository: Path) -> Export | None:
+    """Read the served version, and check that its parts belong together.
+
+    Args:
+        repository: The model repository.
+
+    Returns:
+        The export; None where none lies.
+
+    Raises:
+        RepositoryError: Its files are broken, or its base embeddings come from another graph or preprocessing.
+    """
+    version = exported_version(repository)
+    if version is None:
+        return None
+    head = repository / "cluster_head" / str(version)
+    try:
+        settings = json.loads((head / "settings.json").read_text(encoding="utf-8"))
+        provenance = json.loads((head / PROVENANCE_FILE).read_text(encoding="utf-8"))
+        recorded = provenance["graph"], provenance["preprocessing"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RepositoryError(f"{head} is damaged ({error!r}). Run the export again.", head) from error
+    graph = hash_file(repository / "classifier" / str(version) / "model.onnx")
+    preprocessing = hash_file(repository / "preprocess" / str(version) / "preprocessing.py")
+    for what, was, found in zip(("classifier (graph", "preprocessing (file"), recorded, (graph, preprocessing), strict=True):
+        if was != found:
+            raise RepositoryError(
+                f"{head}: base embeddings were computed with another {what} {was[:_SHORT_HASH]}, serving "
+                f"{found[:_SHORT_HASH]}).\n"
+                f"  Run the export again with -data, or put the version back that they came from.",
+                head,
+            )
+    return Export(version=version, settings=settings, provenance=provenance)
+
+
+def what_changed(export: Export, options: ExportOptions) -> list[str]:
+    """Name what an export that lies in a repository does not share with one that is asked for.
+
+    Args:
+        export: What lies there.
+        options: What is asked for.
+
+    Returns:
+        Any of ``software``, ``options``, ``resources``, ``base data``; empty: it would be exported the same again.
+    """
+    checkpoint = options.resources / MODELS / str(export.provenance.get("checkpoint"))
+    try:
+        wanted = describe(options, find_base_set(options.base_data), checkpoint)
+    except (OSError, ExportError):  # the export will say what is wrong
+        return ["resources or base data"]
+    return [key for key, value in wanted.items() if export.provenance.get(key) != json.loads(json.dumps(value))]

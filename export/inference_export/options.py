@@ -1,0 +1,124 @@
+"""The options that describe an export, for every command that may export."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class FiniteRange(click.FloatRange):
+    """A float range that also refuses ``nan``, which click's lets through."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert to float within the range, or fail as wrong usage."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is no number.", param, ctx)
+        return number
+
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+def resources_option(**attributes: Any) -> Callable[[Any], Any]:
+    """Give a command ``-r/--resources``."""
+    return click.option(
+        "-r",
+        "--resources",
+        type=FOLDER,
+        metavar="DIR",
+        help="Trained resources: labels, models/ and logs/logs, as the trainer wrote them.",
+        **attributes,
+    )
+
+
+def base_data_option(**attributes: Any) -> Callable[[Any], Any]:
+    """Give a command ``-data/--base_data``."""
+    return click.option(
+        "-data",
+        "--base_data",
+        type=FOLDER,
+        metavar="DIR",
+        help="Base data: a folder for each class, with its reference images inside. Absent or empty: classification "
+        "mode; otherwise clustering mode.",
+        **attributes,
+    )
+
+
+def export_options(command: Any) -> Any:
+    """Give a command the options of an export beside ``-r`` and ``-data``."""
+    options = (
+        click.option(
+            "-thres",
+            "--sim_thres",
+            type=FiniteRange(-1, 1),
+            default=0.75,
+            show_default=True,
+            help="Smallest cosine similarity at which a base image counts as a match. Clustering mode only; a request "
+            "can override it.",
+        ),
+        click.option(
+            "-btch",
+            "--batch_size",
+            type=click.IntRange(1, 1024),
+            default=32,
+            show_default=True,
+            help="Base images embedded at a time during the export; takes memory, changes no result.",
+        ),
+        click.option(
+            "--model_repository",
+            type=click.Path(file_okay=False, path_type=Path),
+            metavar="DIR",
+            default="model_repository",
+            show_default=True,
+            help="The model repository to write.",
+        ),
+        click.option(
+            "--image_size",
+            type=click.IntRange(32, 2048),
+            default=384,
+            show_default=True,
+            help="Side in pixels to which images are resized: the one that the network was trained with.",
+        ),
+        click.option(
+            "--max_batch_size",
+            type=click.IntRange(1, 1024),
+            default=32,
+            show_default=True,
+            help="Most images in one request to the server, and in one run of the network.",
+        ),
+        click.option(
+            "--unknown_label",
+            metavar="TEXT",
+            help="Label of a query that no base image matches. Clustering mode only; without it such a query gets the "
+            "class of the most similar base image.",
+        ),
+        click.option(
+            "--neighbors",
+            type=click.IntRange(1, 1000),
+            default=5,
+            show_default=True,
+            help="Most similar base images that an answer names. Clustering mode only.",
+        ),
+        click.option(
+            "--skip_unreadable",
+            is_flag=True,
+            help="Leave out base images that do not decode, instead of failing.",
+        ),
+        click.option(
+            "--device",
+            type=click.Choice(["cpu", "gpu"]),
+            default="cpu",
+            show_default=True,
+            help="Where the server runs the network.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -1,0 +1,224 @@
+"""Writing a model repository so that whatever lies there is loadable at every moment."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .configs import (
+    CONFIG_FILE,
+    ENSEMBLE,
+    MODELS,
+    RepositoryShape,
+    pinned_version,
+    render_configs,
+    without_versions,
+)
+from .errors import RepositoryError
+from .template import template_directory
+
+FIRST_VERSION = 1
+# What makes a version complete, beside what the template gives it.
+ARTEFACTS = (
+    "preprocess/{}/model.py",
+    "classifier/{}/model.onnx",
+    "cluster_head/{}/model.py",
+    "cluster_head/{}/settings.json",
+)
+# An empty file of this name keeps Python from writing a folder of this name, which Triton would take for a change.
+_BYTECODE_BLOCKER = "__pycache__"
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+
+
+def exported_version(repository: Path) -> int | None:
+    """Find the version that the ensemble answers with; None where no complete export lies."""
+    try:
+        version = pinned_version((repository / ENSEMBLE / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    return version if version is not None and is_complete(repository, version) else None
+
+
+def is_complete(repository: Path, version: int) -> bool:
+    """Say whether every model has all files of a version."""
+    return all((repository / file.format(version)).is_file() for file in ARTEFACTS)
+
+
+def previous_path(repository: Path) -> Path:
+    """Where the repository goes that a whole new one has replaced."""
+    return repository.with_name(f"{repository.name}.previous")
+
+
+def check_destination(repository: Path, shape: RepositoryShape) -> None:
+    """Refuse a destination that could not be written in the end, before any long work.
+
+    Args:
+        repository: The folder to write, resolved.
+        shape: What is to be exported.
+
+    Raises:
+        RepositoryError: It is no folder, can't be written, or is a mount point that would have to be replaced.
+    """
+    if repository.exists() and not repository.is_dir():
+        raise RepositoryError(f"{repository} is no folder. Name another --model_repository.", repository)
+    try:
+        repository.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RepositoryError(f"{repository.parent} can't be made ({error.strerror}).", repository.parent) from error
+    for folder in (repository.parent, repository):
+        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+            raise RepositoryError(f"{folder} is not writable. Name another --model_repository.", folder)
+    if os.path.ismount(repository):
+        raise RepositoryError(
+            f"{repository} is a mount point: what lies there can't be replaced in one step. Export to a folder inside "
+            f"it, as --model_repository {repository / 'model_repository'}, and serve that.",
+            repository,
+        )
+
+
+@contextlib.contextmanager
+def staging(repository: Path) -> Iterator[Path]:
+    """Make a folder beside a repository to prepare version folders in, removed at the end.
+
+    Holds a folder for each model of the version, with the template's Python files in it. What killed exports have left
+    is removed as well.
+
+    Args:
+        repository: The folder to write, resolved; its parent exists.
+    """
+    prefix = f".{repository.name}.staging-"
+    for stale in repository.parent.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError), _locked(stale, blocking=False):
+            shutil.rmtree(stale)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=repository.parent))
+    try:
+        with _locked(folder):
+            for model in MODELS:
+                _copy_template(model, folder / model)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(staged: Path, repository: Path, shape: RepositoryShape) -> int:
+    """Put a staged version into a repository, or a whole new repository in its place.
+
+    An export of the shape that lies there adds a version, and renaming the ensemble's configuration is the moment at
+    which it happens; the version before is kept, older ones are removed. Any other is exchanged for the old repository
+    in one step, and the old one kept as ``<name>.previous``.
+
+    Args:
+        staged: The folder of ``staging``, with every artefact in place.
+        repository: The folder to write, resolved.
+        shape: What all its versions share.
+
+    Returns:
+        The number of the version.
+
+    Raises:
+        RepositoryError: The file system can't exchange folders.
+    """
+    with _locked(repository.parent):
+        before = exported_version(repository)
+        if before is not None and _has_shape(repository, shape):
+            return _add_version(staged, repository, shape, before)
+        _replace(staged, repository, shape)
+        return FIRST_VERSION
+
+
+def _add_version(staged: Path, repository: Path, shape: RepositoryShape, before: int) -> int:
+    version = max(version for model in MODELS for version in _versions(repository / model)) + 1
+    for model in MODELS:
+        (staged / model).rename(repository / model / str(version))
+    configs = render_configs(shape, versions=[before, version], pinned=version)
+    for model in (*MODELS, ENSEMBLE):
+        replacement = staged / CONFIG_FILE
+        replacement.write_text(configs[model], encoding="utf-8")
+        replacement.replace(repository / model / CONFIG_FILE)
+    for model in MODELS:
+        for old in _versions(repository / model):
+            if old not in (before, version):
+                _remove_version(model, repository / model / str(old))
+    return version
+
+
+def _replace(staged: Path, repository: Path, shape: RepositoryShape) -> None:
+    new = staged / "repository"
+    for model, config in render_configs(shape, versions=[FIRST_VERSION], pinned=FIRST_VERSION).items():
+        (new / model).mkdir(parents=True)
+        (new / model / CONFIG_FILE).write_text(config, encoding="utf-8")
+    for model in MODELS:
+        (staged / model).rename(new / model / str(FIRST_VERSION))
+    shutil.copytree(template_directory() / ENSEMBLE / "1", new / ENSEMBLE / "1", copy_function=shutil.copyfile)
+    if not repository.exists():
+        new.rename(repository)
+        return
+    for entry in repository.iterdir():  # other models of the user's
+        if entry.name not in (*MODELS, ENSEMBLE):
+            copy = shutil.copytree if entry.is_dir() and not entry.is_symlink() else shutil.copy2
+            copy(entry, new / entry.name, **{"symlinks": True} if copy is shutil.copytree else {"follow_symlinks": False})
+    previous = previous_path(repository)
+    if previous.exists():
+        shutil.rmtree(previous)
+    new.rename(previous)
+    _exchange(previous, repository)
+
+
+def _copy_template(model: str, folder: Path) -> None:
+    folder.mkdir()
+    for file in sorted((template_directory() / model / "1").glob("*.py")):
+        shutil.copyfile(file, folder / file.name)
+        (folder / _BYTECODE_BLOCKER).touch()
+
+
+def _remove_version(model: str, folder: Path) -> None:
+    template = template_directory() / model / "1"
+    if not (template.is_dir() and folder.samefile(template)):
+        shutil.rmtree(folder)
+        return
+    for file in folder.iterdir():  # an export into a checkout: its tracked files stay
+        if file.suffix != ".py":
+            file.unlink()
+
+
+def _has_shape(repository: Path, shape: RepositoryShape) -> bool:
+    configs = render_configs(shape, versions=[], pinned=0)
+    try:
+        return all(
+            without_versions((repository / model / CONFIG_FILE).read_text(encoding="utf-8")) == without_versions(config)
+            for model, config in configs.items()
+        )
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _versions(model_folder: Path) -> list[int]:
+    return sorted(int(folder.name) for folder in model_folder.iterdir() if folder.name.isdecimal() and folder.is_dir())
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, *, blocking: bool = True) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None or rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
+        reason = "not supported by this system" if rename is None else os.strerror(ctypes.get_errno())
+        raise RepositoryError(
+            f"{other} can't be exchanged for the new repository in one step ({reason}). The new one lies in {one}: "
+            f"serve that, or export to a folder that does not exist yet.",
+            other,
+        )

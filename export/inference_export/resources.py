@@ -1,0 +1,210 @@
+"""Trained resources: class labels, checkpoints, and the training logs that say which checkpoint is best."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import ResourcesError
+from .unpickling import read_plain_pickle
+
+if TYPE_CHECKING:
+    from .network import TwoHeadedResNet50
+
+LABELS = "labels"
+MODELS = "models"
+LOGS = "logs/logs"
+_ACCURACY = {"classification": "classificationAccuracy", "clustering": "embeddingAccuracy"}
+_SHOWN_KEYS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The chosen ``state_dict`` file, and the reason for the choice in words."""
+
+    path: Path
+    reason: str
+
+
+def read_labels(resources: Path) -> list[str]:
+    """Read the class names.
+
+    Args:
+        resources: The trained resources; ``labels`` in it is a pickle of {class name: index}.
+
+    Returns:
+        The C' class names in index order.
+
+    Raises:
+        ResourcesError: ``labels`` is missing, unsafe, or does not number its classes from 0 to C' - 1.
+    """
+    path = resources / LABELS
+    labels = read_plain_pickle(path, "{class name: index}")
+    if not isinstance(labels, dict) or not labels:
+        raise ResourcesError(f"{path} holds {_brief(labels)}, and must hold {{class name: index}}.", path)
+    for name, index in labels.items():
+        if not _is_name(name):
+            raise ResourcesError(f"{path} names a class {name!r}; a class name is text, not empty.", path)
+        if isinstance(index, bool) or not isinstance(index, numbers.Integral):
+            raise ResourcesError(f"{path} gives class {name!r} the index {_brief(index)}, which is no whole number.", path)
+    if sorted(labels.values()) != list(range(len(labels))):
+        raise ResourcesError(
+            f"{path} numbers its {len(labels)} classes {sorted(map(int, labels.values()))}; the indices must be "
+            f"0 to {len(labels) - 1}, each once.",
+            path,
+        )
+    return sorted(labels, key=lambda name: int(labels[name]))
+
+
+def list_checkpoints(resources: Path) -> list[Path]:
+    """List the files of ``models/``, sorted by name, hidden ones left out.
+
+    Raises:
+        ResourcesError: There is no such folder, or no file in it.
+    """
+    folder = resources / MODELS
+    if not folder.is_dir():
+        raise ResourcesError(f"{folder} is missing. It must hold one or more PyTorch state_dict files.", folder)
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    if not files:
+        raise ResourcesError(f"{folder} holds no file. It must hold one or more PyTorch state_dict files.", folder)
+    return files
+
+
+def select_checkpoint(resources: Path, mode: str) -> Checkpoint:
+    """Choose the only checkpoint, or the one of the epoch that validated best.
+
+    Args:
+        resources: The trained resources.
+        mode: ``classification`` (judged by ``classificationAccuracy``) or ``clustering`` (``embeddingAccuracy``).
+
+    Returns:
+        The checkpoint of the first epoch of highest accuracy.
+
+    Raises:
+        ResourcesError: No checkpoint, unusable logs, or no checkpoint of the best epoch.
+    """
+    files = list_checkpoints(resources)
+    if len(files) == 1:
+        return Checkpoint(path=files[0], reason="the only one")
+    accuracy = _ACCURACY[mode]
+    path = resources / LOGS
+    epochs, values = _read_validation(path, accuracy)
+    usable = [value for value in values if not math.isnan(value)]
+    if not usable:
+        raise ResourcesError(f"{path} has no {accuracy} that is a number. Keep one file in {resources / MODELS}.", path)
+    best = max(usable)
+    epoch = epochs[values.index(best)]
+    chosen = resources / MODELS / f"model_{epoch}"
+    if chosen not in files:
+        raise ResourcesError(
+            f"{chosen} is missing: {path} has the best validation {accuracy}, {best:.4g}, at epoch {epoch}; "
+            f"{resources / MODELS} holds {', '.join(file.name for file in files)}.\n"
+            f"  Put that checkpoint back, or keep only the file that is to be served.",
+            chosen,
+        )
+    return Checkpoint(path=chosen, reason=f"best validation {accuracy}, {best:.4g}, of {len(values)} epochs")
+
+
+def load_network(checkpoint: Path, classes: int) -> TwoHeadedResNet50:
+    """Load a checkpoint into the network, in evaluation mode on the CPU.
+
+    Args:
+        checkpoint: A ``state_dict`` file.
+        classes: Number of classes C' that the labels name.
+
+    Raises:
+        ResourcesError: Not a readable state dict, of another network or number of classes, or with a weight that is
+            not finite.
+    """
+    import torch
+
+    from .network import TwoHeadedResNet50
+
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ResourcesError(
+            f"{checkpoint} was not read: it holds more than the weights of a state_dict, and a pickle can run code.\n"
+            f"  Save it again with torch.save(network.state_dict(), file), from a source you trust.",
+            checkpoint,
+        ) from error
+    except OSError as error:
+        raise ResourcesError(f"{checkpoint} can't be read ({error.strerror}). Check the file.", checkpoint) from error
+    except Exception as error:  # torch raises RuntimeError, EOFError, KeyError and more on broken files
+        raise ResourcesError(f"{checkpoint} is no PyTorch file, or broken. Copy it again.", checkpoint) from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ResourcesError(
+            f"{checkpoint} holds {_brief(state)}, no state_dict. Save it with torch.save(network.state_dict(), file).",
+            checkpoint,
+        )
+    network = TwoHeadedResNet50(classes)
+    _compare_shapes(state, network.state_dict(), checkpoint, classes)
+    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise ResourcesError(
+            f"{checkpoint} has values that are not finite, in {_some(broken)}. The training diverged: choose another.",
+            checkpoint,
+        )
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def _read_validation(path: Path, accuracy: str) -> tuple[list[int], list[float]]:
+    form = "training logs: ['epochBased']['validation'] with the lists epoch, " + " and ".join(_ACCURACY.values())
+    logs = read_plain_pickle(path, form)
+    try:
+        validation = logs["epochBased"]["validation"]
+        epochs = [int(epoch) for epoch in validation["epoch"]]
+        values = [float(value) for value in validation[accuracy]]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ResourcesError(
+            f"{path} lacks the {form} ({error!r}). It says which of the checkpoints is best: mend it, or keep only one "
+            f"file in {MODELS}/.",
+            path,
+        ) from error
+    if len(epochs) != len(values) or not epochs:
+        raise ResourcesError(f"{path} lists {len(epochs)} epochs and {len(values)} values of {accuracy}.", path)
+    return epochs, values
+
+
+def _compare_shapes(state: dict[str, Any], expected: dict[str, Any], checkpoint: Path, classes: int) -> None:
+    head = state.get("classifier.weight")
+    if head is not None and head.ndim and len(head) != classes:
+        raise ResourcesError(
+            f"{checkpoint} was trained for {len(head)} classes, and {checkpoint.parents[1] / LABELS} names {classes}. "
+            f"They must come from the same training.",
+            checkpoint,
+        )
+    missing = [key for key in expected if key not in state]
+    unexpected = [key for key in state if key not in expected]
+    misshapen = [key for key in state if key in expected and state[key].shape != expected[key].shape]
+    problems = [
+        f"{problem} {_some(keys)}"
+        for problem, keys in (("lacks", missing), ("has unknown", unexpected), ("has other shapes for", misshapen))
+        if keys
+    ]
+    if problems:
+        raise ResourcesError(
+            f"{checkpoint} is of another network: it {'; it '.join(problems)}.\n"
+            f"  Expected: torchvision's ResNet-50 as 'resnet' with fc = Sequential(Linear(2048, 512), Tanh()), and "
+            f"'classifier' = Linear(512, {classes}).",
+            checkpoint,
+        )
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and bool(name.strip()) and name.isprintable()
+
+
+def _brief(value: Any) -> str:
+    return f"{type(value).__name__} {str(value)[:40]!r}"
+
+
+def _some(keys: list[Any]) -> str:
+    names = ", ".join(map(str, keys[:_SHOWN_KEYS]))
+    return names if len(keys) <= _SHOWN_KEYS else f"{names} and {len(keys) - _SHOWN_KEYS} more"

@@ -1,0 +1,99 @@
+"""Reading pickles from strangers: only data comes out, no code runs."""
+
+from __future__ import annotations
+
+import collections
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import ResourcesError
+
+
+class _ForbiddenGlobalError(pickle.UnpicklingError):
+    pass
+
+
+class PlainUnpickler(pickle.Unpickler):
+    """Admits plain containers, numbers, strings, numpy scalars and torch tensors; tensors come to the CPU."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Resolve the few globals that plain data needs, some of them to stricter functions of our own."""
+        try:
+            return _GLOBALS[module, name]()
+        except KeyError:
+            raise _ForbiddenGlobalError(f"{module}.{name}") from None
+
+
+def read_plain_pickle(path: Path, allowed: str) -> Any:
+    """Read a pickle that holds nothing but plain data.
+
+    Args:
+        path: The file.
+        allowed: What the file may hold, for the error message.
+
+    Returns:
+        The data.
+
+    Raises:
+        ResourcesError: The file is missing, unreadable, not a pickle, or would call anything else when read.
+    """
+    try:
+        with path.open("rb") as file:
+            return PlainUnpickler(file).load()
+    except _ForbiddenGlobalError as error:
+        raise ResourcesError(
+            f"{path} was not read: it would call {error}, and may hold only {allowed}.\n"
+            f"  A pickle can run code. Recreate the file from a source you trust.",
+            path,
+        ) from error
+    except FileNotFoundError as error:
+        raise ResourcesError(f"{path} is missing. It must be a pickle of {allowed}.", path) from error
+    except OSError as error:
+        raise ResourcesError(f"{path} can't be read ({error.strerror}). Check the file and its permissions.", path) from error
+    except Exception as error:  # a broken pickle raises almost any type
+        raise ResourcesError(f"{path} is no readable pickle of {allowed}. Copy or create it again.", path) from error
+
+
+def _numpy_scalar(dtype: Any, data: Any) -> Any:
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "biufc" or not isinstance(data, bytes):
+        raise pickle.UnpicklingError("a numpy scalar that is no number")
+    return np.frombuffer(data, dtype, count=1)[0]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":  # what protocol 2 writes for bytes
+        raise pickle.UnpicklingError(f"bytes encoded as {encoding}")
+    return text.encode(encoding)
+
+
+def _load_storage(data: bytes) -> Any:
+    import torch
+
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def _rebuild_tensor() -> Any:
+    import torch
+
+    return torch._utils._rebuild_tensor_v2
+
+
+_GLOBALS: dict[tuple[str, str], Callable[[], Any]] = {
+    ("builtins", "complex"): lambda: complex,
+    ("builtins", "frozenset"): lambda: frozenset,
+    ("builtins", "set"): lambda: set,
+    ("collections", "OrderedDict"): lambda: collections.OrderedDict,
+    ("collections", "defaultdict"): lambda: collections.defaultdict,
+    ("_codecs", "encode"): lambda: _encode,
+    ("numpy", "dtype"): lambda: np.dtype,
+    ("numpy.core.multiarray", "scalar"): lambda: _numpy_scalar,
+    ("numpy._core.multiarray", "scalar"): lambda: _numpy_scalar,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    # The original of this one unpickles anything.
+    ("torch.storage", "_load_from_bytes"): lambda: _load_storage,
+} | {("builtins", name): (lambda kind=kind: kind) for name, kind in (("list", list), ("dict", dict), ("int", int), ("float", float))}

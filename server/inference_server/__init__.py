@@ -1,0 +1,1 @@
+"""Runs a real tritonserver on an exported model repository."""

@@ -1,0 +1,229 @@
+"""The command ``tritonserver``: finds the real one, prepares what it needs, and becomes it."""
+
+from __future__ import annotations
+
+import ctypes.util
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+from inference_export.extras import MissingExtraError, require_extra
+
+CONTAINER_BINARY = Path("/opt/tritonserver/bin/tritonserver")
+LOOPBACK = "127.0.0.1"
+ADDRESS_OPTIONS = ("--http-address", "--grpc-address", "--metrics-address")
+# Exactly the header that names a client, in any case.
+FORWARD_CLIENT_ID = ("--http-header-forward-pattern", "(?i)^x-client-id$")
+SUPPORTED_PYTHONS = ((3, 11), (3, 12))
+_ELF_MAGIC = b"\x7fELF"
+_BACKENDS = Path(__file__).parent / "backends"
+
+
+class ServerError(RuntimeError):
+    """No tritonserver can be started here; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What to execute.
+
+    Args:
+        arguments: The binary and its arguments.
+        environment: The environment variables.
+        notes: What was added to the user's arguments, in words.
+    """
+
+    arguments: list[str]
+    environment: dict[str, str]
+    notes: list[str]
+
+
+def main() -> NoReturn:
+    """Become tritonserver, with this process's arguments."""
+    try:
+        command = tritonserver_command(sys.argv[1:])
+    except (ServerError, MissingExtraError) as error:
+        sys.exit(f"tritonserver: {error}")
+    become(command)
+
+
+def become(command: Command) -> NoReturn:
+    """Replace this process by the command."""
+    for note in command.notes:
+        print(f"tritonserver: {note}", file=sys.stderr, flush=True)  # noqa: T201
+    os.execve(command.arguments[0], command.arguments, command.environment)  # noqa: S606
+
+
+def tritonserver_command(arguments: Sequence[str]) -> Command:
+    """Find a tritonserver and say how to start it.
+
+    Args:
+        arguments: Triton's own arguments.
+
+    Returns:
+        A binary in the container's usual path or on PATH, with the arguments as they are; otherwise nvidia-pytriton's,
+        with a backend directory, loopback addresses and the forwarding of client ids unless the arguments name others.
+
+    Raises:
+        ServerError: The platform, Python or numpy does not suit pip's tritonserver, or a library is missing.
+        MissingExtraError: There is no binary and the ``server`` extra is not installed.
+    """
+    installed = find_installed_binary()
+    if installed is not None:
+        return Command(arguments=[str(installed), *arguments], environment=dict(os.environ), notes=[])
+    _require_platform()
+    require_extra("server")
+    _require_numpy_1()
+    package, libraries = _pytriton_folders()
+    added = added_arguments(arguments)
+    backends = [] if _names(arguments, "--backend-directory") else [
+        "--backend-directory", str(assemble_backends(package / "tritonserver"))
+    ]  # fmt: skip
+    return Command(
+        arguments=[str(package / "tritonserver" / "bin" / "tritonserver"), *arguments, *backends, *added],
+        environment=_environment(libraries),
+        notes=[f"added {' '.join(added)}"] if added else [],
+    )
+
+
+def find_installed_binary() -> Path | None:
+    """Find a native tritonserver in the container's path or on PATH; scripts, this command among them, are passed over."""
+    candidates = [CONTAINER_BINARY, *(Path(folder) / "tritonserver" for folder in os.get_exec_path())]
+    return next((path for path in candidates if os.access(path, os.X_OK) and _is_elf(path)), None)
+
+
+def added_arguments(arguments: Sequence[str]) -> list[str]:
+    """Say what pip's tritonserver is started with beyond the user's arguments."""
+    added = [f"{option}={LOOPBACK}" for option in ADDRESS_OPTIONS if not _names(arguments, option)]
+    option, pattern = FORWARD_CLIENT_ID
+    return added if _names(arguments, option) else [*added, f"{option}={pattern}"]
+
+
+def assemble_backends(triton: Path) -> Path:
+    """Lay the backends of pip's tritonserver out as it wants them.
+
+    Args:
+        triton: The ``tritonserver`` folder of the nvidia-pytriton package.
+
+    Returns:
+        A folder with ``python`` (pip's backend and the stub of the running Python) and ``onnxruntime`` (ours), kept in
+        the virtual environment, or in the user's cache where that is read-only.
+
+    Raises:
+        ServerError: Neither place can be written.
+    """
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    sources = {
+        "python": [
+            *(triton / "backends" / "python").glob("*.*"),
+            triton / "python_backend_stubs" / python / "triton_python_backend_stub",
+        ],
+        **{folder.name: list(folder.glob("*.py")) for folder in _BACKENDS.iterdir() if folder.is_dir()},
+    }
+    digest = hashlib.sha256()
+    for file in sorted(file for files in sources.values() for file in files):
+        digest.update(f"{file}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    for place in (Path(sys.prefix) / "share", cache):
+        target = place / "inference-server" / digest.hexdigest()[:16]
+        if target.is_dir():
+            return target
+        try:
+            _copy_atomically(sources, target)
+        except OSError:
+            continue
+        return target
+    raise ServerError(f"neither {sys.prefix} nor {cache} can be written. Set XDG_CACHE_HOME to a folder that can.")
+
+
+def _copy_atomically(sources: dict[str, list[Path]], target: Path) -> None:
+    # Triton refuses links that lead out of the folder, so these are copies.
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        made = Path(temporary) / target.name
+        for folder, files in sources.items():
+            (made / folder).mkdir(parents=True)
+            for file in files:
+                shutil.copy(file, made / folder)
+        (made / "python" / "triton_python_backend_stub").chmod(0o755)
+        try:
+            made.rename(target)
+        except OSError:
+            if not target.is_dir():  # otherwise another start was faster
+                raise
+
+
+def _environment(libraries: Path) -> dict[str, str]:
+    folders = [str(libraries), _libpython_folder(), os.environ.get("LD_LIBRARY_PATH", "")]
+    # The stub takes its packages from the prefix of the first python3 on PATH.
+    path = os.pathsep.join([str(Path(sys.prefix) / "bin"), *os.get_exec_path()])
+    return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(filter(None, folders)), "PATH": path}
+
+
+def _libpython_folder() -> str:
+    name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
+    for folder in (sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LIBPL"), str(Path(sys.base_prefix) / "lib")):
+        if folder and (Path(folder) / name).exists():
+            return str(folder)
+    short = name.removeprefix("lib").split(".so")[0]
+    if ctypes.util.find_library(short) == name:  # in the loader's own path
+        return ""
+    raise ServerError(
+        f"{name} is missing, which pip's tritonserver needs to run Python models. On Debian and Ubuntu:\n"
+        f"  apt-get install lib{short}\n"
+        f"Elsewhere use a Python that was built with --enable-shared."
+    )
+
+
+def _require_platform() -> None:
+    here = f"{platform.system()} {platform.machine()}, {platform.python_implementation()} {platform.python_version()}"
+    if (platform.system(), platform.machine(), platform.python_implementation()) != ("Linux", "x86_64", "CPython") or (
+        sys.version_info[:2] not in SUPPORTED_PYTHONS
+    ):
+        supported = " or ".join(f"{major}.{minor}" for major, minor in SUPPORTED_PYTHONS)
+        raise ServerError(
+            f"no tritonserver at {CONTAINER_BINARY} or on PATH, and pip's needs Linux x86_64 with CPython {supported}; "
+            f"this is {here}.\nServe the repository with NVIDIA's Triton container instead, or use such a Python."
+        )
+
+
+def _require_numpy_1() -> None:
+    if int(version("numpy").split(".")[0]) > 1:
+        raise ServerError(
+            f"numpy {version('numpy')} is installed, and pip's tritonserver is built for numpy 1: its models would read "
+            f"wrong values.\n  pip install 'numpy<2'"
+        )
+
+
+def _pytriton_folders() -> tuple[Path, Path]:
+    spec = find_spec("pytriton")  # without importing it
+    if spec is None or spec.origin is None:
+        raise ServerError("nvidia-pytriton is damaged. pip install --force-reinstall nvidia-pytriton")
+    package = Path(spec.origin).parent
+    return package, package.parent / "nvidia_pytriton.libs"
+
+
+def _names(arguments: Sequence[str], option: str) -> bool:
+    return any(argument == option or argument.startswith(f"{option}=") for argument in arguments)
+
+
+def _is_elf(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_ELF_MAGIC)) == _ELF_MAGIC
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    main()
