@@ -23,7 +23,7 @@ from .provenance import ExportOptions
 @export_options
 @click.version_option(__version__)
 def main(**options: Any) -> None:
-    """Build a Triton model repository from trained resources.
+    r"""Build a Triton model repository from trained resources.
 
     Writes the ONNX classifier, the base embeddings and the labels, checks them
     against PyTorch, and only then replaces what is in the repository. An

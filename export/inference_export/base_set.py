@@ -87,7 +87,9 @@ def require_readable(base: BaseSet, unreadable: dict[Path, str], *, skip: bool) 
     if not unreadable:
         return base
     listed = [f"{file}: {reason}" for file, reason in unreadable.items()]
-    lines = "\n  ".join([*listed[:_SHOWN_FILES], *([f"and {len(listed) - _SHOWN_FILES} more"] * (len(listed) > _SHOWN_FILES))])
+    lines = "\n  ".join(
+        [*listed[:_SHOWN_FILES], *([f"and {len(listed) - _SHOWN_FILES} more"] * (len(listed) > _SHOWN_FILES))]
+    )
     if not skip:
         raise BaseDataError(
             f"{len(unreadable)} of {len(base.files)} base images do not decode:\n  {lines}\n"
@@ -98,7 +100,9 @@ def require_readable(base: BaseSet, unreadable: dict[Path, str], *, skip: bool) 
     for name, files in classes.items():
         if not files:
             raise BaseDataError(f"{base.folder / name} holds no image that decodes:\n  {lines}", base.folder / name)
-    return BaseSet(folder=base.folder, classes=classes, notes=[*base.notes, f"undecodable base images left out:\n  {lines}"])
+    return BaseSet(
+        folder=base.folder, classes=classes, notes=[*base.notes, f"undecodable base images left out:\n  {lines}"]
+    )
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:

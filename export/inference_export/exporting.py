@@ -89,7 +89,10 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
         session = open_graph(graph)
         pixels, parity_images = _parity_images(base, options.image_size)
         parity = compare_with_pytorch(session, served, pixels)
-        provenance |= {"graph": hash_file(graph), "preprocessing": hash_file(staged / "preprocess" / "preprocessing.py")}
+        provenance |= {
+            "graph": hash_file(graph),
+            "preprocessing": hash_file(staged / "preprocess" / "preprocessing.py"),
+        }
         settings = {"mode": mode, "classes": labels, "neighbors": options.neighbors}
         if base is not None:
             with progress("embedding base images", len(base.files)) as advance:
@@ -132,8 +135,8 @@ def _check_unknown_label(options: ExportOptions, base: BaseSet | None) -> None:
         return
     if len(base.classes) == 1 and options.unknown_label is None:
         raise BaseDataError(
-            f"{base.folder} has one class, {next(iter(base.classes))}, which every query would be labelled. Add another "
-            f"class, or name what does not match with --unknown_label.",
+            f"{base.folder} has one class, {next(iter(base.classes))}, which every query would be labelled. Add "
+            f"another class, or name what does not match with --unknown_label.",
             base.folder,
         )
     if options.unknown_label in base.classes:

@@ -56,7 +56,8 @@ def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
     pixels = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # PyTorch's exporter warns of its own internals
-        logging.getLogger("onnxscript").setLevel(logging.ERROR)
+        for talkative in ("onnxscript", "torch.onnx"):
+            logging.getLogger(talkative).setLevel(logging.ERROR)
         torch.onnx.export(
             served,
             (pixels,),

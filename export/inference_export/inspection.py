@@ -55,7 +55,9 @@ def read_export(repository: Path) -> Export | None:
         raise RepositoryError(f"{head} is damaged ({error!r}). Run the export again.", head) from error
     graph = hash_file(repository / "classifier" / str(version) / "model.onnx")
     preprocessing = hash_file(repository / "preprocess" / str(version) / "preprocessing.py")
-    for what, was, found in zip(("classifier (graph", "preprocessing (file"), recorded, (graph, preprocessing), strict=True):
+    for what, was, found in zip(
+        ("classifier (graph", "preprocessing (file"), recorded, (graph, preprocessing), strict=True
+    ):
         if was != found:
             raise RepositoryError(
                 f"{head}: base embeddings were computed with another {what} {was[:_SHORT_HASH]}, serving "

@@ -42,7 +42,8 @@ class Bottleneck(nn.Module):
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.bn3(self.conv3(x))
-        return self.relu(x + identity)
+        out: Tensor = self.relu(x + identity)
+        return out
 
 
 class ResNet50(nn.Module):

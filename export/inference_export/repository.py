@@ -162,8 +162,10 @@ def _replace(staged: Path, repository: Path, shape: RepositoryShape) -> None:
         return
     for entry in repository.iterdir():  # other models of the user's
         if entry.name not in (*MODELS, ENSEMBLE):
-            copy = shutil.copytree if entry.is_dir() and not entry.is_symlink() else shutil.copy2
-            copy(entry, new / entry.name, **{"symlinks": True} if copy is shutil.copytree else {"follow_symlinks": False})
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.copytree(entry, new / entry.name, symlinks=True)
+            else:
+                shutil.copy2(entry, new / entry.name, follow_symlinks=False)
     previous = previous_path(repository)
     if previous.exists():
         shutil.rmtree(previous)

@@ -50,7 +50,9 @@ def read_labels(resources: Path) -> list[str]:
         if not _is_name(name):
             raise ResourcesError(f"{path} names a class {name!r}; a class name is text, not empty.", path)
         if isinstance(index, bool) or not isinstance(index, numbers.Integral):
-            raise ResourcesError(f"{path} gives class {name!r} the index {_brief(index)}, which is no whole number.", path)
+            raise ResourcesError(
+                f"{path} gives class {name!r} the index {_brief(index)}, which is no whole number.", path
+            )
     if sorted(labels.values()) != list(range(len(labels))):
         raise ResourcesError(
             f"{path} numbers its {len(labels)} classes {sorted(map(int, labels.values()))}; the indices must be "

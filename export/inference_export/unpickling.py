@@ -54,7 +54,9 @@ def read_plain_pickle(path: Path, allowed: str) -> Any:
     except FileNotFoundError as error:
         raise ResourcesError(f"{path} is missing. It must be a pickle of {allowed}.", path) from error
     except OSError as error:
-        raise ResourcesError(f"{path} can't be read ({error.strerror}). Check the file and its permissions.", path) from error
+        raise ResourcesError(
+            f"{path} can't be read ({error.strerror}). Check the file and its permissions.", path
+        ) from error
     except Exception as error:  # a broken pickle raises almost any type
         raise ResourcesError(f"{path} is no readable pickle of {allowed}. Copy or create it again.", path) from error
 
@@ -96,4 +98,7 @@ _GLOBALS: dict[tuple[str, str], Callable[[], Any]] = {
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     # The original of this one unpickles anything.
     ("torch.storage", "_load_from_bytes"): lambda: _load_storage,
-} | {("builtins", name): (lambda kind=kind: kind) for name, kind in (("list", list), ("dict", dict), ("int", int), ("float", float))}
+} | {
+    ("builtins", name): (lambda kind=kind: kind)
+    for name, kind in (("list", list), ("dict", dict), ("int", int), ("float", float))
+}

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -98,9 +97,7 @@ def stop(process: subprocess.Popen[bytes]) -> int:
     return process.wait()
 
 
-def _start(
-    repository: Path, http: int, metrics: int, arguments: Sequence[str], log: Path
-) -> subprocess.Popen[bytes]:
+def _start(repository: Path, http: int, metrics: int, arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "inference_server.tritonserver", f"--model-repository={repository}",
                f"--http-port={http}", f"--http-address={LOOPBACK}", "--allow-grpc=false",
                f"--metrics-port={metrics}", f"--metrics-address={LOOPBACK}", *arguments]  # fmt: skip
@@ -127,12 +124,18 @@ def _wait_until_ready(server: RunningServer, timeout_s: float) -> bool:
             end = _end_of(server.log)
             if "already in use" in end:
                 return False
-            raise ServerError(f"tritonserver ended with code {server.process.returncode}; the end of {server.log}:\n{end}")
-        with contextlib.suppress(urllib.error.URLError, OSError):
-            with urllib.request.urlopen(f"{server.url}/v2/health/ready", timeout=_PROBE_TIMEOUT_S):  # noqa: S310
-                return True
+            raise ServerError(
+                f"tritonserver ended with code {server.process.returncode}; the end of {server.log}:\n{end}"
+            )
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"{server.url}/v2/health/ready", timeout=_PROBE_TIMEOUT_S),  # noqa: S310
+        ):
+            return True
         time.sleep(_POLL_S)
-    raise ServerError(f"tritonserver was not ready within {timeout_s:g} s; the end of {server.log}:\n{_end_of(server.log)}")
+    raise ServerError(
+        f"tritonserver was not ready within {timeout_s:g} s; the end of {server.log}:\n{_end_of(server.log)}"
+    )
 
 
 def _free_ports(count: int) -> list[int]:

@@ -86,7 +86,7 @@ def tritonserver_command(arguments: Sequence[str]) -> Command:
     _require_numpy_1()
     package, libraries = _pytriton_folders()
     added = added_arguments(arguments)
-    backends = [] if _names(arguments, "--backend-directory") else [
+    backends = [] if names_option(arguments, "--backend-directory") else [
         "--backend-directory", str(assemble_backends(package / "tritonserver"))
     ]  # fmt: skip
     return Command(
@@ -97,16 +97,16 @@ def tritonserver_command(arguments: Sequence[str]) -> Command:
 
 
 def find_installed_binary() -> Path | None:
-    """Find a native tritonserver in the container's path or on PATH; scripts, this command among them, are passed over."""
+    """Find a native tritonserver in the container's path or on PATH; scripts, such as this command, do not count."""
     candidates = [CONTAINER_BINARY, *(Path(folder) / "tritonserver" for folder in os.get_exec_path())]
     return next((path for path in candidates if os.access(path, os.X_OK) and _is_elf(path)), None)
 
 
 def added_arguments(arguments: Sequence[str]) -> list[str]:
     """Say what pip's tritonserver is started with beyond the user's arguments."""
-    added = [f"{option}={LOOPBACK}" for option in ADDRESS_OPTIONS if not _names(arguments, option)]
+    added = [f"{option}={LOOPBACK}" for option in ADDRESS_OPTIONS if not names_option(arguments, option)]
     option, pattern = FORWARD_CLIENT_ID
-    return added if _names(arguments, option) else [*added, f"{option}={pattern}"]
+    return added if names_option(arguments, option) else [*added, f"{option}={pattern}"]
 
 
 def assemble_backends(triton: Path) -> Path:
@@ -172,7 +172,11 @@ def _environment(libraries: Path) -> dict[str, str]:
 
 def _libpython_folder() -> str:
     name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
-    for folder in (sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LIBPL"), str(Path(sys.base_prefix) / "lib")):
+    for folder in (
+        sysconfig.get_config_var("LIBDIR"),
+        sysconfig.get_config_var("LIBPL"),
+        str(Path(sys.base_prefix) / "lib"),
+    ):
         if folder and (Path(folder) / name).exists():
             return str(folder)
     short = name.removeprefix("lib").split(".so")[0]
@@ -200,8 +204,8 @@ def _require_platform() -> None:
 def _require_numpy_1() -> None:
     if int(version("numpy").split(".")[0]) > 1:
         raise ServerError(
-            f"numpy {version('numpy')} is installed, and pip's tritonserver is built for numpy 1: its models would read "
-            f"wrong values.\n  pip install 'numpy<2'"
+            f"numpy {version('numpy')} is installed, and pip's tritonserver is built for numpy 1: its models would "
+            f"read wrong values.\n  pip install 'numpy<2'"
         )
 
 
@@ -213,7 +217,8 @@ def _pytriton_folders() -> tuple[Path, Path]:
     return package, package.parent / "nvidia_pytriton.libs"
 
 
-def _names(arguments: Sequence[str], option: str) -> bool:
+def names_option(arguments: Sequence[str], option: str) -> bool:
+    """Say whether Triton's arguments give an option, as ``--option value`` or ``--option=value``."""
     return any(argument == option or argument.startswith(f"{option}=") for argument in arguments)
 
 

@@ -39,7 +39,7 @@ class ClassificationHead:
         self._classes = np.array(settings["classes"], dtype=np.object_)
         self._neighbors: int = settings["neighbors"]
 
-    def answer(self, embeddings: Float32, probabilities: Float32, thresholds: Float32 | None = None) -> Answer:  # noqa: ARG002
+    def answer(self, embeddings: Float32, probabilities: Float32, thresholds: Float32 | None = None) -> Answer:
         """Label N queries with their most probable classes.
 
         Args:
@@ -81,7 +81,7 @@ class ClusteringHead:
         self._embeddings = embeddings
         self._class_starts = np.cumsum([0, *class_sizes[:-1]])
 
-    def answer(self, embeddings: Float32, probabilities: Float32, thresholds: Float32) -> Answer:  # noqa: ARG002
+    def answer(self, embeddings: Float32, probabilities: Float32, thresholds: Float32) -> Answer:
         """Label N queries by their matches in the base set.
 
         Args:

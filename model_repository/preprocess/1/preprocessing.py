@@ -8,7 +8,7 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +90,7 @@ def _identify(data: bytes) -> Image.Image | None:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise UndecodableImageError(_too_large("far too many pixels")) from error
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         return None
     except Exception as error:  # as above: a known format with a header that breaks its decoder
         raise UndecodableImageError("broken image header") from error

@@ -57,6 +57,4 @@ def _array(request: Any, name: str) -> Any:
 
 
 def _response(names: list[str], arrays: list[Any]) -> Any:
-    return pb_utils.InferenceResponse(
-        [pb_utils.Tensor(name, array) for name, array in zip(names, arrays, strict=True)]
-    )
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in zip(names, arrays, strict=True)])

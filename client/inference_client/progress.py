@@ -1,0 +1,57 @@
+"""Progress on stderr: a bar on a terminal, a line now and then in a log."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+LINE_INTERVAL_S = 5.0
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how far a piece of work is.
+
+    Args:
+        label: What is going on, shown before the numbers.
+        total: Number of steps, >= 0.
+
+    Yields:
+        ``advance(count)``, to be told how many more steps are done. On a terminal it moves a bar with the time left;
+        elsewhere it prints a line at most every ``LINE_INTERVAL_S``, and one at the end.
+    """
+    if sys.stderr.isatty():
+        with click.progressbar(length=total, label=label, file=sys.stderr, show_pos=True) as bar:
+            yield bar.update
+        return
+    lines = _Lines(label, total)
+    try:
+        yield lines.advance
+    finally:
+        lines.finish()
+
+
+class _Lines:
+    def __init__(self, label: str, total: int) -> None:
+        self._label = label
+        self._total = total
+        self._done = 0
+        self._printed: int | None = None
+        self._last_line_s = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if time.monotonic() - self._last_line_s >= LINE_INTERVAL_S:
+            self._print()
+
+    def finish(self) -> None:
+        if self._printed != self._done:
+            self._print()
+
+    def _print(self) -> None:
+        percent = 100 * self._done // self._total if self._total else 100
+        click.echo(f"{self._label}: {self._done} of {self._total} ({percent} %)", err=True)
+        self._printed = self._done
+        self._last_line_s = time.monotonic()

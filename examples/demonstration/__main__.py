@@ -1,0 +1,107 @@
+"""The command line of the demonstration."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .errors import DemonstrationError
+from .layout import MODES, Layout
+
+DEFAULT_OUT = Path("build/demonstration")
+TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
+
+out_option: Callable[[Any], Any] = click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    default=DEFAULT_OUT,
+    show_default=True,
+    help="Folder for all that the demonstration makes. It is the demonstration's own: what lies there may be replaced.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+def main() -> None:
+    r"""Train, export, serve and query a small network on real images.
+
+    200 grey images from scikit-image's wheel, half of them faces, are split
+    into a train, a base and a query part. The architecture is the real one,
+    ResNet-50 with two heads, trained from scratch for a minute; the query
+    images are looked at by nobody before the server classifies them.
+
+    \b
+    Examples:
+      python -m examples.demonstration run                         clustering: faces like those in the base set
+      python -m examples.demonstration run --mode classification   the classifier head alone
+      python -m examples.demonstration prepare                     only the images and trained resources
+    """
+    # Ends like Ctrl-C does, so that a server in the middle of its work is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))
+
+
+@main.command()
+@out_option
+def prepare(out: Path) -> None:
+    """Write the images, train, and write trained resources.
+
+    Nothing is trained again while complete resources of the same settings are
+    there. Afterwards DIR holds train/, base/ and query/ with a folder for each
+    class, and resources/ with labels, models/ and logs/logs.
+
+    Exit status: 0 prepared, 1 failed, 2 wrong usage.
+    """
+    from .prepare import prepare_demonstration
+
+    try:
+        prepare_demonstration(Layout(out=out))
+    except DemonstrationError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@out_option
+@click.option(
+    "--mode",
+    type=click.Choice(MODES),
+    default=MODES[0],
+    show_default=True,
+    help="clustering compares with base images; classification uses the network's own classes.",
+)
+def run(out: Path, mode: str) -> None:
+    """Prepare if needed, export, start a real tritonserver, classify the query images, and stop the server.
+
+    Prints a table of the answers and, as the last line, the held-out accuracy.
+
+    Exit status: 0 at an accuracy of at least 0.95, 1 below that or failed, 2 wrong usage.
+    """
+    from .data import list_part
+    from .held_out import ACCURACY_GOAL, classify_queries, format_accuracy, format_answers
+    from .prepare import prepare_demonstration
+    from .serving import export_demonstration, serve_demonstration
+
+    layout = Layout(out=out)
+    try:
+        prepare_demonstration(layout)
+        export_demonstration(layout, mode)
+        with serve_demonstration(layout, mode) as url:
+            answers = classify_queries(url, list_part(layout.part("query")).files)
+    except DemonstrationError as error:
+        raise click.ClickException(str(error)) from error
+    right = sum(answer.is_right for answer in answers)
+    click.echo(format_answers(answers))
+    click.echo(format_accuracy(right, len(answers)))
+    if right / len(answers) < ACCURACY_GOAL:
+        raise click.ClickException(
+            f"the held-out accuracy is below {ACCURACY_GOAL}. If the validation accuracies are low too, "
+            f"the training went wrong;\n  if they are high, the export or the server did: see {layout.log(mode)}."
+        )
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m examples.demonstration")

@@ -1,0 +1,100 @@
+"""Held-out accuracy: the query images through ``Classify``, compared with the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inference_client import Classify
+
+from .errors import DemonstrationError
+
+ACCURACY_GOAL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the server said about a query image, and the truth.
+
+    Args:
+        file: Name of the file.
+        label: The server's; None where it could not classify the image.
+        probability: The label's, or None.
+        neighbor: ``class/file`` of the most similar base image; None in classification mode.
+        similarity: Its cosine similarity, -1 to 1, or None.
+        truth: Class name.
+    """
+
+    file: str
+    label: str | None
+    probability: float | None
+    neighbor: str | None
+    similarity: float | None
+    truth: str
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the label is the truth."""
+        return self.label == self.truth
+
+
+def classify_queries(url: str, files: Sequence[Path]) -> list[Answer]:
+    """Classify image files whose folders are named after their classes.
+
+    Args:
+        url: The server's ``http://host:port``.
+        files: Query images.
+
+    Returns:
+        An answer for each file, in order.
+
+    Raises:
+        DemonstrationError: The server answered none.
+    """
+    with Classify(url, details=True) as target_server:
+        results, status_code = target_server([str(file) for file in files])
+    if isinstance(results, dict):
+        raise DemonstrationError(f"the server classified no image (status {status_code}): {results['error']}")
+    return [_read_answer(file, result) for file, result in zip(files, results, strict=True)]
+
+
+def format_answers(answers: Sequence[Answer]) -> str:
+    """Lay answers out as a table, a line each under a line of headings; wrong ones are marked."""
+    show_neighbors = any(answer.neighbor is not None for answer in answers)
+    rows = [("file", "label", "probability", *(["nearest base image"] if show_neighbors else []), "truth")]
+    for answer in answers:
+        neighbor = "-" if answer.neighbor is None else f"{answer.neighbor} ({answer.similarity:.4f})"
+        rows.append(
+            (
+                answer.file,
+                answer.label or "-",
+                "-" if answer.probability is None else f"{answer.probability:.4f}",
+                *([neighbor] if show_neighbors else []),
+                answer.truth if answer.is_right else f"{answer.truth}  <- wrong",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def format_accuracy(right: int, total: int) -> str:
+    """State the accuracy in the demonstration's last line.
+
+    >>> format_accuracy(59, 60)
+    'held-out accuracy: 0.983 (59 of 60)'
+    """
+    return f"held-out accuracy: {right / total:.3f} ({right} of {total})"
+
+
+def _read_answer(file: Path, result: dict[str, Any]) -> Answer:
+    nearest: dict[str, Any] = next(iter(result.get("Neighbors", [])), {})
+    return Answer(
+        file=file.name,
+        label=result["Label"],
+        probability=result["Probability"],
+        neighbor=nearest.get("Image"),
+        similarity=nearest.get("Similarity"),
+        truth=file.parent.name,
+    )

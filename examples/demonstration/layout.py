@@ -1,0 +1,36 @@
+"""Where the demonstration keeps what it makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MODES = ("clustering", "classification")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The folders and files under the demonstration's folder.
+
+    Args:
+        out: The demonstration's folder; all that is in it may be replaced.
+    """
+
+    out: Path
+
+    @property
+    def resources(self) -> Path:
+        """The trained resources, as ``export-repository -r`` takes them."""
+        return self.out / "resources"
+
+    def part(self, name: str) -> Path:
+        """Return the folder of the ``train``, ``base`` or ``query`` images, one folder a class in it."""
+        return self.out / name
+
+    def repository(self, mode: str) -> Path:
+        """Return the model repository that is exported in a mode of ``MODES``."""
+        return self.out / f"model_repository-{mode}"
+
+    def log(self, mode: str) -> Path:
+        """Return the file with tritonserver's output."""
+        return self.out / f"tritonserver-{mode}.log"

@@ -1,0 +1,63 @@
+"""Images and trained resources for the demonstration, made once."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from inference_client.progress import progress
+
+from .data import list_part, write_images
+from .layout import Layout
+from .settings import TrainingSettings
+from .trained_resources import are_complete, staged_resources
+
+
+def prepare_demonstration(layout: Layout) -> None:
+    """Write the images, and train unless complete resources of the same settings are there.
+
+    An interrupted training leaves nothing behind; a second one at the same time waits for the first.
+
+    Args:
+        layout: Where everything belongs.
+    """
+    settings = TrainingSettings()
+    layout.out.mkdir(parents=True, exist_ok=True)
+    with _only_one(layout.out / ".lock"):
+        write_images(layout.out)
+        if are_complete(layout.resources, asdict(settings)):
+            click.echo(f"already trained with the same settings: {layout.resources}", err=True)
+            return
+        _train(layout, settings)
+
+
+def _train(layout: Layout, settings: TrainingSettings) -> None:
+    from .train import train_network  # torch takes seconds to import
+
+    with staged_resources(layout.resources) as staging, progress("training, epochs", settings.epochs) as advance:
+        logs = train_network(
+            staging, list_part(layout.part("train")), list_part(layout.part("base")), settings, advance=advance
+        )
+    for epoch, classification, embedding in zip(
+        logs.epoch, logs.classification_accuracy, logs.embedding_accuracy, strict=True
+    ):
+        click.echo(
+            f"model_{epoch}: validation accuracy {classification:.3f} (classification), {embedding:.3f} (embedding)",
+            err=True,
+        )
+
+
+@contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            click.echo(f"waiting for another demonstration that holds {lock}", err=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,76 @@
+"""Export and serving of the demonstration, with the commands that a user has."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from inference_server.process import running_server
+from inference_server.tritonserver import ServerError
+
+from .errors import DemonstrationError
+from .layout import Layout
+from .settings import TrainingSettings
+
+
+def export_command(layout: Layout, mode: str) -> list[str]:
+    """Say how a user would export the demonstration.
+
+    Args:
+        layout: Where everything lies.
+        mode: One of ``MODES``; clustering gets the base images.
+
+    Returns:
+        The ``export-repository`` of the running environment and its arguments.
+    """
+    base_data = ["-data", str(layout.part("base"))] if mode == "clustering" else []
+    return [
+        str(Path(sys.executable).with_name("export-repository")),
+        "-r", str(layout.resources), *base_data,
+        "--image_size", str(TrainingSettings().image_size),
+        "--model_repository", str(layout.repository(mode)),
+    ]  # fmt: skip
+
+
+def export_demonstration(layout: Layout, mode: str) -> None:
+    """Export the trained resources in a mode of ``MODES``; the exporter's output goes to stderr.
+
+    Raises:
+        DemonstrationError: The exporter is not installed, or failed.
+    """
+    command = export_command(layout, mode)
+    click.echo(f"$ {shlex.join(command)}", err=True)
+    try:
+        subprocess.run(command, check=True, stdout=sys.stderr)
+    except FileNotFoundError as error:
+        raise DemonstrationError(
+            f"{command[0]} is missing. Install this checkout with its export and server extras:\n"
+            f"  {sys.executable} -m pip install -e '.[export,server]'"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        raise DemonstrationError(f"export-repository failed with code {error.returncode}; see above.") from error
+
+
+@contextmanager
+def serve_demonstration(layout: Layout, mode: str) -> Iterator[str]:
+    """Run tritonserver on what was exported in a mode, until the context ends.
+
+    Yields:
+        ``http://host:port``.
+
+    Raises:
+        DemonstrationError: The server did not start.
+    """
+    try:
+        with running_server(layout.repository(mode), log=layout.log(mode)) as server:
+            click.echo(f"tritonserver is ready at {server.url}; its log is {layout.log(mode)}", err=True)
+            yield server.url
+    except ServerError as error:
+        raise DemonstrationError(str(error)) from error
+    click.echo("tritonserver has stopped", err=True)

@@ -1,0 +1,140 @@
+"""A short training of the real architecture, from scratch, on the train part; the query part is never read here."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (its customary name)
+from torch import Tensor, nn
+
+from inference_export.network import MEAN, STD, TwoHeadedResNet50
+from inference_export.preprocessing import decode_pixels
+
+from .data import CLASSES, LabeledFiles
+from .settings import TrainingSettings
+from .trained_resources import TrainingLogs, write_checkpoint, write_labels, write_logs
+
+MAX_THREADS = 8  # the images are small: more threads wait for each other
+
+
+def train_network(
+    resources: Path,
+    train: LabeledFiles,
+    validation: LabeledFiles,
+    settings: TrainingSettings,
+    *,
+    advance: Callable[[int], object],
+) -> TrainingLogs:
+    """Train the network and write trained resources.
+
+    Args:
+        resources: An existing folder to write to.
+        train: Images to learn from.
+        validation: Images for the accuracies in the logs, by which the export selects a checkpoint.
+        settings: What decides the outcome.
+        advance: Told after each epoch that one more is done.
+
+    Returns:
+        The logs, as written.
+    """
+    torch.set_num_threads(min(_available_cores(), MAX_THREADS))
+    torch.manual_seed(settings.seed)
+    images, targets = read_batch(train, settings.image_size)
+    validation_images, validation_targets = read_batch(validation, settings.image_size)
+    network = TwoHeadedResNet50(len(CLASSES))
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(network.parameters(), settings.max_learning_rate, weight_decay=settings.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        settings.max_learning_rate,
+        epochs=settings.epochs,
+        steps_per_epoch=math.ceil(len(images) / settings.batch_size),
+    )
+    logs = TrainingLogs(settings=asdict(settings))
+    write_labels(resources, CLASSES)
+    for epoch in range(1, settings.epochs + 1):
+        network.train()
+        for batch, batch_targets in _augmented_batches(images, targets, settings):
+            _, logits = network(batch)
+            loss = F.cross_entropy(logits, batch_targets)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            logs.batch_loss.append(loss.detach())
+        if epoch % settings.checkpoint_every_epochs == 0:
+            classification, embedding = validate_network(network, validation_images, validation_targets)
+            logs.epoch.append(epoch)
+            logs.classification_accuracy.append(classification)
+            logs.embedding_accuracy.append(embedding)
+            write_checkpoint(resources, epoch, network.state_dict())
+        advance(1)
+    write_logs(resources, logs)
+    return logs
+
+
+def validate_network(network: nn.Module, images: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Measure both heads.
+
+    Args:
+        network: Returns (embedding, logits); left in evaluation mode.
+        images: Mean/std-normalized images, float32 [N, 3, S, S], at least two of each class.
+        targets: Their class indices, int64 [N].
+
+    Returns:
+        The classification accuracy, 0 to 1; and the embedding accuracy, 0 to 1: the share of images whose nearest
+        neighbor by cosine similarity among the *other* ones (leave one out) is of their class. That is what clustering
+        mode does with base images, and it asks nothing of the train images, which the network knows by heart.
+    """
+    network.eval()
+    with torch.inference_mode():
+        embeddings, logits = network(images)
+    directions = F.normalize(embeddings, dim=1)
+    similarities = (directions @ directions.T).fill_diagonal_(-math.inf)
+    neighbors = similarities.argmax(dim=1)
+    return _share(logits.argmax(dim=1) == targets), _share(targets[neighbors] == targets)
+
+
+def read_batch(part: LabeledFiles, image_size: int) -> tuple[Tensor, Tensor]:
+    """Read images with the server's own preprocessing.
+
+    Args:
+        part: N image files.
+        image_size: Side S in pixels.
+
+    Returns:
+        Mean/std-normalized images, float32 [N, 3, S, S], and class indices, int64 [N].
+    """
+    pixels = np.stack([decode_pixels(file.read_bytes(), image_size) for file in part.files])
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32) / 255
+    images = (images - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+    return images.contiguous(memory_format=torch.channels_last), torch.tensor(part.class_indices)
+
+
+def _available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _augmented_batches(images: Tensor, targets: Tensor, settings: TrainingSettings) -> Iterator[tuple[Tensor, Tensor]]:
+    for rows in torch.split(torch.randperm(len(images)), settings.batch_size):
+        batch = torch.stack([_augment(image, settings.max_shift_pixels) for image in images[rows]])
+        yield batch.contiguous(memory_format=torch.channels_last), targets[rows]
+
+
+def _augment(image: Tensor, max_shift_pixels: int) -> Tensor:
+    if torch.rand(()) < 0.5:  # noqa: PLR2004  (a fair coin)
+        image = image.flip(2)
+    size = image.shape[1]
+    top, left = torch.randint(2 * max_shift_pixels + 1, (2,)).tolist()
+    padded = F.pad(image[None], (max_shift_pixels,) * 4, mode="replicate")[0]
+    return padded[:, top : top + size, left : left + size]
+
+
+def _share(right: Tensor) -> float:
+    return right.float().mean().item()

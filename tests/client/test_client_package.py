@@ -1,0 +1,34 @@
+"""What importing the package brings, and what it does not."""
+
+import subprocess
+import sys
+
+import pytest
+
+import inference_client
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_star_import_gives_exactly_classify():
+    names = run("from inference_client import *; print([n for n in dir() if not n.startswith('_')])")
+    assert names == "['Classify']\n"
+    assert inference_client.__all__ == ["Classify"]
+
+
+@pytest.mark.parametrize("heavy", ["torch", "onnx", "onnxruntime", "tritonclient", "gevent", "numpy", "PIL"])
+def test_import_brings_no_heavy_package(heavy):
+    assert run(f"import sys; from inference_client import *; print({heavy!r} in sys.modules)") == "False\n"
+
+
+@pytest.mark.parametrize("heavy", ["torch", "onnx", "onnxruntime"])
+def test_use_brings_no_training_package(heavy):
+    code = f"""
+import sys
+from inference_client import *
+Classify("localhost:1", timeout_s=1)([b"a", b"b"])
+print({heavy!r} in sys.modules)
+"""
+    assert run(code) == "False\n"

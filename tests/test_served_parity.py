@@ -1,0 +1,83 @@
+"""The served answers equal plain PyTorch's, at full and at small size, in both modes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference_client import Classify
+from tests import reference
+from tests.conftest import LABELS
+
+TOLERANCE = 1e-4
+THRESHOLD = 0.4  # of the exported clustering repositories
+
+
+@pytest.mark.parametrize(
+    ("server", "trained"),
+    [
+        pytest.param("full_classification_server", "full", id="S384"),
+        pytest.param("classification_server", "small", id="S64"),
+    ],
+)
+def test_served_classification_equals_plain_pytorch(
+    server: str, trained: str, query_images: list[Path], request: pytest.FixtureRequest
+) -> None:
+    trained_resources = request.getfixturevalue(trained)
+    expected = reference.classify(trained_resources.state, LABELS, query_images, trained_resources.image_size)
+    results = _classify(request.getfixturevalue(server).url, query_images)
+    assert len({row["Label"] for row in expected}) > 1, "the images must tell the classes apart"
+    for found, wanted in zip(results, expected, strict=True):
+        assert found["Label"] == wanted["Label"]
+        assert found["Probability"] == pytest.approx(wanted["Probability"], abs=TOLERANCE)
+        assert found["Scores"] == pytest.approx(wanted["Scores"], abs=TOLERANCE)
+        assert list(found["Scores"]) == list(LABELS)
+        assert found["Matches"] == {}
+        assert found["Neighbors"] == []
+
+
+@pytest.mark.parametrize("threshold", [None, 0.2, 0.9], ids=lambda value: f"threshold-{value}")
+@pytest.mark.parametrize(
+    ("server", "trained"),
+    [
+        pytest.param("full_clustering_server", "full", id="S384"),
+        pytest.param("clustering_server", "small", id="S64"),
+    ],
+)
+def test_served_clustering_equals_plain_pytorch(
+    server: str,
+    trained: str,
+    threshold: float | None,
+    query_images: list[Path],
+    base_data: dict[str, list[Path]],
+    request: pytest.FixtureRequest,
+) -> None:
+    trained_resources = request.getfixturevalue(trained)
+    used = THRESHOLD if threshold is None else threshold
+    expected = reference.cluster(trained_resources.state, base_data, query_images, trained_resources.image_size, used)
+    results = _classify(request.getfixturevalue(server).url, query_images, sim_thres=threshold)
+    if threshold == 0.2:
+        assert any(0 < sum(row["Matches"].values()) < 21 for row in expected), "some but not all must match"
+    for found, wanted in zip(results, expected, strict=True):
+        assert found["Scores"] == pytest.approx(wanted["Scores"], abs=TOLERANCE)
+        assert list(found["Scores"]) == sorted(base_data)
+        near = [abs(value - used) < TOLERANCE for values in wanted["Similarities"].values() for value in values]
+        if not any(near):
+            assert found["Matches"] == wanted["Matches"]
+            assert found["Label"] == wanted["Label"]
+            assert found["Probability"] == pytest.approx(wanted["Probability"], abs=TOLERANCE)
+        neighbors = [(row["Similarity"], row["Image"]) for row in found["Neighbors"]]
+        assert [value for value, _ in neighbors] == pytest.approx(
+            [value for value, _ in wanted["Neighbors"][:5]], abs=TOLERANCE
+        )
+        similarity_of = {name: value for value, name in wanted["Neighbors"]}
+        assert all(similarity_of[name] == pytest.approx(value, abs=TOLERANCE) for value, name in neighbors)
+
+
+def _classify(url: str, files: list[Path], **options: Any) -> list[dict[str, Any]]:
+    with Classify(url, details=True) as classify:
+        results, status = classify(files, **options)
+    assert status == 200, results
+    return list(results)
