@@ -40,7 +40,7 @@ TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
     "which is made if it is not there.",
 )
 def main(url: str | None) -> None:
-    r"""Measure a server with NVIDIA's perf_analyzer.
+    """Measure a server with NVIDIA's perf_analyzer.
 
     Fetches perf_analyzer into build/perf_analyzer/ if it is not there, then
     drives ensemble with a real JPEG and classifier with random pixels. Prints
@@ -52,7 +52,7 @@ def main(url: str | None) -> None:
       python -m bench.perf -u 127.0.0.1:8080
 
     Exit status: 0 both ran, 1 one failed, 2 wrong usage.
-    """
+    """  # noqa: D301  (click wants the backspace itself)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))
     try:
         binary = fetch_perf_analyzer(BUILD / "perf_analyzer")

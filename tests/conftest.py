@@ -55,13 +55,19 @@ def base_data(workspace: Path) -> dict[str, list[Path]]:
 
 
 @pytest.fixture(scope="session")
-def small(workspace: Path, query_images: list[Path]) -> Trained:
-    return _train(workspace / "small", query_images, SMALL)
+def calibration(query_images: list[Path], base_data: dict[str, list[Path]]) -> list[Path]:
+    """Images of all kinds that the tests use, which the networks of random weights are set by."""
+    return [*query_images[::2], *(file for files in base_data.values() for file in files[::3])]
 
 
 @pytest.fixture(scope="session")
-def full(workspace: Path, query_images: list[Path]) -> Trained:
-    return _train(workspace / "full", query_images, FULL)
+def small(workspace: Path, calibration: list[Path]) -> Trained:
+    return _train(workspace / "small", calibration, SMALL)
+
+
+@pytest.fixture(scope="session")
+def full(workspace: Path, calibration: list[Path]) -> Trained:
+    return _train(workspace / "full", calibration, FULL)
 
 
 @pytest.fixture(scope="session")

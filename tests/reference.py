@@ -62,33 +62,50 @@ def classify(state: State, labels: Sequence[str], files: Sequence[Path], size: i
     ]
 
 
-def cluster(
-    state: State, base: dict[str, list[Path]], files: Sequence[Path], size: int, threshold: float
-) -> list[dict[str, Any]]:
-    """Answer in clustering mode: the class of most base images at or above the threshold, then of the most similar."""
-    names = sorted(base)
-    with torch.inference_mode():
-        references = {name: F.normalize(network(state, images(sorted(base[name]), size))[0]) for name in names}
-        queries = F.normalize(network(state, images(files, size))[0])
-    answers = []
-    for query in queries:
-        similarities = {name: (references[name] @ query).tolist() for name in names}
-        matches = {name: sum(value >= threshold for value in similarities[name]) for name in names}
-        scores = {name: max(similarities[name]) for name in names}
-        label = max(names, key=lambda name: (matches[name], scores[name]))
-        ranked = sorted(
-            ((value, f"{name}/{file.name}") for name in names
-             for value, file in zip(similarities[name], sorted(base[name]), strict=True)),
-            key=lambda pair: -pair[0],
-        )  # fmt: skip
-        answers.append(
-            {
-                "Label": label,
-                "Probability": scores[label],
-                "Scores": scores,
-                "Matches": matches,
-                "Neighbors": ranked,
-                "Similarities": similarities,
-            }
-        )
-    return answers
+class Embedder:
+    """Answers in clustering mode, with every embedding computed once."""
+
+    def __init__(self, state: State, size: int) -> None:
+        self._state = state
+        self._size = size
+        self._embeddings: dict[Path, torch.Tensor] = {}
+
+    def median_similarity(self, base: dict[str, list[Path]], files: Sequence[Path]) -> float:
+        """Find a threshold that half of all pairs reach."""
+        pairs = self.embed([file for name in base for file in base[name]]) @ self.embed(files).T
+        return float(pairs.median())
+
+    def cluster(self, base: dict[str, list[Path]], files: Sequence[Path], threshold: float) -> list[dict[str, Any]]:
+        """Choose the class of most base images at or above the threshold, then of the most similar one."""
+        names = sorted(base)
+        answers = []
+        for query in self.embed(files):
+            similarities = {name: (self.embed(sorted(base[name])) @ query).tolist() for name in names}
+            matches = {name: sum(value >= threshold for value in similarities[name]) for name in names}
+            scores = {name: max(similarities[name]) for name in names}
+            label = max(names, key=lambda name: (matches[name], scores[name]))  # noqa: B023
+            ranked = [
+                (value, f"{name}/{file.name}")
+                for name in names
+                for value, file in zip(similarities[name], sorted(base[name]), strict=True)
+            ]
+            answers.append(
+                {
+                    "Label": label,
+                    "Probability": scores[label],
+                    "Scores": scores,
+                    "Matches": matches,
+                    "Neighbors": sorted(ranked, reverse=True),
+                    "Similarities": similarities,
+                }
+            )
+        return answers
+
+    def embed(self, files: Sequence[Path]) -> torch.Tensor:
+        """Embed images, float32 [N, 512] of norm 1."""
+        new = [file for file in files if file not in self._embeddings]
+        if new:
+            with torch.inference_mode():
+                rows = F.normalize(network(self._state, images(new, self._size))[0])
+            self._embeddings.update(zip(new, rows, strict=True))
+        return torch.stack([self._embeddings[file] for file in files])

@@ -17,6 +17,7 @@ from PIL import Image
 from inference_export.network import TwoHeadedResNet50
 from tests import reference
 
+SPREAD = 0.3  # standard deviation of a head's outputs; more of it enlarges rounding errors as well
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 
 
@@ -40,14 +41,15 @@ def spread_network(classes: int, size: int, files: Sequence[Path], seed: int = 0
         hook = head.register_forward_hook(lambda _module, _inputs, output: pooled.append(output))
         network(batch)
         hook.remove()
-        std, mean = torch.std_mean(pooled[0], dim=0)
-        head.weight.div_(std[:, None])
-        head.bias.sub_(mean).div_(std)
-        logits = network(batch)[1]
-        std, mean = torch.std_mean(logits, dim=0)
-        network.classifier.weight.div_(std[:, None])
-        network.classifier.bias.sub_(mean).div_(std)
+        _center(head, pooled[0])
+        _center(network.classifier, network(batch)[1])
     return network
+
+
+def _center(layer: torch.nn.Linear, outputs: torch.Tensor) -> None:
+    scale = outputs.std(dim=0).mean() / SPREAD
+    layer.bias.sub_(outputs.mean(dim=0)).div_(scale)
+    layer.weight.div_(scale)
 
 
 def write_resources(

@@ -38,7 +38,7 @@ def test_served_classification_equals_plain_pytorch(
         assert found["Neighbors"] == []
 
 
-@pytest.mark.parametrize("threshold", [None, 0.2, 0.9], ids=lambda value: f"threshold-{value}")
+@pytest.mark.parametrize("threshold", ["exported", "median"])
 @pytest.mark.parametrize(
     ("server", "trained"),
     [
@@ -49,17 +49,22 @@ def test_served_classification_equals_plain_pytorch(
 def test_served_clustering_equals_plain_pytorch(
     server: str,
     trained: str,
-    threshold: float | None,
+    threshold: str,
     query_images: list[Path],
     base_data: dict[str, list[Path]],
     request: pytest.FixtureRequest,
 ) -> None:
     trained_resources = request.getfixturevalue(trained)
-    used = THRESHOLD if threshold is None else threshold
-    expected = reference.cluster(trained_resources.state, base_data, query_images, trained_resources.image_size, used)
-    results = _classify(request.getfixturevalue(server).url, query_images, sim_thres=threshold)
-    if threshold == 0.2:
-        assert any(0 < sum(row["Matches"].values()) < 21 for row in expected), "some but not all must match"
+    queries = query_images[::2] if trained == "full" else query_images
+    embed = reference.Embedder(trained_resources.state, trained_resources.image_size)
+    used = THRESHOLD if threshold == "exported" else embed.median_similarity(base_data, queries)
+    expected = embed.cluster(base_data, queries, used)
+    results = _classify(
+        request.getfixturevalue(server).url, queries, sim_thres=None if threshold == "exported" else used
+    )
+    if threshold == "median":
+        counts = {count for row in expected for count in row["Matches"].values()}
+        assert len(counts) > 2, "some base images must match, others not"
     for found, wanted in zip(results, expected, strict=True):
         assert found["Scores"] == pytest.approx(wanted["Scores"], abs=TOLERANCE)
         assert list(found["Scores"]) == sorted(base_data)

@@ -28,7 +28,7 @@ out_option: Callable[[Any], Any] = click.option(
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 def main() -> None:
-    r"""Train, export, serve and query a small network on real images.
+    """Train, export, serve and query a small network on real images.
 
     200 grey images from scikit-image's wheel, half of them faces, are split
     into a train, a base and a query part. The architecture is the real one,
@@ -40,7 +40,7 @@ def main() -> None:
       python -m examples.demonstration run                         clustering: faces like those in the base set
       python -m examples.demonstration run --mode classification   the classifier head alone
       python -m examples.demonstration prepare                     only the images and trained resources
-    """
+    """  # noqa: D301  (click wants the backspace itself)
     # Ends like Ctrl-C does, so that a server in the middle of its work is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -37,7 +38,9 @@ def prepare_demonstration(layout: Layout) -> None:
 
 
 def _train(layout: Layout, settings: TrainingSettings) -> None:
-    from .train import train_network  # torch takes seconds to import
+    # Read as torch is imported: on shared cores, threads that wait actively slow each other down many times over.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from .train import train_network
 
     with staged_resources(layout.resources) as staging, progress("training, epochs", settings.epochs) as advance:
         logs = train_network(

@@ -14,7 +14,8 @@ class TrainingSettings:
     Args:
         image_size: Side S in pixels.
         epochs: Passes over the train part.
-        checkpoint_every_epochs: A checkpoint is validated and written after so many epochs.
+        checkpoint_epochs: A checkpoint is validated and written after these, counted from 1. All are late, when the
+            learning rate has come down: 20 validation images can't tell a settled network from a lucky one.
         batch_size: Images in a step.
         max_learning_rate: Peak of the one-cycle schedule.
         weight_decay: AdamW's.
@@ -25,7 +26,7 @@ class TrainingSettings:
 
     image_size: int = 64
     epochs: int = 24
-    checkpoint_every_epochs: int = 6
+    checkpoint_epochs: tuple[int, ...] = (15, 18, 21, 24)
     batch_size: int = 20
     max_learning_rate: float = 1e-3
     weight_decay: float = 1e-2

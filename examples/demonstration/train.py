@@ -68,7 +68,7 @@ def train_network(
             optimizer.step()
             schedule.step()
             logs.batch_loss.append(loss.detach())
-        if epoch % settings.checkpoint_every_epochs == 0:
+        if epoch in settings.checkpoint_epochs:
             classification, embedding = validate_network(network, validation_images, validation_targets)
             logs.epoch.append(epoch)
             logs.classification_accuracy.append(classification)

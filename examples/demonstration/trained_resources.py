@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from inference_export.errors import ResourcesError
 from inference_export.unpickling import read_plain_pickle
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LABELS = "labels"
 MODELS = "models"
@@ -71,6 +72,8 @@ def write_labels(resources: Path, class_names: Sequence[str]) -> None:
 
 def write_checkpoint(resources: Path, epoch: int, state: Mapping[str, Tensor]) -> None:
     """Write ``models/model_<epoch>``: the network's ``state_dict`` after that epoch."""
+    import torch
+
     path = checkpoint_path(resources, epoch)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(state, path)

@@ -21,7 +21,7 @@ CERTIFICATE = Path(__file__).with_name("self_signed.pem")
 
 @dataclass
 class Request:
-    """What a client sent; ``images`` is empty for anything but an inference request."""
+    """What a client sent: header names in small letters, no ``images`` unless it is an inference request."""
 
     method: str
     path: str
@@ -167,7 +167,8 @@ class StandIn:
 
             def _read(self) -> Request:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                request = Request(self.command, self.path, dict(self.headers), self.connection)
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                request = Request(self.command, self.path, headers, self.connection)
                 if self.command == "POST":
                     json_bytes = int(self.headers["Inference-Header-Content-Length"])
                     request.body = json.loads(body[:json_bytes])

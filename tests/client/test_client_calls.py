@@ -24,7 +24,7 @@ def labels(results):
 
 def run_script(script, *arguments, **environment):
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *arguments],
+        [sys.executable, "-W", "error::ResourceWarning", "-c", textwrap.dedent(script), *arguments],
         capture_output=True,
         text=True,
         timeout=60,
@@ -190,6 +190,31 @@ def test_what_progress_raises_ends_the_call_and_leaves_the_client_usable():
         assert target_server([b"y"] * 5)[1] == 200
 
 
+def test_requests_that_nobody_waits_for_any_more_are_broken_off():
+    broken_off = []
+
+    def answer(request):
+        if request.images[0] == b"hang":
+            request.connection.settimeout(NEVER_HANGS_S)
+            broken_off.append(request.connection.recv(1) == b"")
+        elif len(server.inferences) > 1:
+            time.sleep(0.3)
+        return echo(request)
+
+    def progress(count):
+        if len(server.inferences) > 1:
+            raise KeyboardInterrupt
+
+    images = [*[b"x"] * 8, *[b"hang"] * 8]
+    with StandIn(answer) as server, Classify(server.url) as target_server:
+        with pytest.raises(KeyboardInterrupt):
+            target_server(images, progress=progress)
+        deadline_s = time.monotonic() + NEVER_HANGS_S / 2
+        while len(broken_off) < 2 and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        assert broken_off == [True, True]
+
+
 def test_connection_is_kept_for_the_next_request():
     with StandIn() as server, Classify(server.url) as target_server:
         for _ in range(3):
@@ -231,6 +256,22 @@ def test_late_answer_is_never_read_as_that_of_the_next_request():
             time.sleep(0.1)
 
 
+def test_deadline_while_sending_leaves_the_next_call_a_connection_of_its_own():
+    connections = []
+
+    def talk(connection):
+        connections.append(connection)
+        if len(connections) == 1:
+            time.sleep(NEVER_HANGS_S / 4)  # reads nothing
+        else:
+            connection.recv(1 << 20)
+            connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+    with raw_server(talk) as url, Classify(url, timeout_s=1) as target_server:
+        assert target_server(bytes(64 << 20))[1] == 504
+        assert target_server(b"x")[1] == 404
+
+
 def test_hundred_threads_on_one_client_all_get_their_own_answers():
     def answer(request):
         time.sleep(0.05)
@@ -260,7 +301,8 @@ def test_slow_calls_do_not_hold_up_another_threads():
 
     with StandIn(answer) as server, Classify(server.url) as target_server, ThreadPoolExecutor(20) as threads:
         slow = [threads.submit(target_server, b"slow") for _ in range(20)]
-        while len(server.inferences) < 20:
+        deadline_s = time.monotonic() + NEVER_HANGS_S
+        while len(server.inferences) < 20 and time.monotonic() < deadline_s:
             time.sleep(0.01)
         assert target_server(b"fast")[1] == 200
         assert not any(call.done() for call in slow)

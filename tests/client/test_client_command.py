@@ -105,12 +105,12 @@ def test_options_reach_the_server(files, server):
     assert result.exit_code == 0
     (request,) = server.requests
     assert request.body["parameters"]["sim_thres"] == "0.8"
-    assert (request.headers["X-Client-Id"], request.headers["X-API-Key"]) == ("me", "k")
+    assert (request.headers["x-client-id"], request.headers["x-api-key"]) == ("me", "k")
 
 
 def test_api_key_is_read_from_the_environment(files, server):
     assert run("-l", "a", "-ip", server.url, CLASSIFY_API_KEY="from env").exit_code == 0
-    assert server.requests[0].headers["X-API-Key"] == "from env"
+    assert server.requests[0].headers["x-api-key"] == "from env"
 
 
 @pytest.mark.parametrize(

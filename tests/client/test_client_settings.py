@@ -89,7 +89,7 @@ def test_client_id_and_api_key_go_with_every_request():
         "/v2/models/ensemble/infer",
     ]
     for request in server.requests:
-        assert (request.headers["X-Client-Id"], request.headers["X-API-Key"]) == ("ward 7", "s3cret")
+        assert (request.headers["x-client-id"], request.headers["x-api-key"]) == ("ward 7", "s3cret")
 
 
 def test_base_path_goes_before_every_request():

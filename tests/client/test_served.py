@@ -155,22 +155,15 @@ def test_client_id_is_accepted(clustering_server, query_images):
 
 
 def test_command_line_prints_the_labels(clustering_server, query_images, alone):
-    command = [
-        sys.executable,
-        "-m",
-        "inference_client",
-        "-ip",
-        clustering_server.url,
-        "-l",
-        *map(str, query_images[:3]),
-    ]
+    files = list(map(str, query_images[:3]))
+    command = [sys.executable, "-m", "inference_client", "-ip", clustering_server.url, "-l", *files]
     table = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (table.returncode, table.stderr) == (0, "")
     assert [line.split()[1] for line in table.stdout.splitlines()[1:]] == [entry["Label"] for entry in alone[:3]]
     report = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120, check=False)
     entries = json.loads(report.stdout)["results"]
     assert_same(entries, alone[:3])
-    assert [entry["Image"] for entry in entries] == list(map(str, query_images[:3]))
+    assert [entry["Image"] for entry in entries] == files
 
 
 def test_pixels_of_odd_modes_are_classified(target_server, query_images):
