@@ -30,7 +30,8 @@ def network(state: State, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     def conv_bn(x: torch.Tensor, conv: str, bn: str, stride: int = 1, padding: int = 0) -> torch.Tensor:
         x = F.conv2d(x, state[f"{conv}.weight"], stride=stride, padding=padding)
-        return F.batch_norm(x, *(state[f"{bn}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")))
+        mean, var, weight, bias = (state[f"{bn}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, mean, var, weight, bias)
 
     x = F.max_pool2d(F.relu(conv_bn(x, "resnet.conv1", "resnet.bn1", 2, 3)), 3, 2, 1)
     for layer, blocks in enumerate((3, 4, 6, 3), start=1):
@@ -83,7 +84,7 @@ class Embedder:
             similarities = {name: (self.embed(sorted(base[name])) @ query).tolist() for name in names}
             matches = {name: sum(value >= threshold for value in similarities[name]) for name in names}
             scores = {name: max(similarities[name]) for name in names}
-            label = max(names, key=lambda name: (matches[name], scores[name]))  # noqa: B023
+            label = max(names, key=lambda name: (matches[name], scores[name]))
             ranked = [
                 (value, f"{name}/{file.name}")
                 for name in names

@@ -31,7 +31,7 @@ def spread_network(classes: int, size: int, files: Sequence[Path], seed: int = 0
     network = TwoHeadedResNet50(classes)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # type: ignore[assignment]  # a plain average
+            module.momentum = None  # a plain average
     batch = reference.images(files, size)
     with torch.no_grad():
         network.train()(batch)

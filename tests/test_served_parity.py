@@ -85,4 +85,5 @@ def _classify(url: str, files: list[Path], **options: Any) -> list[dict[str, Any
     with Classify(url, details=True) as classify:
         results, status = classify(files, **options)
     assert status == 200, results
-    return list(results)
+    assert isinstance(results, list)
+    return results

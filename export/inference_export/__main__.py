@@ -64,8 +64,8 @@ def format_summary(summary: Summary, repository: Path) -> str:
             f"{'base images' if row == 0 else '':18}{name}: {count}"
             for row, (name, count) in enumerate(summary.base_images.items())
         ),
-        f"ONNX - PyTorch    at most {parity.similarity:.1e} in similarities, {parity.probability:.1e} in probabilities, "
-        f"on {parity.images} {summary.parity_images}",
+        f"ONNX - PyTorch    at most {parity.similarity:.1e} in similarities, {parity.probability:.1e} in "
+        f"probabilities, on {parity.images} {summary.parity_images}",
         *(f"note              {note}" for note in summary.notes),
     ]
     return "\n".join(lines)

@@ -129,4 +129,5 @@ def compare_with_pytorch(
 
 
 def _unit(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    unit: npt.NDArray[np.float32] = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return unit
