@@ -18,7 +18,8 @@ def images(files: Sequence[Path], size: int) -> torch.Tensor:
     """Read ordinary 8-bit images to float32 [N, 3, S, S], normalized."""
     rows = []
     for file in files:
-        image = Image.open(file).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        with Image.open(file) as opened:
+            image = opened.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
         rows.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)

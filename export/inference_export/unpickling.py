@@ -24,7 +24,7 @@ class PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Resolve the few globals that plain data needs, some of them to stricter functions of our own."""
         try:
-            return _GLOBALS[module, name]()
+            return _GLOBALS["builtins" if module == "__builtin__" else module, name]()  # as protocol 2 calls it
         except KeyError:
             raise _ForbiddenGlobalError(f"{module}.{name}") from None
 

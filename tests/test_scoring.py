@@ -1,0 +1,120 @@
+"""Labels and evidence from similarities, by the very modules that the server loads."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference_export.template import template_directory
+
+
+@pytest.fixture(scope="module")
+def heads() -> Iterator[Any]:
+    """Import the served modules as Triton's stub does, without leaving bytecode beside them."""
+    folder = str(template_directory() / "cluster_head" / "1")
+    before = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, folder)
+    try:
+        import heads as module  # type: ignore[import-not-found]
+
+        yield module
+    finally:
+        sys.path.remove(folder)
+        sys.dont_write_bytecode = before
+        for name in ("heads", "scoring"):
+            sys.modules.pop(name, None)
+
+
+# Unit vectors in the plane, by angle: similarities are cosines.
+def _at(*degrees: float) -> np.ndarray[Any, Any]:
+    angles = np.deg2rad(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def _clustering(heads: Any, sizes: list[int], base: np.ndarray[Any, Any], **settings: Any) -> Any:
+    classes = ["a", "b", "c"][: len(sizes)]
+    names = [f"{name}/{number}" for name, size in zip(classes, sizes, strict=True) for number in range(size)]
+    defaults = {"classes": classes, "threshold": 0.75, "unknown_label": None, "neighbors": 5}
+    return heads.ClusteringHead(defaults | settings, names, sizes, base)
+
+
+def _answer(head: Any, queries: np.ndarray[Any, Any], threshold: float = float("nan")) -> Any:
+    return head.answer(queries, np.zeros((len(queries), 2), np.float32), np.full(len(queries), threshold, np.float32))
+
+
+def test_most_matches_win_over_the_highest_similarity(heads: Any) -> None:
+    answer = _answer(_clustering(heads, [1, 2], _at(0, 20, 25)), _at(0))
+    assert answer.label.tolist() == [["b"]]
+    assert answer.matches.tolist() == [[1, 2]]
+    assert answer.probability[0, 0] == pytest.approx(np.cos(np.deg2rad(20)))
+
+
+def test_tie_in_matches_goes_to_the_highest_similarity(heads: Any) -> None:
+    assert _answer(_clustering(heads, [1, 1], _at(20, 10)), _at(0)).label.tolist() == [["b"]]
+
+
+def test_tie_at_zero_matches_goes_to_the_highest_similarity(heads: Any) -> None:
+    answer = _answer(_clustering(heads, [2, 1], _at(90, 80, 70)), _at(0))
+    assert answer.label.tolist() == [["b"]]
+    assert answer.matches.tolist() == [[0, 0]]
+
+
+def test_tie_in_everything_goes_to_the_first_class_by_name(heads: Any) -> None:
+    assert _answer(_clustering(heads, [1, 1, 1], _at(10, 10, 10)), _at(0)).label.tolist() == [["a"]]
+
+
+def test_query_without_a_match_is_unknown_where_that_has_a_label(heads: Any) -> None:
+    head = _clustering(heads, [1, 1], _at(60, 80), unknown_label="nobody")
+    answer = _answer(head, _at(0, 60))
+    assert answer.label.tolist() == [["nobody"], ["a"]]
+    assert answer.probability[:, 0] == pytest.approx([0.5, 1], abs=1e-6)
+
+
+def test_threshold_is_inclusive_and_each_querys_own(heads: Any) -> None:
+    head = _clustering(heads, [1, 1], np.float32([[1, 0], [0, 1]]))
+    queries = np.float32([[1, 0], [1, 0], [1, 0]])
+    thresholds = np.float32([1, 0, np.nan])
+    answer = head.answer(queries, np.zeros((3, 2), np.float32), thresholds)
+    assert answer.matches.tolist() == [[1, 0], [1, 1], [1, 0]]
+
+
+def test_neighbors_are_ranked_and_padded(heads: Any) -> None:
+    head = _clustering(heads, [2, 1], _at(40, 10, 20))
+    answer = _answer(head, _at(0))
+    assert answer.neighbor.tolist() == [["a/1", "b/0", "a/0", "", ""]]
+    assert answer.neighbor_similarity[0] == pytest.approx([*np.cos(np.deg2rad([10, 20, 40])), 0, 0], abs=1e-6)
+
+
+def test_neighbors_of_equal_similarity_keep_their_order(heads: Any) -> None:
+    head = _clustering(heads, [4, 3], _at(50, 10, 10, 30, 10, 10, 60), neighbors=3)
+    assert _answer(head, _at(0)).neighbor.tolist()[0][0] == "a/1"
+    full = _clustering(heads, [4, 3], _at(50, 10, 10, 30, 10, 10, 60), neighbors=7)
+    assert _answer(full, _at(0)).neighbor.tolist() == [["a/1", "a/2", "b/0", "b/1", "a/3", "a/0", "b/2"]]
+
+
+def test_similarity_does_not_depend_on_the_querys_norm_and_stays_within_one(heads: Any) -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(50, 512)).astype(np.float32)
+    base /= np.linalg.norm(base, axis=1, keepdims=True)
+    answer = _answer(_clustering(heads, [20, 30], base), base * np.float32(1e-3))
+    assert answer.scores.max() <= 1
+    assert answer.neighbor_similarity[:, 0] == pytest.approx(np.ones(50), abs=1e-6)
+
+
+def test_query_of_norm_zero_has_finite_answers(heads: Any) -> None:
+    answer = _answer(_clustering(heads, [1, 1], _at(0, 90)), np.zeros((1, 2), np.float32))
+    assert answer.scores.tolist() == [[0, 0]]
+
+
+def test_classification_answers_with_probabilities_and_no_evidence(heads: Any) -> None:
+    head = heads.ClassificationHead({"classes": ["x", "y"], "neighbors": 2})
+    answer = head.answer(np.zeros((1, 2), np.float32), np.float32([[0.2, 0.8]]))
+    assert answer.label.tolist() == [["y"]]
+    assert answer.scores.tolist() == [pytest.approx([0.2, 0.8])]
+    assert answer.matches.tolist() == [[0, 0]]
+    assert answer.neighbor.tolist() == [["", ""]]

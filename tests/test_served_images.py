@@ -1,0 +1,184 @@
+"""Odd, broken and many images through the real server."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inference_client import Classify
+from inference_server.process import RunningServer
+from tests import reference
+from tests.conftest import LABELS, Trained
+
+TOLERANCE = 1e-4
+
+
+def _post(url: str, body: dict[str, Any]) -> tuple[int, Any]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def _save(folder: Path, name: str, image: Image.Image, **options: Any) -> Path:
+    image.save(folder / name, **options)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def odd_images(tmp_path_factory: pytest.TempPathFactory, query_images: list[Path]) -> list[Path]:
+    """Valid images of unusual kinds, each of which plain Pillow reads as the contract says."""
+    folder = tmp_path_factory.mktemp("odd")
+    photograph = Image.open(query_images[0])
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    return [
+        _save(folder, "grey.png", photograph.convert("L")),
+        _save(folder, "palette.png", photograph.quantize(64)),
+        _save(folder, "rgba.png", photograph.convert("RGBA")),
+        _save(folder, "cmyk.jpg", photograph.convert("CMYK")),
+        _save(folder, "progressive.jpg", photograph, progressive=True),
+        _save(folder, "rotated.jpg", photograph, exif=exif),
+        _save(folder, "photograph.webp", photograph),
+        _save(folder, "photograph.bmp", photograph),
+        _save(folder, "photograph.tiff", photograph),
+        _save(folder, "animated.gif", photograph, save_all=True, append_images=[photograph.rotate(90)]),
+        _save(folder, "one_pixel.png", Image.new("RGB", (1, 1), (10, 200, 30))),
+        _save(folder, "large.jpg", photograph.resize((4000, 3000))),
+    ]
+
+
+def test_odd_but_valid_images_are_classified_as_plain_pytorch_does(
+    classification_server: RunningServer, small: Trained, odd_images: list[Path]
+) -> None:
+    with Classify(classification_server.url) as classify:
+        results, status = classify(odd_images)
+    assert status == 200
+    for found, wanted in zip(
+        results, reference.classify(small.state, LABELS, odd_images, small.image_size), strict=True
+    ):
+        assert found["Label"] == wanted["Label"]
+        assert found["Probability"] == pytest.approx(wanted["Probability"], abs=TOLERANCE)
+
+
+def test_16_bit_grey_is_classified_as_its_8_bit_image(classification_server: RunningServer, tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 64, dtype=np.uint16)
+    wide = np.add.outer(ramp // 2, ramp // 2)
+    files = [
+        _save(tmp_path, "16.png", Image.fromarray(wide)),
+        _save(tmp_path, "8.png", Image.fromarray((wide // 257).astype(np.uint8))),
+    ]
+    with Classify(classification_server.url) as classify:
+        (sixteen, eight), status = classify(files)
+    assert status == 200
+    assert sixteen["Label"] == eight["Label"]
+    assert sixteen["Probability"] == pytest.approx(eight["Probability"], abs=TOLERANCE)
+
+
+def test_undecodable_images_in_a_batch_leave_the_others_classified(
+    clustering_server: RunningServer, query_images: list[Path]
+) -> None:
+    good = [file.read_bytes() for file in query_images]
+    mixed: list[bytes] = []
+    for data in good:
+        mixed += [data, b"no image", data[: len(data) // 2]]
+    with Classify(clustering_server.url, details=True) as classify:
+        alone, status_alone = classify(good)
+        together, status = classify(mixed)
+    assert (status_alone, status) == (200, 207)
+    for row, expected in zip(together[::3], alone, strict=True):
+        assert row["Label"] == expected["Label"]
+        assert row["Scores"] == pytest.approx(expected["Scores"], abs=TOLERANCE)
+    for row in (*together[1::3], *together[2::3]):
+        assert row["Label"] is None
+        assert row["Probability"] is None
+        assert row["Error"]
+
+
+def test_rows_of_undecodable_images_hold_zeros_and_their_classes(
+    clustering_server: RunningServer, query_images: list[Path], base_data: dict[str, list[Path]]
+) -> None:
+    data = [base64.b64encode(query_images[0].read_bytes()).decode(), "junk"]
+    body = {"inputs": [{"name": "IMAGE", "shape": [2, 1], "datatype": "BYTES", "data": data}]}
+    status, answer = _post(f"{clustering_server.url}/v2/models/ensemble/infer", body)
+    assert status == 200
+    outputs = {output["name"]: np.array(output["data"]).reshape(output["shape"]) for output in answer["outputs"]}
+    assert outputs["ERROR"].tolist()[0] == [""]
+    assert outputs["ERROR"].tolist()[1] != [""]
+    assert outputs["LABEL"].tolist()[1] == [""]
+    assert outputs["CLASSES"].tolist()[1] == sorted(base_data)
+    assert set(outputs["NEIGHBOR"][1]) == {""}
+    for name in ("PROBABILITY", "SCORES", "MATCHES", "NEIGHBOR_SIMILARITY", "EMBEDDING"):
+        assert not outputs[name][1].any(), name
+        assert outputs[name][0].any() or name == "MATCHES", name
+
+
+def test_request_without_a_decodable_image_is_400_with_a_reason_for_each(clustering_server: RunningServer) -> None:
+    body = {"inputs": [{"name": "IMAGE", "shape": [2, 1], "datatype": "BYTES", "data": ["junk", ""]}]}
+    status, answer = _post(f"{clustering_server.url}/v2/models/ensemble/infer", body)
+    assert status == 400
+    reasons = json.loads(answer["error"].split("no decodable image: ")[1])
+    assert reasons == ["no image in a supported format (BMP, GIF, JPEG, PNG, TIFF, WebP)", "empty: 0 bytes"]
+
+
+def test_base64_is_answered_through_generate_and_infer_as_the_file_through_the_client(
+    clustering_server: RunningServer, query_images: list[Path], classify: Classify
+) -> None:
+    text = base64.b64encode(query_images[1].read_bytes()).decode()
+    (expected,), _ = classify(query_images[1], details=True)
+    status, generated = _post(f"{clustering_server.url}/v2/models/ensemble/generate", {"IMAGE": text})
+    assert status == 200
+    assert generated["LABEL"] == expected["Label"]
+    assert generated["PROBABILITY"] == pytest.approx(expected["Probability"], abs=TOLERANCE)
+    body = {"inputs": [{"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "data": [text]}]}
+    status, inferred = _post(f"{clustering_server.url}/v2/models/ensemble/infer", body)
+    assert status == 200
+    assert {output["name"]: output["data"] for output in inferred["outputs"]}["LABEL"] == [expected["Label"]]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", 1.5, -2, "high", True, "1e9"], ids=str)
+def test_unusable_threshold_is_400(clustering_server: RunningServer, query_images: list[Path], value: Any) -> None:
+    text = base64.b64encode(query_images[0].read_bytes()).decode()
+    body = {"IMAGE": text, "sim_thres": value}
+    status, answer = _post(f"{clustering_server.url}/v2/models/ensemble/generate", body)
+    assert status == 400
+    assert "sim_thres" in answer["error"]
+
+
+def test_requests_of_one_batch_keep_their_own_thresholds(
+    clustering_server: RunningServer, query_images: list[Path]
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with Classify(clustering_server.url, details=True) as classify, ThreadPoolExecutor(12) as threads:
+
+        def matches(threshold: float) -> int:
+            (row,), status = classify(query_images[0], sim_thres=threshold)
+            assert status == 200
+            return sum(row["Matches"].values())
+
+        found = list(threads.map(matches, [-1, 1] * 30))
+    assert found == [21, 0] * 30
+
+
+def test_embedding_alone_can_be_requested(clustering_server: RunningServer, query_images: list[Path]) -> None:
+    buffer = io.BytesIO(query_images[0].read_bytes())
+    data = [base64.b64encode(buffer.getvalue()).decode()]
+    body = {
+        "inputs": [{"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "data": data}],
+        "outputs": [{"name": "EMBEDDING"}],
+    }
+    status, answer = _post(f"{clustering_server.url}/v2/models/ensemble/infer", body)
+    assert status == 200
+    assert answer["outputs"][0]["shape"] == [1, 512]
