@@ -36,7 +36,7 @@ def spread_network(classes: int, size: int, files: Sequence[Path], seed: int = 0
     with torch.no_grad():
         network.train()(batch)
         network.eval()
-        head = network.resnet.fc[0]  # type: ignore[index]
+        head = network.resnet.fc[0]
         pooled: list[torch.Tensor] = []
         hook = head.register_forward_hook(lambda _module, _inputs, output: pooled.append(output))
         network(batch)

@@ -76,9 +76,9 @@ def test_query_without_a_match_is_unknown_where_that_has_a_label(heads: Any) -> 
 
 
 def test_threshold_is_inclusive_and_each_querys_own(heads: Any) -> None:
-    head = _clustering(heads, [1, 1], np.float32([[1, 0], [0, 1]]))
-    queries = np.float32([[1, 0], [1, 0], [1, 0]])
-    thresholds = np.float32([1, 0, np.nan])
+    head = _clustering(heads, [1, 1], np.array([[1, 0], [0, 1]], np.float32))
+    queries = np.array([[1, 0], [1, 0], [1, 0]], np.float32)
+    thresholds = np.array([1, 0, np.nan], np.float32)
     answer = head.answer(queries, np.zeros((3, 2), np.float32), thresholds)
     assert answer.matches.tolist() == [[1, 0], [1, 1], [1, 0]]
 
@@ -113,7 +113,7 @@ def test_query_of_norm_zero_has_finite_answers(heads: Any) -> None:
 
 def test_classification_answers_with_probabilities_and_no_evidence(heads: Any) -> None:
     head = heads.ClassificationHead({"classes": ["x", "y"], "neighbors": 2})
-    answer = head.answer(np.zeros((1, 2), np.float32), np.float32([[0.2, 0.8]]))
+    answer = head.answer(np.zeros((1, 2), np.float32), np.array([[0.2, 0.8]], np.float32))
     assert answer.label.tolist() == [["y"]]
     assert answer.scores.tolist() == [pytest.approx([0.2, 0.8])]
     assert answer.matches.tolist() == [[0, 0]]
