@@ -1,0 +1,232 @@
+"""``export-repository`` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+
+from inference_export.__main__ import main
+from inference_export.inspection import read_export
+from inference_export.provenance import hash_file
+from tests.conftest import SMALL, Trained, export
+from tests.resources import write_faces
+
+
+def _run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def _tree(folder: Path) -> dict[str, str]:
+    return {str(file.relative_to(folder)): hash_file(file) for file in folder.rglob("*") if file.is_file()}
+
+
+def test_summary_says_mode_checkpoint_classes_and_parity(
+    small: Trained, base_data: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    base = next(iter(base_data.values()))[0].parents[1]
+    result = _run("-r", small.folder, "-data", base, "--model_repository", tmp_path / "out", "--image_size", SMALL)
+    assert result.exit_code == 0
+    for expected in (
+        "version 1",
+        "clustering",
+        "model_7 (the only one)",
+        "autistic, non_autistic, other",
+        "alpha",
+        ": 7",
+        "ONNX - PyTorch",
+    ):
+        assert expected in result.stdout
+    assert "embedding base images: 21 of 21" in result.stderr
+    assert "embedding" not in result.stdout, "progress belongs on stderr"
+
+
+def test_graph_keeps_to_what_older_containers_read(small_classification: Path) -> None:
+    model = onnx.load(small_classification / "classifier" / "1" / "model.onnx")
+    assert model.ir_version <= 10
+    assert all(opset.version <= 21 for opset in model.opset_import)
+    assert not list(small_classification.rglob("*.data"))
+
+
+def test_base_embeddings_are_those_of_unsorted_folders_by_sorted_name(small_clustering: Path) -> None:
+    folder = small_clustering / "cluster_head" / "1"
+    names = json.loads((folder / "base_images.json").read_text())["images"]
+    assert names == sorted(names)
+    embeddings = np.load(folder / "base_embeddings.npy")
+    assert embeddings.dtype == np.float32
+    assert np.linalg.norm(embeddings, axis=1) == pytest.approx(np.ones(len(names)), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["-thres", "nan"], id="nan"),
+        pytest.param(["-thres", "1.5"], id="threshold-range"),
+        pytest.param(["-btch", "0"], id="batch-size"),
+        pytest.param(["--image_size", "16"], id="image-size"),
+        pytest.param(["-data", "no/such/folder"], id="no-base-data"),
+        pytest.param(["--device", "tpu"], id="device"),
+    ],
+)
+def test_wrong_usage_ends_with_code_2(small: Trained, arguments: list[str]) -> None:
+    assert _run("-r", small.folder, *arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_is_a_manual_page(flag: str) -> None:
+    result = _run(flag)
+    assert result.exit_code == 0
+    for expected in ("Examples:", "Exit status:", "-thres, --sim_thres", "-btch, --batch_size", "-data, --base_data"):
+        assert expected in result.output
+
+
+def _no_labels(folder: Path, base: Path) -> None:
+    (folder / "labels").unlink()
+
+
+def _labels_with_code(folder: Path, base: Path) -> None:
+    class Code:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (eval, ("1",))
+
+    (folder / "labels").write_bytes(pickle.dumps(Code()))
+
+
+def _other_class_count(folder: Path, base: Path) -> None:
+    (folder / "labels").write_bytes(pickle.dumps({"a": 0}))
+
+
+def _no_models(folder: Path, base: Path) -> None:
+    (folder / "models" / "model_7").unlink()
+
+
+def _one_class(folder: Path, base: Path) -> None:
+    for file in (base / "b").iterdir():
+        file.unlink()
+    (base / "b").rmdir()
+
+
+def _empty_class(folder: Path, base: Path) -> None:
+    (base / "c").mkdir()
+
+
+def _unreadable_image(folder: Path, base: Path) -> None:
+    (base / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    (base / "b" / "dangling.jpg").symlink_to("nowhere")
+
+
+def _nested_folder(folder: Path, base: Path) -> None:
+    (base / "a" / "more").mkdir()
+
+
+def _name_that_is_not_utf8(folder: Path, base: Path) -> None:
+    Path(os.fsdecode(os.fsencode(base) + b"/\xff")).mkdir()
+    write_faces(base / "a", [3], "y")
+    (base / "a" / "y003.png").rename(os.fsdecode(os.fsencode(base) + b"/\xff/y.png"))
+
+
+def _loose_images(folder: Path, base: Path) -> None:
+    for name in ("a", "b"):
+        for file in (base / name).iterdir():
+            file.rename(base / file.name)
+        (base / name).rmdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "messages"),
+    [
+        pytest.param(_no_labels, ["labels is missing"], id="no-labels"),
+        pytest.param(_labels_with_code, ["builtins.eval", "A pickle can run code"], id="labels-with-code"),
+        pytest.param(_other_class_count, ["trained for 3 classes", "names 1"], id="class-count"),
+        pytest.param(_no_models, ["models holds no file"], id="no-models"),
+        pytest.param(_one_class, ["has one class, a", "--unknown_label"], id="one-class"),
+        pytest.param(_empty_class, ["holds no image"], id="empty-class"),
+        pytest.param(
+            _unreadable_image,
+            ["2 of 6 base", "broken.jpg", "dangling.jpg", "--skip_unreadable"],
+            id="unreadable",
+        ),
+        pytest.param(_nested_folder, ["folder inside a class folder"], id="nested"),
+        pytest.param(_name_that_is_not_utf8, ["not printable UTF-8"], id="not-utf-8"),
+        pytest.param(_loose_images, ["files but no folder"], id="loose-images"),
+    ],
+)
+def test_unusable_input_is_named_and_nothing_is_written(
+    small: Trained, tmp_path: Path, spoil: Callable[[Path, Path], None], messages: list[str]
+) -> None:
+    import shutil
+
+    folder = tmp_path / "trained"
+    shutil.copytree(small.folder, folder, copy_function=os.link)
+    base = tmp_path / "base"
+    write_faces(base / "a", [1, 2], "x")
+    write_faces(base / "b", [101, 102], "x")
+    labels = (folder / "labels").read_bytes()
+    (folder / "labels").unlink()  # a link to the shared one
+    (folder / "labels").write_bytes(labels)
+    spoil(folder, base)
+    result = _run(
+        "-r", folder, "-data", base, "--model_repository", tmp_path / "out" / "repository", "--image_size", SMALL
+    )
+    assert result.exit_code == 1
+    for message in messages:
+        assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_unreadable_base_images_are_left_out_with_a_note_on_request(small: Trained, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    write_faces(base / "a", [1, 2], "x")
+    write_faces(base / "b", [101], "x")
+    (base / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    (base / "a" / ".hidden").write_bytes(b"hidden")
+    (base / "notes.txt").write_text("beside")
+    out = tmp_path / "out"
+    result = _run(
+        "-r", small.folder, "-data", base, "--model_repository", out, "--image_size", SMALL, "--skip_unreadable"
+    )
+    assert result.exit_code == 0
+    assert json.loads((out / "cluster_head" / "1" / "base_images.json").read_text()) == {
+        "images": ["a/x001.png", "a/x002.png", "b/x101.png"],
+        "class_sizes": [2, 1],
+    }
+    for noted in ("broken.jpg", ".hidden", "notes.txt"):
+        assert noted in result.stdout
+
+
+def test_empty_base_data_means_classification(small: Trained, tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    export(small, tmp_path / "out", "-data", str(tmp_path / "base"))
+    found = read_export(tmp_path / "out")
+    assert found is not None
+    assert found.settings["mode"] == "classification"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_real_export_that_is_stopped_leaves_the_repository_as_it_was(
+    small: Trained, small_classification: Path, how: signal.Signals
+) -> None:
+    before = _tree(small_classification)
+    for seconds in (2.0, 5.0):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "inference_export", "-r", str(small.folder), "--image_size", "96",
+             "--model_repository", str(small_classification)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(seconds)
+        assert process.poll() is None, "stopped too late to show anything"
+        process.send_signal(how)
+        assert process.wait(30) != 0
+        assert _tree(small_classification) == before

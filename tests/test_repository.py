@@ -1,0 +1,198 @@
+"""What lies in a repository at every moment of an export; with small files in place of large ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from inference_export.configs import CONFIG_FILE, ENSEMBLE, MODELS, RepositoryShape, render_configs
+from inference_export.errors import RepositoryError
+from inference_export.repository import (
+    check_destination,
+    exported_version,
+    is_complete,
+    previous_path,
+    publish,
+    staging,
+)
+from inference_export.template import template_directory
+
+SHAPE = RepositoryShape(image_size=64, embedding_size=512, network_classes=2, max_batch_size=32, device="cpu")
+OTHER_SHAPE = RepositoryShape(image_size=96, embedding_size=512, network_classes=2, max_batch_size=32, device="cpu")
+
+
+def _export(repository: Path, content: str, shape: RepositoryShape = SHAPE) -> int:
+    with staging(repository) as staged:
+        (staged / "classifier" / "model.onnx").write_text(content)
+        (staged / "cluster_head" / "settings.json").write_text(content)
+        return publish(staged, repository, shape)
+
+
+def _served(repository: Path) -> str:
+    """Read what the version says that the ensemble answers with, as Triton would find it."""
+    version = exported_version(repository)
+    assert version is not None
+    for model in MODELS:
+        config = (repository / model / CONFIG_FILE).read_text()
+        listed = re.search(r"versions: \[([\d, ]+)\]", config)
+        assert listed is not None
+        versions = [int(number) for number in listed[1].split(",")]
+        assert version in versions
+        assert all(is_complete(repository, each) for each in versions), "Triton hangs on an incomplete version"
+    return (repository / "classifier" / str(version) / "model.onnx").read_text()
+
+
+def test_template_configurations_are_those_of_a_default_export() -> None:
+    default = RepositoryShape(image_size=384, embedding_size=512, network_classes=2, max_batch_size=32, device="cpu")
+    for model, config in render_configs(default, versions=[1], pinned=1).items():
+        assert (template_directory() / model / CONFIG_FILE).read_text() == config, model
+
+
+def test_no_configuration_switches_the_response_cache_on() -> None:
+    assert not any("cache" in config for config in render_configs(SHAPE, versions=[1], pinned=1).values())
+
+
+def test_first_export_is_version_1(tmp_path: Path) -> None:
+    repository = tmp_path / "deep" / "repository"
+    check_destination(repository, SHAPE)
+    assert _export(repository, "first") == 1
+    assert _served(repository) == "first"
+    assert [path.name for path in repository.parent.iterdir()] == ["repository"]
+
+
+def test_export_of_the_same_shape_adds_a_version_and_keeps_the_one_before(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    versions = [_export(repository, f"export {number}") for number in (1, 2, 3)]
+    assert versions == [1, 2, 3]
+    assert _served(repository) == "export 3"
+    assert sorted(path.name for path in (repository / "classifier").iterdir()) == ["2", "3", CONFIG_FILE]
+    assert (repository / "classifier" / "2" / "model.onnx").read_text() == "export 2"
+
+
+def test_export_of_another_shape_replaces_the_repository_and_keeps_the_old_one_beside(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    _export(repository, "small")
+    _export(repository, "small again")
+    assert _export(repository, "large", OTHER_SHAPE) == 1
+    assert _served(repository) == "large"
+    assert _served(previous_path(repository)) == "small again"
+    _export(repository, "third", SHAPE)
+    assert _served(previous_path(repository)) == "large"
+
+
+def test_replacing_a_repository_keeps_the_users_other_models(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    _export(repository, "small")
+    (repository / "mine" / "1").mkdir(parents=True)
+    (repository / "mine" / "1" / "model.onnx").write_text("mine")
+    (repository / "notes.txt").write_text("note")
+    _export(repository, "large", OTHER_SHAPE)
+    assert (repository / "mine" / "1" / "model.onnx").read_text() == "mine"
+    assert (repository / "notes.txt").read_text() == "note"
+
+
+def test_hand_edited_configuration_is_not_inherited(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    _export(repository, "first")
+    config = repository / "classifier" / CONFIG_FILE
+    config.write_text(config.read_text() + "response_cache { enable: true }\n")
+    _export(repository, "second")
+    assert "cache" not in config.read_text()
+    assert "cache" in (previous_path(repository) / "classifier" / CONFIG_FILE).read_text()
+
+
+def test_template_without_an_export_gets_version_1_and_keeps_its_files(tmp_path: Path) -> None:
+    import shutil
+
+    repository = tmp_path / "model_repository"
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=template_directory(), capture_output=True, text=True, check=True
+    ).stdout.split()
+    for name in tracked:
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(template_directory() / name, repository / name)
+    assert exported_version(repository) is None
+    assert _export(repository, "first") == 1
+    assert {name for name in tracked if not (repository / name).is_file()} == set()
+    for model in ("preprocess", "cluster_head"):
+        for file in (template_directory() / model / "1").glob("*.py"):
+            assert (repository / model / "1" / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("model", ["preprocess", "cluster_head"])
+def test_python_writes_no_bytecode_into_a_version_folder(tmp_path: Path, model: str) -> None:
+    repository = tmp_path / "repository"
+    _export(repository, "first")
+    blocker = repository / model / "1" / "__pycache__"
+    assert blocker.is_file()
+    assert blocker.read_bytes() == b""
+
+
+def test_failed_export_changes_nothing(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    _export(repository, "first")
+    with pytest.raises(RuntimeError), staging(repository):
+        raise RuntimeError("the network does not verify")
+    assert _served(repository) == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
+
+
+def test_destination_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RepositoryError, match="is no folder"):
+        check_destination(tmp_path / "file", SHAPE)
+
+
+def test_mount_point_is_refused_with_a_remedy() -> None:
+    mount = Path("/dev/shm")
+    assert os.path.ismount(mount)
+    with pytest.raises(RepositoryError, match=r"mount point.*--model_repository /dev/shm/model_repository"):
+        check_destination(mount, SHAPE)
+
+
+_EXPORT_FOR_EVER = """
+import sys
+from pathlib import Path
+from tests.test_repository import OTHER_SHAPE, SHAPE, _export
+print("ready", flush=True)
+number = 0
+while True:
+    number += 1
+    _export(Path(sys.argv[1]), f"{number} " * 20_000, (SHAPE, SHAPE, OTHER_SHAPE)[number % 3])
+"""
+
+
+def test_export_killed_while_writing_keeps_a_loadable_repository(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    _export(repository, "0 " * 20_000)
+    numbers = []
+    for attempt in range(20):
+        with subprocess.Popen(
+            [sys.executable, "-c", _EXPORT_FOR_EVER, str(repository)], stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(0.01 + 0.007 * attempt)
+            process.send_signal(signal.SIGKILL)
+        parts = _served(repository).split()
+        assert len(parts) == 20_000
+        assert len(set(parts)) == 1, "half-written"
+        numbers.append(int(parts[0]))
+    assert max(numbers) > 1, "the killed processes must have exported something"
+    _export(repository, "after")
+    assert _served(repository) == "after"
+    assert {path.name for path in tmp_path.iterdir()} <= {"repository", "repository.previous"}, (
+        "staging was left behind"
+    )
+
+
+def test_ensemble_pins_one_version_of_each_model() -> None:
+    config = render_configs(SHAPE, versions=[3, 4], pinned=4)[ENSEMBLE]
+    assert re.findall(r'model_name: "(\w+)" model_version: (-?\d+)', config) == [(model, "4") for model in MODELS]

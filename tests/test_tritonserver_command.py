@@ -1,0 +1,107 @@
+"""``tritonserver``: which binary it becomes, what it adds, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import inference_server.tritonserver as command
+from inference_client import Classify
+from inference_export import extras
+from inference_server.process import running_server
+from inference_server.tritonserver import ServerError, added_arguments, tritonserver_command
+from tests.conftest import Trained, export
+
+SCRIPT = Path(sys.executable).parent / "tritonserver"
+
+
+def test_pips_binary_is_started_with_backends_loopback_and_client_id_header() -> None:
+    found = tritonserver_command(["--model-repository=x"])
+    assert found.arguments[0].endswith("pytriton/tritonserver/bin/tritonserver")
+    assert found.arguments[1] == "--model-repository=x"
+    backends = Path(found.arguments[found.arguments.index("--backend-directory") + 1])
+    assert {path.name for path in backends.iterdir()} == {"python", "onnxruntime"}
+    for option in ("http", "grpc", "metrics"):
+        assert f"--{option}-address=127.0.0.1" in found.arguments
+    assert "--http-header-forward-pattern=(?i)^x-client-id$" in found.arguments
+    assert found.environment["PATH"].startswith(str(Path(sys.prefix) / "bin"))
+    assert "127.0.0.1" in found.notes[0]
+
+
+@pytest.mark.parametrize("form", [["--http-address", "0.0.0.0"], ["--http-address=0.0.0.0"]], ids=["two", "one"])
+def test_given_addresses_are_left_alone(form: list[str]) -> None:
+    added = added_arguments(form)
+    assert not any(argument.startswith("--http-address") for argument in added)
+    assert "--grpc-address=127.0.0.1" in added
+
+
+def test_native_binary_on_path_is_started_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy("/bin/echo", tmp_path / "tritonserver")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    output = subprocess.run([SCRIPT, "--model-repository", "x"], capture_output=True, text=True, check=True)
+    assert output.stdout == "--model-repository x\n"
+
+
+def test_scripts_on_path_are_never_taken_for_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(SCRIPT, tmp_path / "tritonserver")
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), str(SCRIPT.parent)]))
+    assert "pytriton" in tritonserver_command([]).arguments[0]
+
+
+def test_numpy_2_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "version", lambda name: "2.1.0")
+    with pytest.raises(ServerError, match=r"(?s)numpy 2.1.0.*pip install 'numpy<2'"):
+        tritonserver_command([])
+
+
+def test_unsupported_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "SUPPORTED_PYTHONS", ((3, 99),))
+    with pytest.raises(ServerError, match=r"CPython 3.99; this is Linux"):
+        tritonserver_command([])
+
+
+def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "_installed", lambda name: name not in ("nvidia-pytriton", None))
+    monkeypatch.setattr(extras, "refuse_two_onnxruntimes", lambda: None)
+    with pytest.raises(extras.MissingExtraError, match=r"(?s)nvidia-pytriton not installed.*\[server\]"):
+        tritonserver_command([])
+
+
+def test_two_onnxruntimes_are_refused_with_what_to_remove(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "_installed", lambda name: True)
+    with pytest.raises(extras.MissingExtraError, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
+        tritonserver_command([])
+
+
+def test_server_that_cannot_start_says_why(tmp_path: Path, small: Trained) -> None:
+    repository = export(small, tmp_path / "repository")
+    config = repository / "classifier" / "config.pbtxt"
+    config.write_text(config.read_text().replace("intra_op_thread_count", "what_is_this"))
+    with (
+        pytest.raises(ServerError, match=r"parameters.what_is_this is set"),
+        running_server(repository, log=tmp_path / "log"),
+    ):
+        pass
+
+
+def test_server_killed_in_a_request_leaves_a_clear_answer_and_no_process(
+    tmp_path: Path, small_clustering: Path, query_images: list[Path]
+) -> None:
+    with running_server(small_clustering, log=tmp_path / "log") as server, Classify(server.url) as classify:
+        assert classify(query_images[0])[1] == 200
+        killer = threading.Timer(0.3, server.process.kill)
+        killer.start()
+        _, status = classify(query_images * 60)
+        killer.join()
+        assert status in (207, 503)
+        assert classify(query_images[0])[1] == 503
+    time.sleep(1)
+    left = subprocess.run(["pgrep", "-f", str(small_clustering)], capture_output=True, text=True, check=False).stdout
+    assert left == ""
