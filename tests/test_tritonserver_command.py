@@ -103,5 +103,6 @@ def test_server_killed_in_a_request_leaves_a_clear_answer_and_no_process(
         assert status in (207, 503)
         assert classify(query_images[0])[1] == 503
     time.sleep(1)
-    left = subprocess.run(["pgrep", "-f", str(small_clustering)], capture_output=True, text=True, check=False).stdout
+    group = ["pgrep", "-r", "R,S,D,T", "-g", str(server.process.pid)]
+    left = subprocess.run(group, capture_output=True, text=True, check=False).stdout
     assert left == ""

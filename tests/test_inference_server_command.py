@@ -1,0 +1,122 @@
+"""``inference-server``: exports when needed, says why, and serves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from inference_client import Classify
+from inference_export.inspection import read_export
+from inference_server.__main__ import main
+from inference_server.process import _free_ports
+from tests.conftest import SMALL, Trained, export
+from tests.resources import write_faces
+
+START_TIMEOUT_S = 90
+
+
+@contextlib.contextmanager
+def _serving(*arguments: object) -> Iterator[tuple[str, str]]:
+    """Run the command until it answers; gives its URL and what it had said by then."""
+    http, metrics = _free_ports(2)
+    command = [sys.executable, "-m", "inference_server", *map(str, arguments), "--port", str(http), "--",
+               f"--metrics-port={metrics}"]  # fmt: skip
+    read, write = os.pipe()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=write, start_new_session=True)
+    os.close(write)
+    url = f"http://127.0.0.1:{http}"
+    said = b""
+    try:
+        os.set_blocking(read, False)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                said += os.read(read, 1 << 20)
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/v2/health/ready", timeout=2):
+                break
+            assert process.poll() is None, said.decode()
+            time.sleep(0.1)
+        yield url, said.decode()
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        os.close(read)
+
+
+def test_resources_are_exported_once_and_again_only_when_something_changed(
+    small: Trained, tmp_path: Path, query_images: list[Path]
+) -> None:
+    base = tmp_path / "base"
+    write_faces(base / "a", [1, 2], "x")
+    write_faces(base / "b", [101, 102], "x")
+    repository = tmp_path / "repository"
+    arguments = ("-r", small.folder, "-data", base, "--model_repository", repository, "--image_size", SMALL)
+    with _serving(*arguments) as (url, said):
+        assert "holds no export" in said
+        assert "clustering mode" in said
+        with Classify(url) as classify:
+            assert classify(query_images[0])[1] == 200
+    with _serving(*arguments) as (_, said):
+        assert "exporting" not in said
+        assert "version 1" in said
+    write_faces(base / "b", [103], "x")
+    with _serving(*arguments) as (url, said):
+        assert "not the same base data" in said
+        assert "version 2" in said
+        with Classify(url, details=True) as classify:
+            assert len(classify(base / "b" / "x103.png")[0][0]["Neighbors"]) == 5
+
+
+def test_export_lying_there_is_served_without_torch_or_onnx(small_clustering: Path) -> None:
+    script = (
+        "import sys, os; from inference_server import __main__ as command\n"
+        "def become(found):\n"
+        "    print(found.arguments[0], 'torch' in sys.modules, 'onnx' in sys.modules, flush=True); os._exit(0)\n"
+        "command.become = become\n"
+        "command.main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, "--model_repository", str(small_clustering)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.split()[1:] == ["False", "False"]
+    assert "clustering mode" in result.stderr
+
+
+def test_repository_without_export_and_resources_is_refused(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["--model_repository", str(tmp_path / "none")])
+    assert result.exit_code == 1
+    assert "holds no export. Name the trained resources with -r." in result.stderr
+
+
+def test_base_embeddings_of_another_network_are_refused(small: Trained, tmp_path: Path) -> None:
+    repository = export(small, tmp_path / "repository")
+    graph = repository / "classifier" / "1" / "model.onnx"
+    graph.write_bytes(graph.read_bytes() + b"\0")
+    result = CliRunner().invoke(main, ["--model_repository", str(repository)])
+    assert result.exit_code == 1
+    assert "base embeddings were computed with another classifier" in result.stderr
+    assert read_export(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-thres", "nan"], ["--port", "0"], ["-r", "no/such"]], ids=["nan", "port", "folder"]
+)
+def test_wrong_usage_ends_with_code_2(arguments: list[str]) -> None:
+    assert CliRunner().invoke(main, arguments).exit_code == 2
