@@ -38,7 +38,7 @@ def test_stopped_server_is_504_and_dead_one_503(
         results, status = classify(query_images[0])
         server.process.send_signal(signal.SIGCONT)
         assert status == 504
-        assert "2 s" in results["error"]
+        assert "timeout_s=2" in results["error"]
         os.killpg(server.process.pid, signal.SIGKILL)
         server.process.wait()
         results, status = classify(query_images[0])
