@@ -127,4 +127,4 @@ def _runs(binary: Path) -> bool:
         )
     except OSError:
         return False
-    return VERSION in probe.stdout
+    return VERSION in probe.stdout + probe.stderr  # to which it goes depends on the release
