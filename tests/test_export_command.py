@@ -214,6 +214,15 @@ def test_empty_base_data_means_classification(small: Trained, tmp_path: Path) ->
     assert found.settings["mode"] == "classification"
 
 
+# A shell that runs the tests in the background has them ignore Ctrl-C, and their children too.
+_INTERRUPTIBLE_EXPORT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from inference_export.__main__ import main
+main()
+"""
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_real_export_that_is_stopped_leaves_the_repository_as_it_was(
     small: Trained, small_classification: Path, how: signal.Signals
@@ -221,7 +230,7 @@ def test_real_export_that_is_stopped_leaves_the_repository_as_it_was(
     before = _tree(small_classification)
     for seconds in (2.0, 5.0):
         process = subprocess.Popen(
-            [sys.executable, "-m", "inference_export", "-r", str(small.folder), "--image_size", "96",
+            [sys.executable, "-c", _INTERRUPTIBLE_EXPORT, "-r", str(small.folder), "--image_size", "96",
              "--model_repository", str(small_classification)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
