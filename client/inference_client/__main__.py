@@ -16,8 +16,8 @@ from inference_client.version import __version__
 LINKS_OPTIONS = ("-l", "--links")
 LONG_LIST_IMAGES = 32
 COLUMN_GAP = "  "
-HEADINGS = ("file", "label", "probability", "nearest base image")
-NEAREST_COLUMN = HEADINGS.index("nearest base image")
+HEADINGS = ("file", "label", "probability", "matches", "nearest base image")
+EVIDENCE_COLUMN = HEADINGS.index("matches")
 
 
 class LinksCommand(click.Command):
@@ -61,7 +61,7 @@ class FiniteFloatRange(click.FloatRange):
     metavar="FLOAT",
     type=FiniteFloatRange(-1, 1),
     help="Smallest cosine similarity at which a base image counts as a match. Clustering mode only; without it the "
-    "server's own holds.  [-1<=x<=1]",
+    "server's own holds.",
 )
 @click.option("--client_id", metavar="TEXT", help="Who is asking, for the server's metrics.")
 @click.option(
@@ -91,9 +91,10 @@ def main(
     api_key: str | None,
     timeout_s: float,
 ) -> None:
-    r"""Classify images on an inference server.
+    """Classify images on an inference server.
 
-    Prints one line per image: file, label, probability, and the most similar base image where the server has some.
+    Prints one line per image: file, label, probability, and where the server has a base set how many of the label's
+    base images match, and the most similar one.
 
     \b
     Examples:
@@ -101,7 +102,7 @@ def main(
       classify -ip http://localhost:8080 --json --sim_thres 0.8 -l photos/*.jpg
 
     Exit status: 0 every image classified, 1 not every one, 2 wrong usage.
-    """
+    """  # noqa: D301  (click wants the backspace itself)
     try:
         with (
             Classify(url, timeout_s=timeout_s, sim_thres=sim_thres, client_id=client_id, api_key=api_key) as server,
@@ -124,11 +125,12 @@ def _repeat_links(args: Sequence[str], ctx: click.Context) -> Iterator[str]:
     rest = list(args)
     while rest:
         argument = rest.pop(0)
-        if argument == "--":
-            yield from [argument, *rest]
+        if argument == "--":  # what follows are images, whatever they begin with
+            for image in rest:
+                yield from ("-l", image)
             return
         if argument in LINKS_OPTIONS:
-            if not rest or _is_option(rest[0]):
+            if not rest or (_is_option(rest[0]) and rest[0] != "--"):
                 raise click.UsageError(f"Option {argument!r} needs at least one image.", ctx)
         elif argument.startswith("--links="):
             yield argument
@@ -158,12 +160,12 @@ def _report(images: Sequence[str], results: Results, status_code: int) -> dict[s
 
 def _table(images: Sequence[str], results: Sequence[dict[str, Any]]) -> Iterator[str]:
     rows = [_row(click.format_filename(image), entry) for image, entry in zip(images, results, strict=True)]
-    in_clustering_mode = any(row[NEAREST_COLUMN:] != ("",) for row in rows if len(row) == len(HEADINGS))
-    lines = [HEADINGS if in_clustering_mode else HEADINGS[:NEAREST_COLUMN], *rows]
+    in_clustering_mode = any(len(row) == len(HEADINGS) for row in rows)
+    lines = [HEADINGS if in_clustering_mode else HEADINGS[:EVIDENCE_COLUMN], *rows]
     # The last cell of a line, for one why there is no result, runs on over the columns that follow.
     widths = [
         max((len(line[column]) for line in lines if len(line) > column + 1), default=0)
-        for column in range(NEAREST_COLUMN)
+        for column in range(len(lines[0]))
     ]
     for line in lines:
         yield COLUMN_GAP.join([*map(str.ljust, line[:-1], widths), line[-1]]).rstrip()
@@ -172,8 +174,16 @@ def _table(images: Sequence[str], results: Sequence[dict[str, Any]]) -> Iterator
 def _row(image: str, entry: dict[str, Any]) -> tuple[str, ...]:
     if "Error" in entry:
         return image, f"no result: {entry['Error']}"
-    nearest = [f"{neighbor['Image']} ({neighbor['Similarity']:.3f})" for neighbor in entry["Neighbors"][:1]]
-    return image, str(entry["Label"]), f"{entry['Probability']:.4f}", "".join(nearest)
+    evidence = [
+        cell
+        for neighbor in entry["Neighbors"][:1]
+        # A label that is no class, of a query that nothing matches, has no matches either.
+        for cell in (
+            str(entry["Matches"].get(entry["Label"], 0)),
+            f"{neighbor['Image']} ({neighbor['Similarity']:.4f})",
+        )
+    ]
+    return image, str(entry["Label"]), f"{entry['Probability']:.4f}", *evidence
 
 
 def _summary(results: Results, status_code: int) -> str:

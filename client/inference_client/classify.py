@@ -1,6 +1,9 @@
 """The class that callers use."""
 
+import math
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
 from functools import partial
@@ -70,6 +73,7 @@ class Classify:
         self._limit_lock = threading.Lock()
         self._max_batch_size: int | None = None
         self._reading_limit: Future[int] | None = None
+        _all_classify.add(self)
 
     def __call__(
         self,
@@ -163,6 +167,20 @@ class Classify:
         return self._max_batch_size
 
 
+_all_classify: "weakref.WeakSet[Classify]" = weakref.WeakSet()
+
+
+def _forget_reading_after_fork() -> None:
+    # Only the forking thread lives on in the child: nobody there would release the lock, or finish the reading.
+    for classify in list(_all_classify):
+        classify._limit_lock = threading.Lock()
+        classify._reading_limit = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_reading_after_fork)
+
+
 def _read_limit(connection: "Connection") -> int:
     return connection.max_batch_size()
 
@@ -173,5 +191,7 @@ def _threshold_text(sim_thres: float | None) -> str | None:
         return None
     try:
         return str(float(sim_thres))
+    except OverflowError:
+        return str(math.inf)
     except (TypeError, ValueError) as error:
         raise type(error)(f"sim_thres is {sim_thres!r}: give a number, -1 to 1") from error

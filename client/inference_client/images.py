@@ -27,6 +27,15 @@ IMAGE_DIMENSIONS = 3
 _encoding = threading.Lock()
 
 
+def _forget_encoding_after_fork() -> None:
+    global _encoding  # noqa: PLW0603  (nobody in the child would release the parent's)
+    _encoding = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_encoding_after_fork)
+
+
 class UnreadableImageError(Exception):
     """An image that was there before the first request could not be read when its own was sent."""
 
@@ -98,10 +107,12 @@ class PixelImage:
                 image = self.image
                 if image.mode == "I":
                     image = image.convert("I;16")
+                elif image.mode == "La":
+                    image = image.convert("LA")
                 elif image.mode not in PNG_MODES:
                     image = image.convert("RGB")
                 image.save(file, format="PNG", compress_level=PNG_COMPRESS_LEVEL)
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow's own for a file that it can't decode
+        except Exception as error:  # Pillow raises almost any type for what it can't decode or encode
             raise UnreadableImageError(f"Pillow could not read the image: {error}") from error
         return file.getvalue()
 

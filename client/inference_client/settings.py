@@ -15,7 +15,8 @@ API_KEY_HEADER = "X-API-Key"
 
 _URL_EXAMPLE = "give http://host:port, host:port or https://host:port, for example http://localhost:8080"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
 _PATH = re.compile(r"[!-~]*")
 _HEADER_VALUE = re.compile(r"[ -~]+")
@@ -115,6 +116,8 @@ def _read_url(url: str) -> tuple[bool, str, str]:
 def _seconds(argument: str, value: float) -> float:
     try:
         seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
     except (TypeError, ValueError) as error:
         raise type(error)(f"{argument} is {value!r}: give a number of seconds greater than 0") from error
     if not math.isfinite(seconds) or seconds <= 0:

@@ -138,9 +138,12 @@ class Connection:
                 # The server's last word tells more than that the last try was cut short.
                 raise overloaded from None
             except InferenceServerException as error:
-                if not is_overloaded(error) or time.monotonic() + delay_s >= deadline_s:
+                # The last try is made while there is still time for an answer.
+                left_s = deadline_s - time.monotonic() - FIRST_BACKOFF_S
+                if not is_overloaded(error) or left_s <= 0:
                     raise
                 overloaded = error
+                delay_s = min(delay_s, left_s)
             with self._interruptible():
                 gevent.sleep(delay_s)
         raise AssertionError("unreachable")

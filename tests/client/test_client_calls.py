@@ -429,6 +429,50 @@ def test_client_used_before_a_fork_works_in_the_child():
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "200\n" * 3, "")
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_child_forked_while_the_limit_is_read_and_an_image_is_encoded_is_not_stuck():
+    script = """
+        import os, sys, threading, time
+        from PIL import Image
+        from inference_client import *
+
+        class Slow(Image.Image):
+            def save(self, *arguments, **options):
+                encoding.set()
+                time.sleep(3)
+
+        encoding = threading.Event()
+        target_server = Classify(sys.argv[1], timeout_s=10)
+        slow = Slow()
+        slow._size, slow._mode = (1, 1), "RGB"
+        threading.Thread(target=target_server, args=(slow,), daemon=True).start()
+        threading.Thread(target=target_server, args=([b"x", b"x"],), daemon=True).start()
+        encoding.wait()
+        time.sleep(0.2)
+        child = os.fork()
+        if child == 0:
+            image = Image.new("RGB", (1, 1))
+            print(target_server([image, image])[1], flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        os._exit(0)
+    """
+
+    def configuration(request):
+        time.sleep(1)
+        return config()
+
+    def answer(request):
+        request.images = [b"png"] * len(request.images)
+        return echo(request)
+
+    with StandIn(answer, configuration=configuration) as server:
+        started_s = time.monotonic()
+        ended = run_script(script, server.url)
+    assert ended.stdout == "200\n", ended.stderr
+    assert time.monotonic() - started_s < NEVER_HANGS_S
+
+
 def test_program_that_gevent_has_patched_is_served():
     script = """
         from gevent import monkey

@@ -39,6 +39,7 @@ def run(*arguments, **environment):
         ("-l", "a", "-l", "b", "-ip", "URL"),
         ("-l", "a", "--sim_thres", "-0.5", "--links", "b", "-ip", "URL"),
         ("--links=a", "b", "--server_ip=URL"),
+        ("-ip", "URL", "-l", "--", "a", "b"),
     ],
     ids=" ".join,
 )
@@ -60,12 +61,18 @@ def test_table_shows_the_nearest_base_image_and_why_an_image_has_no_result(files
     server.answer = lambda request: echo(request, neighbors=("x/1.jpg", "x/2.jpg"))
     result = run("-l", "a", "bad", "-ip", server.url)
     assert result.stdout == (
-        "file  label  probability  nearest base image\n"
-        "a     a      0.5000       x/1.jpg (0.750)\n"
+        "file  label  probability  matches  nearest base image\n"
+        "a     a      0.5000       1        x/1.jpg (0.7500)\n"
         "bad   no result: bad is no image\n"
     )
     assert result.exit_code == 1
     assert result.stderr == "Error: 1 of 2 images have no result (status 207).\n"
+
+
+def test_file_name_that_begins_with_a_dash_is_taken_after_two(files, server):
+    (files / "-b.png").write_text("b")
+    result = run("-ip", server.url, "-l", "a", "--", "-b.png")
+    assert [line.split()[:2] for line in result.stdout.splitlines()[1:]] == [["a", "a"], ["-b.png", "b"]]
 
 
 def test_json_has_the_status_and_the_evidence(files, server):
@@ -122,7 +129,6 @@ def test_api_key_is_read_from_the_environment(files, server):
         ("-l a", "Missing option '-ip'"),
         ("-l -ip h:1", "needs at least one image"),
         ("-ip h:1 -l", "needs at least one image"),
-        ("-ip h:1 -l a -- b", "unexpected extra argument"),
         ("-l a -ip ftp://h:1", "give http://host:port"),
         ("-l a -ip h", "the port is missing"),
         ("-l a -ip h:1 --sim_thres nan", "not a finite number"),
@@ -147,6 +153,12 @@ def test_help_shows_examples_and_exit_status(option):
     assert "IMG [IMG ...]" in result.stdout
     assert "classify -l a.jpg b.jpg -ip http://localhost:8080" in result.stdout
     assert "Exit status: 0" in result.stdout
+
+
+def test_help_shows_its_examples_line_by_line():
+    lines = run("-h").stdout.splitlines()
+    assert "  Examples:" in lines
+    assert "    classify -l a.jpg b.jpg -ip http://localhost:8080" in lines
 
 
 def test_every_option_has_a_help_text():
