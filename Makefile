@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 MODE ?= clustering
 RESOURCES ?=
 DATA ?=
+OPTIONS ?=
 DEMONSTRATION := build/demonstration
 
 .DEFAULT_GOAL := help
@@ -24,14 +25,16 @@ install: $(VENV)/installed ## Make the virtual environment, with the pinned pack
 demo: install ## Train, export, serve and classify held-out images (MODE=clustering or classification)
 	$(BIN)/python -m examples.demonstration run --mode $(MODE) --out $(DEMONSTRATION)
 
-serve: install ## Serve RESOURCES=... [DATA=...] on 127.0.0.1:8080; without them, the demonstration's
+serve: install ## Serve RESOURCES=... [DATA=...] [OPTIONS="--port ..."] on 127.0.0.1:8080; without, the demonstration's
 ifeq ($(RESOURCES),)
+	$(if $(DATA),$(error DATA=... needs RESOURCES=... as well))
 	$(BIN)/python -m examples.demonstration prepare --out $(DEMONSTRATION)
 	$(BIN)/inference-server -r $(DEMONSTRATION)/resources -data $(DEMONSTRATION)/base --image_size 64 \
-	  --model_repository $(DEMONSTRATION)/served
+	  --model_repository $(DEMONSTRATION)/served $(OPTIONS)
 else
 	@mkdir -p build
-	$(BIN)/inference-server -r '$(RESOURCES)' $(if $(DATA),-data '$(DATA)') --model_repository build/model_repository
+	$(BIN)/inference-server -r '$(RESOURCES)' $(if $(DATA),-data '$(DATA)') --model_repository build/model_repository \
+	  $(OPTIONS)
 endif
 
 test: check ## Lint, type-check and test everything

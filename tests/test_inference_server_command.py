@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from inference_client import Classify
 from inference_export.inspection import read_export
 from inference_server.__main__ import main
-from inference_server.process import _free_ports
+from inference_server.process import free_ports
 from tests.conftest import SMALL, Trained, export
 from tests.resources import write_faces
 
@@ -28,9 +28,9 @@ START_TIMEOUT_S = 90
 @contextlib.contextmanager
 def _serving(*arguments: object) -> Iterator[tuple[str, str]]:
     """Run the command until it answers; gives its URL and what it had said by then."""
-    http, metrics = _free_ports(2)
-    command = [sys.executable, "-m", "inference_server", *map(str, arguments), "--port", str(http), "--",
-               f"--metrics-port={metrics}"]  # fmt: skip
+    http, metrics = free_ports(2)
+    command = [sys.executable, "-m", "inference_server", *map(str, arguments), "--port", str(http),
+               "--metrics_port", str(metrics)]  # fmt: skip
     read, write = os.pipe()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=write, start_new_session=True)
     os.close(write)
@@ -70,6 +70,9 @@ def test_resources_are_exported_once_and_again_only_when_something_changed(
         assert "clustering mode" in said
         with Classify(url) as classify:
             assert classify(query_images[0])[1] == 200
+        taken = CliRunner().invoke(main, [*map(str, arguments), "--port", url.rpartition(":")[2]])
+        assert taken.exit_code == 1
+        assert "can't be listened on (Address already in use)" in taken.stderr
     with _serving(*arguments) as (_, said):
         assert "exporting" not in said
         assert "version 1" in said
@@ -116,7 +119,25 @@ def test_base_embeddings_of_another_network_are_refused(small: Trained, tmp_path
 
 
 @pytest.mark.parametrize(
-    "arguments", [["-thres", "nan"], ["--port", "0"], ["-r", "no/such"]], ids=["nan", "port", "folder"]
+    ("arguments", "says"),
+    [
+        pytest.param(["-thres", "nan"], "nan is no number", id="nan"),
+        pytest.param(["--port", "0"], "0 is not in the range", id="port"),
+        pytest.param(["-r", "no/such"], "does not exist", id="folder"),
+        pytest.param(["-thres", "0.5"], "--sim_thres describes an export, and has no effect without -r", id="no-r"),
+        pytest.param(["--", "--http-port=9000"], "give --port instead", id="two-ports"),
+        pytest.param(["--", "--http-po", "9000"], "give --port instead", id="port-cut-short"),
+        pytest.param(["--", "--model-store=x"], "give --model_repository instead", id="two-repositories"),
+    ],
 )
-def test_wrong_usage_ends_with_code_2(arguments: list[str]) -> None:
-    assert CliRunner().invoke(main, arguments).exit_code == 2
+def test_wrong_usage_ends_with_code_2(arguments: list[str], says: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
+def test_address_of_another_machine_is_refused_before_anything_else(small_clustering: Path) -> None:
+    arguments = ["--model_repository", str(small_clustering), "--host", "300.1.1.1"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "300.1.1.1:8080 can't be listened on" in result.stderr

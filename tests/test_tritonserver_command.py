@@ -15,6 +15,7 @@ import pytest
 import inference_server.tritonserver as command
 from inference_client import Classify
 from inference_export import extras
+from inference_export.template import template_directory
 from inference_server.process import running_server
 from inference_server.tritonserver import ServerError, added_arguments, tritonserver_command
 from tests.conftest import Trained, export
@@ -53,6 +54,25 @@ def test_scripts_on_path_are_never_taken_for_the_server(tmp_path: Path, monkeypa
     shutil.copy(SCRIPT, tmp_path / "tritonserver")
     monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), str(SCRIPT.parent)]))
     assert "pytriton" in tritonserver_command([]).arguments[0]
+
+
+def test_address_option_cut_short_is_not_overridden() -> None:
+    assert not any(argument.startswith("--http-address") for argument in added_arguments(["--http-addr=0.0.0.0"]))
+
+
+def test_help_says_what_the_command_adds_and_shows_tritons_own() -> None:
+    output = subprocess.run([SCRIPT, "-h"], capture_output=True, text=True, check=False).stdout
+    assert output.startswith("Usage: tritonserver")
+    assert "127.0.0.1" in output
+
+
+def test_template_without_an_export_is_refused(tmp_path: Path) -> None:
+    for model in ("preprocess", "classifier", "cluster_head", "ensemble"):
+        (tmp_path / model).mkdir()
+        shutil.copy(template_directory() / model / "config.pbtxt", tmp_path / model)
+    for arguments in (["--model-repository", str(tmp_path)], [f"--model-store={tmp_path}"]):
+        with pytest.raises(ServerError, match=r"holds no export yet. Run export-repository"):
+            tritonserver_command(arguments)
 
 
 def test_numpy_2_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import click
 from inference_client.version import __version__
 from inference_export.__main__ import run_export
 from inference_export.errors import RepositoryError
-from inference_export.extras import MissingExtraError, refuse_two_onnxruntimes
+from inference_export.extras import MissingExtraError, refuse_two_onnxruntimes, require_extras
 from inference_export.inspection import Export, read_export, what_changed
 from inference_export.options import base_data_option, export_options, resources_option
 from inference_export.provenance import ExportOptions
@@ -21,6 +23,15 @@ DEFAULT_RESOURCES = Path("/resources")
 DEFAULT_BASE_DATA = Path("/data")
 DEFAULT_PORT = 8080
 METRICS_PORT = 8002
+EXPORT_OPTIONS = {field.name for field in fields(ExportOptions)}
+# Triton's options that this command has under its own names.
+OWN_OPTIONS = {
+    "--model-repository": "--model_repository",
+    "--model-store": "--model_repository",
+    "--http-address": "--host",
+    "--http-port": "--port",
+    "--metrics-port": "--metrics_port",
+}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -29,14 +40,30 @@ METRICS_PORT = 8002
 @export_options
 @click.option("--host", default=LOOPBACK, show_default=True, help="Address to listen on; 0.0.0.0 for every one.")
 @click.option("--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, help="HTTP port.")
+@click.option(
+    "--metrics_port",
+    type=click.IntRange(1, 65535),
+    default=METRICS_PORT,
+    show_default=True,
+    help=f"Port of the metrics, on {LOOPBACK}.",
+)
 @click.argument("triton_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- TRITON_ARGUMENT...]")
 @click.version_option(__version__)
-def main(host: str, port: int, triton_arguments: tuple[str, ...], **options: Any) -> None:
-    r"""Serve trained resources: export them if needed, then run tritonserver.
+@click.pass_context
+def main(
+    context: click.Context,
+    /,
+    host: str,
+    port: int,
+    metrics_port: int,
+    triton_arguments: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Serve trained resources: export them if needed, then run tritonserver.
 
     Exports when what lies in the model repository does not come from the same
-    resources, base data and options, and says why. Metrics are on port 8002 of
-    this machine; gRPC is off.
+    resources, base data and options, and says why. Without resources it serves
+    what lies in the repository, as it is. gRPC is off.
 
     \b
     Examples:
@@ -45,16 +72,27 @@ def main(host: str, port: int, triton_arguments: tuple[str, ...], **options: Any
       inference-server --model_repository exported/ -- --log-verbose=1
 
     Exit status: tritonserver's; 1 if the export or the start failed, 2 wrong usage.
-    """
+    """  # noqa: D301  (click wants the backspace itself)
     repository: Path = options["model_repository"]
+    options["resources"] = options["resources"] or (DEFAULT_RESOURCES if DEFAULT_RESOURCES.is_dir() else None)
+    if options["resources"] is None:
+        _refuse_export_options(context)
+    for option, ours in OWN_OPTIONS.items():
+        if names_option(triton_arguments, option):
+            raise click.UsageError(f"{option} after -- would contradict {ours}: give {ours} instead.")
     try:
         refuse_two_onnxruntimes()
-        command = tritonserver_command(_triton_arguments(repository, host, port, triton_arguments))
+        if options["resources"] is not None:
+            require_extras("export", "server")
+        for address in ((host, port), (LOOPBACK, metrics_port)):
+            _require_free(*address)
         export = _ensure_export(options)
+        command = tritonserver_command(_triton_arguments(repository, host, port, metrics_port, triton_arguments))
     except (ServerError, MissingExtraError, RepositoryError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(
-        f"serving {repository}, version {export.version}, in {export.settings['mode']} mode, on http://{host}:{port}",
+        f"starting tritonserver on {repository}, version {export.version}, in {export.settings['mode']} mode; "
+        f"it is ready at http://{host}:{port} when it says 'Started HTTPService'",
         err=True,
     )
     become(command)
@@ -62,14 +100,14 @@ def main(host: str, port: int, triton_arguments: tuple[str, ...], **options: Any
 
 def _ensure_export(options: dict[str, Any]) -> Export:
     repository: Path = options["model_repository"]
-    resources = options["resources"] or (DEFAULT_RESOURCES if DEFAULT_RESOURCES.is_dir() else None)
+    resources = options["resources"]
     base_data = options["base_data"] or (DEFAULT_BASE_DATA if DEFAULT_BASE_DATA.is_dir() else None)
     if resources is None:
         export = read_export(repository)
         if export is None:
             raise RepositoryError(f"{repository} holds no export. Name the trained resources with -r.", repository)
         return export
-    wanted = ExportOptions(**{**options, "resources": resources, "base_data": base_data})
+    wanted = ExportOptions(**{**options, "base_data": base_data})
     reason = _reason_to_export(repository, wanted)
     if reason is not None:
         click.echo(f"exporting {resources}: {reason}", err=True)
@@ -91,7 +129,30 @@ def _reason_to_export(repository: Path, wanted: ExportOptions) -> str | None:
     return f"not the same {', '.join(changed)} as in {repository}" if changed else None
 
 
-def _triton_arguments(repository: Path, host: str, port: int, arguments: tuple[str, ...]) -> list[str]:
+def _refuse_export_options(context: click.Context) -> None:
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and name in EXPORT_OPTIONS and name != "model_repository":
+            raise click.UsageError(f"{parameter.opts[-1]} describes an export, and has no effect without -r.", context)
+
+
+def _require_free(host: str, port: int) -> None:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ServerError(
+            f"{host}:{port} can't be listened on ({error.strerror}). Is something running there? Choose another with "
+            f"--host, --port or --metrics_port."
+        ) from error
+
+
+def _triton_arguments(
+    repository: Path, host: str, port: int, metrics_port: int, arguments: tuple[str, ...]
+) -> list[str]:
     option, pattern = FORWARD_CLIENT_ID
     defaults = {
         "--model-repository": str(repository),
@@ -99,7 +160,7 @@ def _triton_arguments(repository: Path, host: str, port: int, arguments: tuple[s
         "--http-port": str(port),
         "--allow-grpc": "false",
         "--metrics-address": LOOPBACK,
-        "--metrics-port": str(METRICS_PORT),
+        "--metrics-port": str(metrics_port),
         option: pattern,
     }
     return [*(f"{name}={value}" for name, value in defaults.items() if not names_option(arguments, name)), *arguments]

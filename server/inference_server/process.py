@@ -68,7 +68,7 @@ def running_server(
         ServerError: It died or was not ready in time; with the end of its log.
     """
     for attempt in range(PORT_ATTEMPTS):
-        http, metrics = _free_ports(2)
+        http, metrics = free_ports(2)
         process = _start(repository, http, metrics, arguments, log)
         try:
             server = RunningServer(
@@ -138,7 +138,8 @@ def _wait_until_ready(server: RunningServer, timeout_s: float) -> bool:
     )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ask the system for loopback ports that nobody listens on, for now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes.util
 import hashlib
+import itertools
 import os
 import platform
 import shutil
@@ -17,13 +18,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from inference_export.extras import MissingExtraError, require_extra
+from inference_client.settings import CLIENT_ID_HEADER
+from inference_export.configs import CONFIG_FILE, ENSEMBLE
+from inference_export.extras import MissingExtraError, require_extras
+from inference_export.repository import exported_version
 
 CONTAINER_BINARY = Path("/opt/tritonserver/bin/tritonserver")
 LOOPBACK = "127.0.0.1"
+REPOSITORY_OPTIONS = ("--model-repository", "--model-store")
 ADDRESS_OPTIONS = ("--http-address", "--grpc-address", "--metrics-address")
 # Exactly the header that names a client, in any case.
-FORWARD_CLIENT_ID = ("--http-header-forward-pattern", "(?i)^x-client-id$")
+FORWARD_CLIENT_ID = ("--http-header-forward-pattern", f"(?i)^{CLIENT_ID_HEADER.lower()}$")
+GPU_DRIVER = Path("/dev/nvidiactl")
+SHORTEST_OPTION = len("--x")
 SUPPORTED_PYTHONS = ((3, 11), (3, 12))
 _ELF_MAGIC = b"\x7fELF"
 _BACKENDS = Path(__file__).parent / "backends"
@@ -48,10 +55,30 @@ class Command:
     notes: list[str]
 
 
+HELP = f"""Usage: tritonserver [TRITON_OPTION...]
+
+  Run NVIDIA's tritonserver: the one at {CONTAINER_BINARY} or on PATH, with the
+  options as they are; otherwise the one that nvidia-pytriton carries.
+
+  The latter also gets its backends (Python, and ONNX Runtime in Python), the
+  header {CLIENT_ID_HEADER} forwarded to the models, and, unless you name others,
+  {LOOPBACK} as address of HTTP (port 8000), gRPC (8001) and metrics (8002).
+
+  Example:
+    tritonserver --model-repository model_repository
+
+Triton's own help:
+"""
+
+
 def main() -> NoReturn:
     """Become tritonserver, with this process's arguments."""
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print(HELP, flush=True)  # noqa: T201
+        arguments = ["--help"]
     try:
-        command = tritonserver_command(sys.argv[1:])
+        command = tritonserver_command(arguments)
     except (ServerError, MissingExtraError) as error:
         sys.exit(f"tritonserver: {error}")
     become(command)
@@ -82,8 +109,9 @@ def tritonserver_command(arguments: Sequence[str]) -> Command:
     if installed is not None:
         return Command(arguments=[str(installed), *arguments], environment=dict(os.environ), notes=[])
     _require_platform()
-    require_extra("server")
+    require_extras("server")
     _require_numpy_1()
+    _require_export(arguments)
     package, libraries = _pytriton_folders()
     added = added_arguments(arguments)
     backends = [] if names_option(arguments, "--backend-directory") else [
@@ -104,9 +132,12 @@ def find_installed_binary() -> Path | None:
 
 def added_arguments(arguments: Sequence[str]) -> list[str]:
     """Say what pip's tritonserver is started with beyond the user's arguments."""
-    added = [f"{option}={LOOPBACK}" for option in ADDRESS_OPTIONS if not names_option(arguments, option)]
-    option, pattern = FORWARD_CLIENT_ID
-    return added if names_option(arguments, option) else [*added, f"{option}={pattern}"]
+    options = {
+        **dict.fromkeys(ADDRESS_OPTIONS, LOOPBACK),
+        **dict([FORWARD_CLIENT_ID]),
+        **({} if GPU_DRIVER.exists() else {"--allow-gpu-metrics": "false"}),  # whose absence it would call an error
+    }
+    return [f"{option}={value}" for option, value in options.items() if not names_option(arguments, option)]
 
 
 def assemble_backends(triton: Path) -> Path:
@@ -201,6 +232,16 @@ def _require_platform() -> None:
         )
 
 
+def _require_export(arguments: Sequence[str]) -> None:
+    """Refuse a repository of ours without an export in it, of which Triton would only say that it can't load it."""
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        option, _, value = argument.partition("=")
+        repository = Path(value or following)
+        ours = repository / ENSEMBLE / CONFIG_FILE
+        if option in REPOSITORY_OPTIONS and ours.is_file() and exported_version(repository) is None:
+            raise ServerError(f"{repository} holds no export yet. Run export-repository -r RESOURCES first.")
+
+
 def _require_numpy_1() -> None:
     if int(version("numpy").split(".")[0]) > 1:
         raise ServerError(
@@ -218,8 +259,9 @@ def _pytriton_folders() -> tuple[Path, Path]:
 
 
 def names_option(arguments: Sequence[str], option: str) -> bool:
-    """Say whether Triton's arguments give an option, as ``--option value`` or ``--option=value``."""
-    return any(argument == option or argument.startswith(f"{option}=") for argument in arguments)
+    """Say whether Triton's arguments give an option, as ``--option value`` or ``--option=value``, or cut short."""
+    names = (argument.partition("=")[0] for argument in arguments)
+    return any(len(name) >= SHORTEST_OPTION and option.startswith(name) for name in names)
 
 
 def _is_elf(path: Path) -> bool:
