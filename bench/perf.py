@@ -18,7 +18,8 @@ from examples.demonstration.prepare import prepare_demonstration
 from examples.demonstration.serving import export_demonstration, serve_demonstration
 
 from .errors import BenchError
-from .input_data import encode_input, find_photograph
+from .images import find_photograph
+from .input_data import encode_input
 from .perf_analyzer import environment, fetch_perf_analyzer, library_path
 
 BUILD = Path("build")
@@ -58,7 +59,7 @@ def main(url: str | None) -> None:
         binary = fetch_perf_analyzer(BUILD / "perf_analyzer")
         image = BUILD / "perf" / "ensemble.json"
         image.parent.mkdir(parents=True, exist_ok=True)
-        image.write_text(encode_input(find_photograph().read_bytes()))
+        image.write_text(encode_input([find_photograph().read_bytes()]))
         with _server(url) as address:
             failed = [
                 model

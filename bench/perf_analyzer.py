@@ -5,7 +5,9 @@ That wheel, an old tritonclient, can't be installed beside onnx, since the two w
 
 from __future__ import annotations
 
+import csv
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from pathlib import Path
 import click
 
 from .errors import BenchError
+from .load import Load
 
 VERSION = "2.51.0"
 REQUIREMENT = (
@@ -29,6 +32,7 @@ _IN_WHEEL = f"tritonclient-{VERSION}.data/data"
 # What the binary asks for, and how nvidia_pytriton.libs calls it.
 _LIBRARY_PATTERNS = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 _PROBE_TIMEOUT_S = 30
+WINDOWS = 3  # as many as perf_analyzer compares
 
 
 def fetch_perf_analyzer(folder: Path) -> Path:
@@ -128,3 +132,37 @@ def _runs(binary: Path) -> bool:
     except OSError:
         return False
     return VERSION in probe.stdout + probe.stderr  # to which it goes depends on the release
+
+
+def measure(
+    binary: Path, model: str, input_data: Path | str, address: str, *, concurrency: int, window_s: float
+) -> Load:
+    """Drive a model with perf_analyzer, and read what it measured.
+
+    Args:
+        binary: As ``fetch_perf_analyzer`` returns it.
+        model: Name of the model.
+        input_data: A file in perf_analyzer's JSON form, or ``random``.
+        address: ``host:port`` of the server's HTTP endpoint.
+        concurrency: Requests in flight.
+        window_s: Seconds of each of the ``WINDOWS`` windows, whose average is taken.
+
+    Raises:
+        BenchError: It failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.csv"
+        command = [
+            str(binary), "-m", model, "-i", "http", "-u", address, "--input-data", str(input_data),
+            "--concurrency-range", str(concurrency), "--measurement-interval", str(round(window_s * 1000)),
+            "--max-trials", str(WINDOWS), "--stability-percentage", "999", "-f", str(report),
+        ]  # fmt: skip
+        done = subprocess.run(command, check=False, env=environment(binary), capture_output=True, text=True)
+        if done.returncode != 0 or not report.is_file():
+            raise BenchError(f"perf_analyzer failed:\n{shlex.join(command)}\n{done.stdout}{done.stderr}")
+        (row,) = csv.DictReader(report.read_text().splitlines())
+    p50, p95, p99 = (float(row[f"{name} latency"]) / 1000 for name in ("p50", "p95", "p99"))
+    throughput = float(row["Inferences/Second"])
+    return Load(
+        throughput=throughput, p50_ms=p50, p95_ms=p95, p99_ms=p99, images=round(throughput * window_s * WINDOWS)
+    )

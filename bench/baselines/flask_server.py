@@ -1,0 +1,58 @@
+"""The original's design, for comparison: one Flask process around eager PyTorch, one image after the other.
+
+A request is a JSON list of base64 images; each is decoded, resized and run through the network, and the answer is a
+list of {'Label', 'Probability'}.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from flask import Flask, jsonify, request
+from PIL import Image
+
+from inference_export.network import MEAN, STD
+from inference_export.resources import load_network, read_labels, select_checkpoint
+
+
+def create_app(resources: Path, image_size: int) -> Flask:
+    """Load the network and make the application."""
+    labels = read_labels(resources)
+    network = load_network(select_checkpoint(resources, "classification").path, len(labels))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    app = Flask(__name__)
+
+    def read(text: str) -> torch.Tensor:
+        image = Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")
+        pixels = np.array(image.resize((image_size, image_size), Image.Resampling.BILINEAR))
+        return (torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 - mean) / std
+
+    @app.post("/")
+    def classify() -> Any:
+        with torch.inference_mode():
+            _, logits = network(torch.stack([read(text) for text in request.get_json()]))
+            probabilities = logits.softmax(dim=1)
+        return jsonify([{"Label": labels[int(row.argmax())], "Probability": float(row.max())} for row in probabilities])
+
+    return app
+
+
+@click.command()
+@click.option("--resources", type=click.Path(path_type=Path), required=True)
+@click.option("--image_size", type=int, required=True)
+@click.option("--port", type=int, required=True)
+def main(resources: Path, image_size: int, port: int) -> None:
+    """Serve on 127.0.0.1, as Flask's own server does, a thread for each request."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    create_app(resources, image_size).run("127.0.0.1", port, threaded=True)
+
+
+if __name__ == "__main__":
+    main()

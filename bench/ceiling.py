@@ -1,0 +1,89 @@
+"""The ceiling: one process that does nothing but decode and run the network, as fast as this machine can."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+
+from inference_export.graph import open_graph, run_graph
+from inference_export.preprocessing import decode_pixels, open_decoder
+
+BATCH_SIZES = (1, 4, 8, 16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ceiling:
+    """What the process measured.
+
+    Args:
+        throughput: Images in a second, by batch size.
+        latency_ms: Median milliseconds of one image: read, decoded, resized and run, alone.
+        decode_ms: Median milliseconds of its decoding and resizing.
+        cpu_s_per_image: Processor seconds for an image, at the best batch size.
+        peak_mb: Largest resident memory of the process, MB.
+    """
+
+    throughput: dict[int, float]
+    latency_ms: float
+    decode_ms: float
+    cpu_s_per_image: float
+    peak_mb: float
+
+    @property
+    def best(self) -> float:
+        """Images in a second at the best batch size."""
+        return max(self.throughput.values())
+
+
+@click.command()
+@click.option("--graph", type=click.Path(path_type=Path), required=True)
+@click.option("--images", type=click.Path(path_type=Path), required=True)
+@click.option("--image_size", type=int, required=True)
+@click.option("--duration_s", type=float, required=True)
+def main(graph: Path, images: Path, image_size: int, duration_s: float) -> None:
+    """Print a ``Ceiling`` as JSON."""
+    click.echo(json.dumps(asdict(measure(graph, images, image_size, duration_s))))
+
+
+def measure(graph: Path, images: Path, image_size: int, duration_s: float) -> Ceiling:
+    """Measure for about ``duration_s`` in all."""
+    session = open_graph(graph)
+    decoder = open_decoder(image_size, "exact")
+    files = [file.read_bytes() for file in sorted(images.glob("*.jpg"))]
+    run_graph(session, decoder.decode(files[:1])[0])
+    share_s = duration_s / (len(BATCH_SIZES) + 1)
+    throughput, cpu_s = {}, {}
+    for size in BATCH_SIZES:
+        began_s, began_cpu_s, done = time.monotonic(), time.process_time(), 0
+        while time.monotonic() - began_s < share_s:
+            batch = [files[(done + row) % len(files)] for row in range(size)]
+            run_graph(session, decoder.decode(batch)[0])
+            done += size
+        throughput[size] = done / (time.monotonic() - began_s)
+        cpu_s[size] = (time.process_time() - began_cpu_s) / done
+    latencies: list[float] = []
+    decodes: list[float] = []
+    began_s = time.monotonic()
+    while time.monotonic() - began_s < share_s or not latencies:
+        started_s = time.monotonic()
+        pixels = decode_pixels(files[len(latencies) % len(files)], image_size)
+        decodes.append(time.monotonic() - started_s)
+        run_graph(session, pixels[None])
+        latencies.append(time.monotonic() - started_s)
+    return Ceiling(
+        throughput=throughput,
+        latency_ms=float(np.median(latencies)) * 1000,
+        decode_ms=float(np.median(decodes)) * 1000,
+        cpu_s_per_image=cpu_s[max(throughput, key=throughput.__getitem__)],
+        peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+    )
+
+
+if __name__ == "__main__":
+    main()

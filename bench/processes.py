@@ -1,0 +1,116 @@
+"""Servers as child processes, and what they use: processor time and memory of a process and all its children."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+
+from inference_server.process import free_ports, stop
+
+from .errors import BenchError
+
+START_TIMEOUT_S = 120.0
+_SAMPLE_S = 0.5
+_PROBE_TIMEOUT_S = 5.0
+
+
+class Usage:
+    """What a process tree used while the context was open.
+
+    Args:
+        pid: The tree's root; 0: nothing is watched.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self.cpu_s = 0.0
+        self.peak_mb = 0.0
+
+    def __enter__(self) -> Usage:
+        self._began_cpu_s = self._cpu_s()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cpu_s = self._cpu_s() - self._began_cpu_s
+        self._done.set()
+        self._thread.join()
+
+    def _tree(self) -> list[psutil.Process]:
+        return [self._root, *self._root.children(recursive=True)]
+
+    def _cpu_s(self) -> float:
+        times = []
+        for process in self._tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times.append(process.cpu_times())
+        return float(sum(each.user + each.system for each in times))
+
+    def _sample(self) -> None:
+        while True:
+            total = 0
+            for process in self._tree():
+                with contextlib.suppress(psutil.Error):
+                    total += process.memory_full_info().pss  # memory that processes share counts once
+            self.peak_mb = max(self.peak_mb, total / 1e6)
+            if self._done.wait(_SAMPLE_S):
+                return
+
+
+@contextlib.contextmanager
+def running_baseline(module: str, arguments: Sequence[str], log: Path) -> Iterator[tuple[str, int]]:
+    """Run one of ``bench.baselines`` on a free loopback port.
+
+    Args:
+        module: Its name.
+        arguments: What it takes beside ``--port``.
+        log: File for its output.
+
+    Yields:
+        Its URL, and its process id.
+
+    Raises:
+        BenchError: It did not start.
+    """
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", f"bench.baselines.{module}", *arguments, "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        _wait_until_listening(port, process, log)
+        yield f"http://127.0.0.1:{port}", process.pid
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        stop(process)
+
+
+def _wait_until_listening(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        if process.poll() is not None:
+            raise BenchError(f"a baseline ended with code {process.returncode}; {log} says why.")
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=_PROBE_TIMEOUT_S).close()
+        except urllib.error.HTTPError:  # an answer of any kind
+            return
+        except OSError:
+            time.sleep(_SAMPLE_S)
+        else:
+            return
+    raise BenchError(f"a baseline did not listen within {START_TIMEOUT_S:g} s; {log} says why.")
