@@ -11,17 +11,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from inference_export.__main__ import main
 from inference_export.inspection import read_export
-from inference_export.provenance import hash_file
-from tests.conftest import SMALL, Trained, export
-from tests.resources import write_faces
+from inference_export.regular_files import hash_file
+from tests.conftest import LABELS, SMALL, Trained, export
+from tests.resources import write_faces, write_resources
 
 
 def _run(*arguments: object) -> Result:
@@ -61,11 +63,15 @@ def test_graph_keeps_to_what_older_containers_read(small_classification: Path) -
 
 def test_base_embeddings_are_those_of_unsorted_folders_by_sorted_name(small_clustering: Path) -> None:
     folder = small_clustering / "cluster_head" / "1"
-    names = json.loads((folder / "base_images.json").read_text())["images"]
+    names = (folder / "base_images.txt").read_text().splitlines()
     assert names == sorted(names)
     embeddings = np.load(folder / "base_embeddings.npy")
     assert embeddings.dtype == np.float32
     assert np.linalg.norm(embeddings, axis=1) == pytest.approx(np.ones(len(names)), abs=1e-5)
+
+
+def test_help_shows_its_examples_line_by_line() -> None:
+    assert "  Examples:\n    export-repository -r trained/        " in _run("-h").stdout
 
 
 @pytest.mark.parametrize(
@@ -77,6 +83,9 @@ def test_base_embeddings_are_those_of_unsorted_folders_by_sorted_name(small_clus
         pytest.param(["--image_size", "16"], id="image-size"),
         pytest.param(["-data", "no/such/folder"], id="no-base-data"),
         pytest.param(["--device", "tpu"], id="device"),
+        pytest.param(["--unknown_label", ""], id="empty-unknown-label"),
+        pytest.param(["--unknown_label", "a\nb"], id="unknown-label-of-two-lines"),
+        pytest.param(["--unknown_label", "\udcff"], id="unknown-label-no-utf-8"),
     ],
 )
 def test_wrong_usage_ends_with_code_2(small: Trained, arguments: list[str]) -> None:
@@ -126,6 +135,11 @@ def _unreadable_image(folder: Path, base: Path) -> None:
     (base / "b" / "dangling.jpg").symlink_to("nowhere")
 
 
+def _pipe_and_endless_file(folder: Path, base: Path) -> None:
+    os.mkfifo(base / "a" / "pipe.png")
+    (base / "b" / "zero.png").symlink_to("/dev/zero")
+
+
 def _nested_folder(folder: Path, base: Path) -> None:
     (base / "a" / "more").mkdir()
 
@@ -157,6 +171,7 @@ def _loose_images(folder: Path, base: Path) -> None:
             ["2 of 6 base", "broken.jpg", "dangling.jpg", "--skip_unreadable"],
             id="unreadable",
         ),
+        pytest.param(_pipe_and_endless_file, ["2 of 6 base", "pipe.png", "zero.png", "device"], id="pipe"),
         pytest.param(_nested_folder, ["folder inside a class folder"], id="nested"),
         pytest.param(_name_that_is_not_utf8, ["not printable UTF-8"], id="not-utf-8"),
         pytest.param(_loose_images, ["files but no folder"], id="loose-images"),
@@ -198,12 +213,77 @@ def test_unreadable_base_images_are_left_out_with_a_note_on_request(small: Train
         "-r", small.folder, "-data", base, "--model_repository", out, "--image_size", SMALL, "--skip_unreadable"
     )
     assert result.exit_code == 0
-    assert json.loads((out / "cluster_head" / "1" / "base_images.json").read_text()) == {
-        "images": ["a/x001.png", "a/x002.png", "b/x101.png"],
-        "class_sizes": [2, 1],
-    }
+    folder = out / "cluster_head" / "1"
+    assert (folder / "base_images.txt").read_text().splitlines() == ["a/x001.png", "a/x002.png", "b/x101.png"]
+    assert json.loads((folder / "base_class_sizes.json").read_text()) == [2, 1]
+    assert np.load(folder / "base_embeddings.npy").shape == (3, 512)
     for noted in ("broken.jpg", ".hidden", "notes.txt"):
         assert noted in result.stdout
+
+
+def test_hidden_files_alone_mean_classification_with_a_note(small: Trained, tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / ".DS_Store").write_bytes(b"x")
+    result = _run(
+        "-r", small.folder, "-data", tmp_path / "base", "--model_repository", tmp_path / "out", "--image_size", SMALL
+    )
+    assert "mode              classification" in result.stdout
+    assert ".DS_Store" in result.stdout
+
+
+def test_summary_of_a_second_export_says_what_became_of_the_first(small: Trained, tmp_path: Path) -> None:
+    arguments = ("-r", small.folder, "--model_repository", tmp_path / "out", "--image_size")
+    assert "restart" not in _run(*arguments, SMALL).stdout
+    second = _run(*arguments, SMALL).stdout
+    assert "version 2" in second
+    assert "restart it to serve this version" in second
+    third = _run(*arguments, 96).stdout
+    assert "version 1" in third
+    assert "image size        96 x 96" in third
+    assert f"lies in {tmp_path / 'out.previous'}" in third
+
+
+def _spoil(small: Trained, folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Path:
+    state = {key: value.clone() for key, value in small.state.items()}
+    return write_resources(folder, {"model_1": change(state)}, {name: index for index, name in enumerate(LABELS)})
+
+
+def _with(key: str, value: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[dict[str, Any]], Any]:
+    return lambda state: {**state, key: value(state[key])}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(
+            _with("classifier.weight", lambda weight: weight.double() * 1e300), "not finite, in classifier", id="huge"
+        ),
+        pytest.param(_with("resnet.bn1.running_var", lambda var: var - 1e6), "network computes values", id="variance"),
+        pytest.param(_with("classifier.weight", lambda weight: weight.to_sparse()), "unusual kind", id="sparse"),
+        pytest.param(_with("classifier.weight", lambda weight: weight.to(torch.int32)), "unusual kind", id="integers"),
+        pytest.param(
+            lambda state: {f"module.{key}": value for key, value in state.items()}, "DataParallel", id="parallel"
+        ),
+        pytest.param(lambda state: {"state_dict": state, "epoch": 3}, "under state_dict", id="wrapped"),
+    ],
+)
+def test_checkpoint_that_is_no_plain_state_dict_is_named_with_a_remedy(
+    small: Trained, tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    folder = _spoil(small, tmp_path / "trained", change)
+    result = _run("-r", folder, "--model_repository", tmp_path / "out", "--image_size", SMALL)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_embedding_of_zeros_is_exported(small: Trained, tmp_path: Path) -> None:
+    def change(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {key: torch.zeros_like(value) if ".fc." in key else value for key, value in state.items()}
+
+    folder = _spoil(small, tmp_path / "trained", change)
+    result = _run("-r", folder, "--model_repository", tmp_path / "out", "--image_size", SMALL)
+    assert result.exit_code == 0, result.output
 
 
 def test_empty_base_data_means_classification(small: Trained, tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from inference_export.preprocessing import UndecodableImageError, decode_batch, decode_pixels
+from inference_export.preprocessing import UndecodableImageError, decode_pixels, open_decoder
+from tests.resources import PHOTOGRAPHS
 
 SIZE = 32
 
@@ -98,6 +100,58 @@ def test_base64_text_of_a_file_decodes_as_the_file(wrap: bool) -> None:
     np.testing.assert_array_equal(decode_pixels(text, SIZE), decode_pixels(data, SIZE))
 
 
+def _tiff(values: np.ndarray[Any, Any], bits: int, sample_format: int) -> bytes:
+    """Write a grey TIFF by hand: Pillow writes neither signed values nor 12 bits."""
+    height, width = values.shape
+    if bits == 12:
+        pairs = values.reshape(-1, 2).astype(np.uint32)
+        packed = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], axis=1)
+        data = packed.astype(np.uint8).tobytes()
+    else:
+        data = values.astype("<i2").tobytes()
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(data)}
+    tags[339] = sample_format
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory
+
+
+@pytest.mark.parametrize(
+    ("bits", "sample_format", "brightest"),
+    [pytest.param(16, 2, 32767, id="signed-16"), pytest.param(12, 1, 4095, id="12")],
+)
+def test_grey_tiff_of_other_depths_is_scaled_and_not_clipped(bits: int, sample_format: int, brightest: int) -> None:
+    values = np.linspace(0, brightest, SIZE * SIZE).astype(np.int64).reshape(SIZE, SIZE)
+    expected = values * 255 // (65535 if bits == 16 else 4095)
+    pixels = decode_pixels(_tiff(values, bits, sample_format), SIZE)
+    np.testing.assert_array_equal(pixels[..., 0], expected)
+
+
+@pytest.mark.parametrize("name", ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"])
+def test_reduced_decoding_is_close_on_photographs(name: str) -> None:
+    size = 384
+    photograph = Image.open(PHOTOGRAPHS / name).convert("RGB").resize((4000, 3000), Image.Resampling.BICUBIC)
+    data = _encode(photograph, "JPEG", quality=92)
+    exact, reduced = (decode_pixels(data, size, reduced=value).astype(int) for value in (False, True))
+    difference = np.abs(exact - reduced)
+    assert difference.any(), "nothing was reduced"
+    assert difference.max() <= 4
+    assert difference.mean() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("side", "size", "kind"),
+    [
+        pytest.param(4 * 224 - 1, 224, "JPEG", id="too-small-an-image"),
+        pytest.param(4 * 223, 223, "JPEG", id="too-small-a-network"),
+        pytest.param(4 * 224, 224, "PNG", id="no-jpeg"),
+    ],
+)
+def test_reduced_decoding_leaves_alone_what_it_would_harm(side: int, size: int, kind: str) -> None:
+    data = _encode(_photograph((side + 10, side)), kind)
+    np.testing.assert_array_equal(decode_pixels(data, size), decode_pixels(data, size, reduced=True))
+
+
 JPEG = _encode(_photograph(), "JPEG")
 PNG = _encode(_photograph(), "PNG")
 
@@ -131,7 +185,7 @@ def test_undecodable_image_has_a_reason_without_path_or_address(data: bytes, rea
 
 
 def test_undecodable_image_in_a_batch_leaves_the_others_decoded() -> None:
-    pixels, reasons = decode_batch([PNG, b"", JPEG], SIZE)
+    pixels, reasons = open_decoder(SIZE, "exact").decode([PNG, b"", JPEG])
     np.testing.assert_array_equal(pixels[0], decode_pixels(PNG, SIZE))
     np.testing.assert_array_equal(pixels[2], decode_pixels(JPEG, SIZE))
     assert not pixels[1].any()

@@ -23,15 +23,22 @@ from inference_export.repository import (
     staging,
 )
 from inference_export.template import template_directory
+from inference_export.tuning import ALL_CORES, choose_tuning
 
-SHAPE = RepositoryShape(image_size=64, embedding_size=512, network_classes=2, max_batch_size=32, device="cpu")
-OTHER_SHAPE = RepositoryShape(image_size=96, embedding_size=512, network_classes=2, max_batch_size=32, device="cpu")
+TUNING = choose_tuning(ALL_CORES, "cpu")
+SHAPE = RepositoryShape(
+    image_size=64, embedding_size=512, network_classes=2, max_batch_size=32, device="cpu", tuning=TUNING
+)
+OTHER_SHAPE = RepositoryShape(
+    image_size=96, embedding_size=512, network_classes=2, max_batch_size=32, device="cpu", tuning=TUNING
+)
 
 
 def _export(repository: Path, content: str, shape: RepositoryShape = SHAPE) -> int:
     with staging(repository) as staged:
         (staged / "classifier" / "model.onnx").write_text(content)
         (staged / "cluster_head" / "settings.json").write_text(content)
+        (staged / "preprocess" / "settings.json").write_text(content)
         return publish(staged, repository, shape)
 
 
@@ -50,7 +57,9 @@ def _served(repository: Path) -> str:
 
 
 def test_template_configurations_are_those_of_a_default_export() -> None:
-    default = RepositoryShape(image_size=384, embedding_size=512, network_classes=2, max_batch_size=32, device="cpu")
+    default = RepositoryShape(
+        image_size=384, embedding_size=512, network_classes=2, max_batch_size=32, device="cpu", tuning=TUNING
+    )
     for model, config in render_configs(default, versions=[1], pinned=1).items():
         assert (template_directory() / model / CONFIG_FILE).read_text() == config, model
 
@@ -142,6 +151,44 @@ def test_failed_export_changes_nothing(tmp_path: Path) -> None:
         raise RuntimeError("the network does not verify")
     assert _served(repository) == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["repository"]
+
+
+def test_stale_staging_folder_is_removed_whatever_its_name(tmp_path: Path) -> None:
+    repository = tmp_path / "re[p]o"
+    stale = tmp_path / ".re[p]o.staging-old"
+    stale.mkdir()
+    _export(repository, "first")
+    assert not stale.exists()
+
+
+def test_exports_side_by_side_never_take_each_others_staging_for_stale(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from inference_export.repository import staging\n"
+        "for _ in range(400):\n"
+        "    with staging(Path(sys.argv[1])): pass\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "repository")]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate(timeout=120)[1] for process in processes] == [""] * 3
+
+
+def test_folder_full_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("1")
+    with pytest.raises(RepositoryError, match="holds files, but no model"):
+        check_destination(tmp_path / "thesis", SHAPE)
+
+
+def test_foreign_folder_where_the_replaced_repository_would_go_is_refused(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    _export(repository, "first")
+    thesis = previous_path(repository) / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("precious")
+    check_destination(repository, SHAPE)  # adds a version, and replaces nothing
+    with pytest.raises(RepositoryError, match="is no model repository, and would be overwritten"):
+        check_destination(repository, OTHER_SHAPE)
+    assert thesis.read_text() == "precious"
 
 
 def test_destination_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,14 @@ def test_missing_logs_are_named(several: Path) -> None:
     (several / "logs" / "logs").unlink()
     with pytest.raises(ResourcesError, match=r"logs/logs is missing"):
         select_checkpoint(several, "clustering")
+
+
+@pytest.mark.parametrize("name", ["labels", "logs/logs"])
+def test_pipe_in_place_of_a_file_is_refused_at_once(several: Path, name: str) -> None:
+    (several / name).unlink()
+    os.mkfifo(several / name)
+    with pytest.raises(ResourcesError, match=r"pipe"):
+        read_labels(several) if name == "labels" else select_checkpoint(several, "clustering")
 
 
 def test_labels_are_read_in_index_order(tmp_path: Path) -> None:

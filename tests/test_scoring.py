@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,14 @@ def heads() -> Iterator[Any]:
     finally:
         sys.path.remove(folder)
         sys.dont_write_bytecode = before
-        for name in ("heads", "scoring"):
+        for name in ("heads", "base_set", "scoring"):
             sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def scoring(heads: Any) -> Any:
+    """Return the module that ``heads`` has imported."""
+    return sys.modules["scoring"]
 
 
 # Unit vectors in the plane, by angle: similarities are cosines.
@@ -40,7 +47,8 @@ def _clustering(heads: Any, sizes: list[int], base: np.ndarray[Any, Any], **sett
     classes = ["a", "b", "c"][: len(sizes)]
     names = [f"{name}/{number}" for name, size in zip(classes, sizes, strict=True) for number in range(size)]
     defaults = {"classes": classes, "threshold": 0.75, "unknown_label": None, "neighbors": 5}
-    return heads.ClusteringHead(defaults | settings, names, sizes, base)
+    lines = np.frombuffer("".join(f"{name}\n" for name in names).encode(), np.uint8)
+    return heads.ClusteringHead(defaults | settings, heads.BaseSet(base, sizes, lines))
 
 
 def _answer(head: Any, queries: np.ndarray[Any, Any], threshold: float = float("nan")) -> Any:
@@ -118,3 +126,53 @@ def test_classification_answers_with_probabilities_and_no_evidence(heads: Any) -
     assert answer.scores.tolist() == [pytest.approx([0.2, 0.8])]
     assert answer.matches.tolist() == [[0, 0]]
     assert answer.neighbor.tolist() == [["", ""]]
+
+
+@pytest.mark.parametrize("class_count", [2, 1000], ids="{} classes".format)
+@pytest.mark.parametrize("base_images", [5000, 70_000], ids="{} base images".format)
+def test_comparison_in_blocks_equals_the_plain_one(scoring: Any, base_images: int, class_count: int) -> None:
+    rng = np.random.default_rng(base_images + class_count)
+    base = scoring.normalize(rng.normal(size=(base_images, 24)).astype(np.float32))
+    base[base_images // 2 :: 3] = base[: len(base[base_images // 2 :: 3])]  # equal ones, in blocks of their own
+    starts = np.concatenate([[0], np.sort(rng.choice(np.arange(1, base_images), class_count - 1, replace=False))])
+    queries = rng.normal(size=(8, 24)).astype(np.float32)
+    thresholds = np.linspace(-1, 0.8, 8, dtype=np.float32)
+    found = scoring.compare(queries, base, starts, thresholds, neighbors=20)
+
+    exact = (queries.astype(np.float64) / np.linalg.norm(queries, axis=1, keepdims=True)) @ base.T.astype(np.float64)
+    for query, row in enumerate(exact):
+        classes = np.split(row, starts[1:])
+        assert found.scores[query] == pytest.approx([values.max() for values in classes], abs=1e-6)
+        wanted = np.array([(values >= thresholds[query]).sum() for values in classes])
+        unsure = np.array([(np.abs(values - thresholds[query]) < 1e-6).sum() for values in classes])
+        assert (np.abs(found.matches[query] - wanted) <= unsure).all()
+        best = np.argsort(-row, kind="stable")[:20]
+        assert found.neighbor_similarities[query] == pytest.approx(row[best], abs=1e-6)
+        assert row[found.neighbors[query]] == pytest.approx(row[best], abs=1e-6)
+        similarities = found.neighbor_similarities[query]
+        equal = np.flatnonzero(similarities[:-1] == similarities[1:])
+        assert (found.neighbors[query][equal] < found.neighbors[query][equal + 1]).all()
+
+
+def test_classes_that_begin_and_end_with_a_block_are_kept_apart(scoring: Any) -> None:
+    rows = scoring.BLOCK_ROWS
+    base = np.zeros((2 * rows + 1, 2), np.float32)
+    base[:, 1] = 1
+    base[[0, rows, 2 * rows], 0], base[[0, rows, 2 * rows], 1] = 1, 0
+    starts = np.array([0, 1, rows, 2 * rows])
+    found = scoring.compare(np.float32([[1, 0]]), base, starts, np.float32([0.5]), neighbors=4)
+    assert found.matches.tolist() == [[1, 0, 1, 1]]
+    assert found.scores.tolist() == [[1, 0, 1, 1]]
+    assert found.neighbors.tolist() == [[0, rows, 2 * rows, 1]]
+
+
+def test_base_set_is_mapped_and_names_its_images(heads: Any, tmp_path: Path) -> None:
+    names = [f"{name}/{number}.jpg" for name in ("a", "\u00e4\u00df") for number in range(3)]
+    embeddings = np.eye(6, dtype=np.float32)
+    np.save(tmp_path / "base_embeddings.npy", embeddings)
+    (tmp_path / "base_images.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    (tmp_path / "base_class_sizes.json").write_text("[3, 3]")
+    base = heads.load_base_set(tmp_path)
+    assert isinstance(base.embeddings.base, np.memmap), "it must not be read into memory"
+    assert base.class_starts.tolist() == [0, 3]
+    assert base.names(np.array([[5, 0], [2, 3]])).tolist() == [[names[5], names[0]], [names[2], names[3]]]

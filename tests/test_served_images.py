@@ -172,6 +172,70 @@ def test_requests_of_one_batch_keep_their_own_thresholds(
     assert found == [21, 0] * 30
 
 
+def test_parameter_that_is_no_text_costs_nobody_else_an_answer(
+    clustering_server: RunningServer, query_images: list[Path]
+) -> None:
+    import http.client
+    import threading
+
+    host, port = clustering_server.url.removeprefix("http://").split(":")
+    row = {"EMBEDDING": ("FP32", [1, 512], [0.1] * 512), "PROBABILITIES": ("FP32", [1, 3], [0.1] * 3)}
+    body = json.dumps(
+        {
+            "inputs": [
+                {"name": name, "datatype": kind, "shape": shape, "data": data}
+                for name, (kind, shape, data) in {**row, "ERROR": ("BYTES", [1, 1], [""])}.items()
+            ],
+        }
+    )
+    done = threading.Event()
+    statuses: set[tuple[int, bool]] = set()  # and whether a path shows
+
+    def poison() -> None:
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        while not done.is_set():
+            connection.request("POST", "/v2/models/cluster_head/infer", body, {"X-Client-Id": b"caf\xe9"})
+            answer = connection.getresponse()
+            statuses.add((answer.status, b".py" in answer.read()))
+        connection.close()
+
+    threads = [threading.Thread(target=poison) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    with Classify(clustering_server.url) as classify:
+        answered = [classify(query_images)[1] for _ in range(30)]
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert statuses == {(400, False)}
+    assert answered == [200] * 30
+
+
+def test_header_that_is_no_text_is_named(clustering_server: RunningServer, query_images: list[Path]) -> None:
+    text = base64.b64encode(query_images[0].read_bytes()).decode()
+    body = {"inputs": [{"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "data": [text]}]}
+    request = urllib.request.Request(
+        f"{clustering_server.url}/v2/models/ensemble/infer",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json", "X-Client-Id": "caf\xe9"},
+    )
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=60)
+    assert caught.value.code == 400
+    assert b"X-Client-Id, is not UTF-8" in caught.value.read()
+
+
+def test_every_model_reports_the_time_it_spends(
+    clustering_server: RunningServer, classify: Classify, query_images: list[Path]
+) -> None:
+    classify(query_images)
+    for model in ("preprocess", "classifier", "cluster_head"):
+        with urllib.request.urlopen(f"{clustering_server.url}/v2/models/{model}/stats", timeout=10) as answer:
+            (stats,) = json.load(answer)["model_stats"]
+        for phase in ("queue", "compute_input", "compute_infer", "compute_output"):
+            assert stats["inference_stats"][phase]["ns"] > 0, (model, phase)
+
+
 def test_embedding_alone_can_be_requested(clustering_server: RunningServer, query_images: list[Path]) -> None:
     buffer = io.BytesIO(query_images[0].read_bytes())
     data = [base64.b64encode(buffer.getvalue()).decode()]

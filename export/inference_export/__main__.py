@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ from inference_client.version import __version__
 
 from .errors import ExportError
 from .exporting import Summary, export_repository
-from .extras import MissingExtraError, require_extra
+from .extras import MissingExtraError, require_extras
 from .options import base_data_option, export_options, resources_option
 from .provenance import ExportOptions
+from .repository import STAGING
+
+TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -23,7 +28,7 @@ from .provenance import ExportOptions
 @export_options
 @click.version_option(__version__)
 def main(**options: Any) -> None:
-    r"""Build a Triton model repository from trained resources.
+    """Build a Triton model repository from trained resources.
 
     Writes the ONNX classifier, the base embeddings and the labels, checks them
     against PyTorch, and only then replaces what is in the repository. An
@@ -35,20 +40,23 @@ def main(**options: Any) -> None:
       export-repository -r trained/ -data base/ -thres 0.8   clustering, stricter matches
 
     Exit status: 0 exported, 1 refused or failed (nothing replaced), 2 wrong usage.
-    """
+    """  # noqa: D301  (click wants the backspace itself)
     run_export(ExportOptions(**options))
 
 
 def run_export(options: ExportOptions) -> None:
     """Export, print the summary, and turn whatever goes wrong into a message and exit code 1."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))  # so that nothing is left behind
     try:
-        require_extra("export")
-        click.echo("exporting the network; this takes some seconds", err=True)
+        require_extras("export")
         summary = export_repository(options, progress)
     except (ExportError, MissingExtraError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        raise click.ClickException(f"{error.filename or 'writing the export'}: {error.strerror}") from error
+        where = error.filename or options.model_repository
+        if STAGING in str(where):  # which the user has not named
+            where = options.model_repository
+        raise click.ClickException(f"{where}: {error.strerror or error}. Nothing was replaced.") from error
     click.echo(format_summary(summary, options.model_repository))
 
 
@@ -59,6 +67,7 @@ def format_summary(summary: Summary, repository: Path) -> str:
         f"exported          {repository}, version {summary.version}",
         f"mode              {summary.mode}",
         f"checkpoint        {summary.checkpoint.path} ({summary.checkpoint.reason})",
+        f"image size        {summary.image_size} x {summary.image_size}",
         f"network classes   {', '.join(summary.network_classes)}",
         *(
             f"{'base images' if row == 0 else '':18}{name}: {count}"
@@ -66,6 +75,8 @@ def format_summary(summary: Summary, repository: Path) -> str:
         ),
         f"ONNX - PyTorch    at most {parity.similarity:.1e} in similarities, {parity.probability:.1e} in "
         f"probabilities, on {parity.images} {summary.parity_images}",
+        *([f"{'fewer bits':18}{summary.loss}"] if summary.loss else []),
+        f"cores             {summary.tuning}",
         *(f"note              {note}" for note in summary.notes),
     ]
     return "\n".join(lines)

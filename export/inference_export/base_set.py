@@ -70,6 +70,27 @@ def find_base_set(folder: Path | None) -> BaseSet | None:
     return BaseSet(folder=folder, classes=classes, notes=notes)
 
 
+def hidden_entries(folder: Path | None) -> list[str]:
+    """Say which hidden entries of the base data itself are left out."""
+    return [] if folder is None else [f"left out, hidden: {entry}" for entry in _entries(folder)[1]]
+
+
+def calibration_files(folder: Path) -> list[Path]:
+    """List the images of a calibration folder, at any depth, sorted; hidden ones are left out.
+
+    Raises:
+        BaseDataError: There is none, or the folder can't be read.
+    """
+    try:
+        found = sorted(path for path in folder.rglob("*") if path.is_file())
+    except OSError as error:
+        raise BaseDataError(f"{folder} can't be read ({error.strerror}).", folder) from error
+    files = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if not files:
+        raise BaseDataError(f"{folder} holds no image to calibrate with.", folder)
+    return files
+
+
 def require_readable(base: BaseSet, unreadable: dict[Path, str], *, skip: bool) -> BaseSet:
     """Decide what becomes of base images that do not decode.
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+from numpy.lib.format import open_memmap
 
+from .embedding_cache import EmbeddingCache, content_key
 from .graph import run_graph
-from .preprocessing import decode_batch
+from .preprocessing import BatchDecoder, read_files
+from .scoring import normalize
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -18,53 +20,61 @@ if TYPE_CHECKING:
 
 def embed_images(
     session: onnxruntime.InferenceSession,
+    decoder: BatchDecoder,
+    cache: EmbeddingCache,
     files: list[Path],
     *,
-    image_size: int,
+    destination: Path,
+    embedding_size: int,
     batch_size: int,
     skip_unreadable: bool,
     advance: Callable[[int], None],
-) -> tuple[npt.NDArray[np.float32], dict[Path, str]]:
-    """Compute the embeddings of image files.
+) -> dict[Path, str]:
+    """Compute the embeddings of image files, or take them from the cache, and write them as they come.
 
     Args:
         session: The exported graph.
-        files: B image files.
-        image_size: Side S in pixels.
+        decoder: The server's decoder.
+        cache: Of this graph and decoder.
+        files: B image files, at least one.
+        destination: A file to write: L2-normalized embeddings of the files that decode, float32 [at most B, D], in
+            their order, as ``.npy``.
+        embedding_size: Length D of an embedding.
         batch_size: Images in a run of the graph, at least 1.
         skip_unreadable: Go on past files that do not decode; otherwise the rest is only decoded, to list them all.
         advance: Told after each batch how many files are done.
 
     Returns:
-        L2-normalized embeddings of the files that decode, float32 [at most B, D], in their order; and the reason for
-        each file that does not.
+        The reason for each file that does not decode.
     """
     unreadable: dict[Path, str] = {}
-    embeddings = []
-    for batch in _batches(files, batch_size):
-        pixels, reasons = decode_files(batch, image_size)
-        unreadable.update({file: reason for file, reason in zip(batch, reasons, strict=True) if reason})
-        good = pixels[[not reason for reason in reasons]]
-        if len(good) and (skip_unreadable or not unreadable):
-            embeddings.append(run_graph(session, good)[0])
+    written = open_memmap(destination, "w+", np.float32, (len(files), embedding_size))  # type: ignore[no-untyped-call]
+    count = 0
+    for start in range(0, len(files), batch_size):
+        batch = files[start : start + batch_size]
+        contents, failures = read_files(batch)
+        keys = [content_key(content) for content in contents]
+        embeddings = cache.get(keys)
+        unknown = [row for row, found in enumerate(embeddings) if found is None and not failures[row]]
+        pixels, reasons = decoder.decode([contents[row] for row in unknown])
+        for row, reason in zip(unknown, reasons, strict=True):
+            failures[row] = reason
+        unreadable.update({file: failure for file, failure in zip(batch, failures, strict=True) if failure})
+        good = [row for row in unknown if not failures[row]]
+        if good and (skip_unreadable or not unreadable):
+            computed = normalize(run_graph(session, pixels[[not reason for reason in reasons]])[0])
+            cache.put([keys[row] for row in good], computed)
+            for row, embedding in zip(good, computed, strict=True):
+                embeddings[row] = embedding
+        for known in embeddings:
+            if known is not None:
+                written[count] = known
+                count += 1
         advance(len(batch))
-    found = np.concatenate(embeddings) if embeddings else np.zeros((0, 1), np.float32)
-    return found / np.linalg.norm(found, axis=1, keepdims=True), unreadable
-
-
-def decode_files(files: list[Path], image_size: int) -> tuple[npt.NDArray[np.uint8], list[str]]:
-    """Decode N image files to pixels, uint8 [N, S, S, 3], and N reasons, "" for a decoded file."""
-    contents, failures = [], []
-    for file in files:
-        try:
-            contents.append(file.read_bytes())
-            failures.append("")
-        except OSError as error:
-            contents.append(b"")
-            failures.append(error.strerror or "unreadable")
-    pixels, reasons = decode_batch(contents, image_size)
-    return pixels, [failure or reason for failure, reason in zip(failures, reasons, strict=True)]
-
-
-def _batches(files: list[Path], size: int) -> list[list[Path]]:
-    return [files[start : start + size] for start in range(0, len(files), size)]
+    written.flush()
+    if count < len(files):
+        shorter = destination.with_suffix(".partial")
+        with shorter.open("wb") as file:
+            np.save(file, written[:count])
+        shorter.replace(destination)
+    return unreadable

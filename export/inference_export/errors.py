@@ -32,3 +32,7 @@ class ParityError(ExportError):
 
 class RepositoryError(ExportError):
     """The model repository can't be written there, or what lies in it does not belong together."""
+
+
+class PrecisionError(ExportError):
+    """The network can't be served in fewer bits: no images to check it with, or it loses too much."""

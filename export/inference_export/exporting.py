@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,16 +13,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .base_set import BaseSet, find_base_set, require_readable
+from .base_set import BaseSet, find_base_set, hidden_entries, require_readable
 from .configs import RepositoryShape
-from .embeddings import decode_files, embed_images
-from .errors import BaseDataError
+from .embedding_cache import open_cache
+from .embeddings import embed_images
+from .errors import BaseDataError, PrecisionError
 from .graph import Parity, compare_with_pytorch, export_graph, open_graph
-from .provenance import PROVENANCE_FILE, ExportOptions, describe, hash_file
-from .repository import check_destination, publish, staging
+from .precision import PrecisionLoss, reduce_precision
+from .preprocessing import BatchDecoder, decode_files, open_decoder
+from .provenance import PROVENANCE_FILE, ExportOptions, describe
+from .regular_files import hash_file
+from .repository import (
+    FIRST_VERSION,
+    check_destination,
+    is_replaced,
+    previous_path,
+    publish,
+    resolve_destination,
+    staging,
+)
 from .resources import Checkpoint, load_network, read_labels, select_checkpoint
+from .template import load_served_module
+from .tuning import Tuning, choose_tuning
 
 PARITY_IMAGES = 8
+_base_files = load_served_module("cluster_head", "base_set")
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
@@ -34,20 +50,26 @@ class Summary:
         version: The number it has in the repository.
         mode: ``classification`` or ``clustering``.
         checkpoint: The chosen checkpoint.
+        image_size: Side S in pixels.
         network_classes: The network's C' class names in index order.
         base_images: Class name to its number of base images; empty in classification mode.
-        parity: ONNX against PyTorch.
+        parity: ONNX against PyTorch, in float32.
         parity_images: What the parity was measured on, in words.
+        loss: What fewer bits cost; None in float32.
+        tuning: How the models share the cores.
         notes: What was left out or not used.
     """
 
     version: int
     mode: str
     checkpoint: Checkpoint
+    image_size: int
     network_classes: list[str]
     base_images: dict[str, int]
     parity: Parity
     parity_images: str
+    loss: PrecisionLoss | None
+    tuning: Tuning
     notes: list[str]
 
 
@@ -56,7 +78,7 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
 
     Args:
         options: What to export, and where to.
-        progress: Given a label and a total, shows how far the embedding of the base images is.
+        progress: Given a label and a total, shows how far a long step is.
 
     Returns:
         What was done.
@@ -69,63 +91,79 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
     base = find_base_set(options.base_data)
     mode = "classification" if base is None else "clustering"
     _check_unknown_label(options, base)
+    _check_precision(options)
     labels = read_labels(options.resources)
     checkpoint = select_checkpoint(options.resources, mode)
+    tuning = choose_tuning(options.cpus, options.device)
     shape = RepositoryShape(
         image_size=options.image_size,
         embedding_size=EMBEDDING_SIZE,
         network_classes=len(labels),
         max_batch_size=options.max_batch_size,
         device=options.device,
+        tuning=tuning,
     )
-    repository = options.model_repository.resolve()
+    repository = resolve_destination(options.model_repository)
     check_destination(repository, shape)
-    served = ServedNetwork(load_network(checkpoint.path, len(labels))).eval()
+    network = load_network(checkpoint.path, len(labels))
     provenance = describe(options, base, checkpoint.path)
+    decoder = open_decoder(options.image_size, options.decode)
 
     with staging(repository) as staged:
         graph = staged / "classifier" / "model.onnx"
-        export_graph(served, options.image_size, graph)
-        session = open_graph(graph)
-        pixels, parity_images = _parity_images(base, options.image_size)
-        parity = compare_with_pytorch(session, served, pixels)
-        provenance |= {
-            "graph": hash_file(graph),
-            "preprocessing": hash_file(staged / "preprocess" / "preprocessing.py"),
-        }
+        served = ServedNetwork(network).eval()
+        with progress("exporting the network", 1) as advance:
+            export_graph(served, options.image_size, graph)
+            advance(1)
+        pixels, parity_images = _parity_images(base, decoder, options.image_size)
+        parity = compare_with_pytorch(open_graph(graph), served, pixels)
+        loss = None
+        if options.precision != "fp32":
+            loss = reduce_precision(
+                options=options, network=network, graph=graph, base=base, decoder=decoder, progress=progress
+            )
+        preprocessing = hash_file(staged / "preprocess" / "preprocessing.py")
+        provenance |= {"graph": hash_file(graph), "preprocessing": preprocessing}
+        _write_json(staged / "preprocess" / "settings.json", {"decode": options.decode})
         settings = {"mode": mode, "classes": labels, "neighbors": options.neighbors}
         if base is not None:
-            with progress("embedding base images", len(base.files)) as advance:
-                embeddings, unreadable = embed_images(
-                    session,
-                    base.files,
-                    image_size=options.image_size,
-                    batch_size=options.batch_size,
-                    skip_unreadable=options.skip_unreadable,
-                    advance=advance,
-                )
-            base = require_readable(base, unreadable, skip=options.skip_unreadable)
+            base = _embed_base_set(
+                options=options,
+                base=base,
+                graph=graph,
+                preprocessing=preprocessing,
+                decoder=decoder,
+                folder=staged / "cluster_head",
+                progress=progress,
+            )
             settings |= {
                 "classes": list(base.classes),
                 "threshold": options.sim_thres,
                 "unknown_label": options.unknown_label,
             }
-            _write_base_set(staged / "cluster_head", base, embeddings)
         _write_json(staged / "cluster_head" / "settings.json", settings)
         _write_json(staged / "cluster_head" / PROVENANCE_FILE, provenance)
+        replaces = is_replaced(repository, shape)
         version = publish(staged, repository, shape)
 
-    notes = [] if base is None else list(base.notes)
+    notes = hidden_entries(options.base_data) if base is None else list(base.notes)
+    if replaces:
+        notes.append(f"this repository takes the place of another, which lies in {previous_path(repository)}")
+    if replaces or version > FIRST_VERSION:
+        notes.append("a running server goes on with what it has loaded: restart it to serve this version")
     if base is None and options.unknown_label is not None:
         notes.append("--unknown_label has no effect in classification mode")
     return Summary(
         version=version,
         mode=mode,
         checkpoint=checkpoint,
+        image_size=options.image_size,
         network_classes=labels,
         base_images={} if base is None else {name: len(files) for name, files in base.classes.items()},
         parity=parity,
         parity_images=parity_images,
+        loss=loss,
+        tuning=tuning,
         notes=notes,
     )
 
@@ -143,10 +181,19 @@ def _check_unknown_label(options: ExportOptions, base: BaseSet | None) -> None:
         raise BaseDataError(f"--unknown_label {options.unknown_label} is also a class of {base.folder}.", base.folder)
 
 
-def _parity_images(base: BaseSet | None, image_size: int) -> tuple[npt.NDArray[np.uint8], str]:
+def _check_precision(options: ExportOptions) -> None:
+    wanted = {"fp16": "gpu", "int8": "cpu"}.get(options.precision, options.device)
+    if wanted != options.device:
+        raise PrecisionError(
+            f"--precision {options.precision} is for --device {wanted}: on the other one it is no faster than fp32. "
+            f"Leave one of the two out."
+        )
+
+
+def _parity_images(base: BaseSet | None, decoder: BatchDecoder, image_size: int) -> tuple[npt.NDArray[np.uint8], str]:
     if base is not None:
         step = max(1, len(base.files) // PARITY_IMAGES)
-        pixels, reasons = decode_files(base.files[::step][:PARITY_IMAGES], image_size)
+        pixels, reasons = decode_files(decoder, base.files[::step][:PARITY_IMAGES])
         good = pixels[[not reason for reason in reasons]]
         if len(good):
             return good, "base images"
@@ -156,10 +203,40 @@ def _parity_images(base: BaseSet | None, image_size: int) -> tuple[npt.NDArray[n
     return np.rint((np.stack(waves) + 1) * 127.5).astype(np.uint8), "generated images"
 
 
-def _write_base_set(folder: Path, base: BaseSet, embeddings: npt.NDArray[np.float32]) -> None:
-    sizes = [len(files) for files in base.classes.values()]
-    _write_json(folder / "base_images.json", {"images": base.names, "class_sizes": sizes})
-    np.save(folder / "base_embeddings.npy", embeddings)
+def _embed_base_set(
+    *,
+    options: ExportOptions,
+    base: BaseSet,
+    graph: Path,
+    preprocessing: str,
+    decoder: BatchDecoder,
+    folder: Path,
+    progress: Progress,
+) -> BaseSet:
+    """Write the base set into a version folder; return what of it decodes."""
+    from .network import EMBEDDING_SIZE
+
+    key = f"{hash_file(graph)} {preprocessing} {options.image_size} {options.decode}"
+    with (
+        open_cache(options.cache, hashlib.sha256(key.encode()).hexdigest()[:32]) as cache,
+        progress("embedding base images", len(base.files)) as advance,
+    ):
+        unreadable = embed_images(
+            open_graph(graph),
+            decoder,
+            cache,
+            base.files,
+            destination=folder / _base_files.EMBEDDINGS_FILE,
+            embedding_size=EMBEDDING_SIZE,
+            batch_size=options.batch_size,
+            skip_unreadable=options.skip_unreadable,
+            advance=advance,
+        )
+    base = require_readable(base, unreadable, skip=options.skip_unreadable)
+    _write_json(folder / _base_files.CLASS_SIZES_FILE, [len(files) for files in base.classes.values()])
+    with (folder / _base_files.NAMES_FILE).open("w", encoding="utf-8") as names:
+        names.writelines(f"{name}\n" for name in base.names)
+    return base
 
 
 def _write_json(path: Path, value: Any) -> None:

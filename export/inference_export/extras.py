@@ -17,21 +17,22 @@ class MissingExtraError(RuntimeError):
     """The environment lacks packages that a command needs, or holds two that exclude each other."""
 
 
-def require_extra(extra: str) -> None:
-    """Check that an extra is installed, without importing any of it.
+def require_extras(*extras: str) -> None:
+    """Check that extras are installed, without importing any of them.
 
     Args:
-        extra: ``export`` or ``server``; the ``gpu`` extra stands for both.
+        extras: ``export`` or ``server`` or both; the ``gpu`` extra stands for both.
 
     Raises:
-        MissingExtraError: A package of the extra is missing, or onnxruntime and onnxruntime-gpu are both installed.
+        MissingExtraError: A package of theirs is missing, or onnxruntime and onnxruntime-gpu are both installed.
     """
     refuse_two_onnxruntimes()
-    missing = [name for name in EXTRA_PACKAGES[extra] if not (_installed(name) or _installed(_GPU_NAMES.get(name)))]
+    names = dict.fromkeys(name for extra in extras for name in EXTRA_PACKAGES[extra])
+    missing = [name for name in names if not (_installed(name) or _installed(_GPU_NAMES.get(name)))]
     if missing:
         raise MissingExtraError(
-            f"{', '.join(missing)} not installed. Install the {extra} extra, or gpu on a machine with an NVIDIA GPU:\n"
-            f"  pip install '{DISTRIBUTION}[{extra}]'"
+            f"{', '.join(missing)} not installed. Install what is missing, or gpu on a machine with an NVIDIA GPU:\n"
+            f"  pip install '{DISTRIBUTION}[{','.join(extras)}]'"
         )
 
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ParityError
+from .errors import ParityError, ResourcesError
+from .scoring import normalize
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -25,6 +27,7 @@ OUTPUTS = ("EMBEDDING", "PROBABILITIES")
 MAX_IR_VERSION = 10
 OPSET = 20
 PARITY_TOLERANCE = 1e-4
+_BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +98,19 @@ def run_graph(
     return embeddings, probabilities
 
 
+def run_batches(
+    session: onnxruntime.InferenceSession, pixels: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Run any number of pixels as ``run_graph`` does, a batch at a time."""
+    embeddings, probabilities = zip(*(run_graph(session, batch) for batch in batches(pixels)), strict=True)
+    return np.concatenate(embeddings), np.concatenate(probabilities)
+
+
+def batches(pixels: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Cut pixels, uint8 [N, S, S, 3], into batches that fit into memory."""
+    return (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))
+
+
 def compare_with_pytorch(
     session: onnxruntime.InferenceSession, served: nn.Module, pixels: npt.NDArray[np.uint8]
 ) -> Parity:
@@ -109,16 +125,24 @@ def compare_with_pytorch(
         The largest differences, both at most ``PARITY_TOLERANCE``.
 
     Raises:
+        ResourcesError: The network itself computes values that are not finite.
         ParityError: A difference is larger or not finite.
     """
     import torch
 
     with torch.inference_mode():
         expected = [tensor.numpy() for tensor in served(torch.from_numpy(pixels))]
+    if not all(np.isfinite(values).all() for values in expected):
+        raise ResourcesError(
+            "the network computes values that are not finite, in PyTorch already. The training diverged, or the "
+            "checkpoint is damaged: choose another."
+        )
     alone = [np.concatenate(rows) for rows in zip(*(run_graph(session, row[None]) for row in pixels), strict=True)]
     together = run_graph(session, pixels)
-    reference = _unit(expected[0])
-    similarity = max(float(np.abs((_unit(found[0]) - reference) @ reference.T).max()) for found in (alone, together))
+    reference = normalize(expected[0])
+    similarity = max(
+        float(np.abs((normalize(found[0]) - reference) @ reference.T).max()) for found in (alone, together)
+    )
     probability = max(float(np.abs(found[1] - expected[1]).max()) for found in (alone, together))
     if not (similarity <= PARITY_TOLERANCE and probability <= PARITY_TOLERANCE):  # also false for NaN
         raise ParityError(
@@ -126,8 +150,3 @@ def compare_with_pytorch(
             f"probability; at most {PARITY_TOLERANCE:.0e} is accepted. Install the versions that constraints.txt names."
         )
     return Parity(images=len(pixels), similarity=similarity, probability=probability)
-
-
-def _unit(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    unit: npt.NDArray[np.float32] = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return unit

@@ -9,7 +9,8 @@ from typing import Any
 
 from .base_set import find_base_set
 from .errors import ExportError, RepositoryError
-from .provenance import PROVENANCE_FILE, ExportOptions, describe, hash_file
+from .provenance import PROVENANCE_FILE, ExportOptions, describe
+from .regular_files import hash_file
 from .repository import exported_version
 from .resources import MODELS
 

@@ -93,22 +93,24 @@ class ServedNetwork(nn.Module):
 
     Args:
         network: Returns (embedding, logits) for mean/std-normalized images.
+        dtype: What the network computes with; pixels, embeddings and probabilities stay as they are.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.network = network
+        self.network = network.to(dtype)
+        self.dtype = dtype
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map pixels, uint8 [N, S, S, 3], to embeddings float32 [N, D] and probabilities float32 [N, C']."""
         images = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
-        embedding, logits = self.network((images - self.mean) / self.std)
-        return embedding, torch.softmax(logits, dim=1)
+        embedding, logits = self.network(((images - self.mean) / self.std).to(self.dtype))
+        return embedding.to(torch.float32), torch.softmax(logits.to(torch.float32), dim=1)
 
 
 def _stage(channels_in: int, width: int, *, blocks: int, stride: int) -> nn.Sequential:

@@ -9,6 +9,11 @@ from typing import Any
 
 import click
 
+from .embedding_cache import default_cache_folder
+from .preprocessing import EXACT, REDUCED
+from .provenance import PRECISIONS
+from .tuning import ALL_CORES
+
 
 class FiniteRange(click.FloatRange):
     """A float range that also refuses ``nan``, which click's lets through."""
@@ -21,6 +26,12 @@ class FiniteRange(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value} is no number.", param, ctx)
         return number
+
+
+def _printable(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not (value.strip() and value.isprintable()):
+        raise click.BadParameter(f"{value!r} is no label: it must be printable text, and not empty.")
+    return value
 
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -96,6 +107,7 @@ def export_options(command: Any) -> Any:
         click.option(
             "--unknown_label",
             metavar="TEXT",
+            callback=_printable,
             help="Label of a query that no base image matches. Clustering mode only; without it such a query gets the "
             "class of the most similar base image.",
         ),
@@ -117,6 +129,53 @@ def export_options(command: Any) -> Any:
             default="cpu",
             show_default=True,
             help="Where the server runs the network.",
+        ),
+        click.option(
+            "--cpus",
+            type=click.IntRange(0, 1024),
+            default=ALL_CORES,
+            show_default=True,
+            help="Cores that the server may use; 0: all that it finds when it starts. Give the number where a "
+            "container is limited to less than its machine has.",
+        ),
+        click.option(
+            "--decode",
+            type=click.Choice([EXACT, REDUCED]),
+            default=EXACT,
+            show_default=True,
+            help="reduced: decode JPEGs with both sides at least four times the image size at half of them or less. "
+            "More than twice as fast on photographs of many megapixels, and within 4 of 255 levels there; on patterns "
+            "as fine as a pixel there is no bound.",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(PRECISIONS),
+            default="fp32",
+            show_default=True,
+            help="int8: about 1.6 times as fast on a CPU. fp16: for GPUs. Either is checked against fp32, on images "
+            "that took no part in the calibration.",
+        ),
+        click.option(
+            "--calibration",
+            type=FOLDER,
+            metavar="DIR",
+            show_default="the base data",
+            help="Images like those that will be asked about, at any depth: half of them calibrate int8, the others "
+            "check it. Needed for int8 and fp16 in classification mode.",
+        ),
+        click.option(
+            "--accept_loss",
+            is_flag=True,
+            help="Export int8 or fp16 even if labels or embeddings differ from fp32's by more than is sound.",
+        ),
+        click.option(
+            "--cache",
+            type=click.Path(file_okay=False, path_type=Path),
+            metavar="DIR",
+            default=default_cache_folder,
+            show_default="classify-triton in your cache folder",
+            help="Folder that keeps computed embeddings, so that a grown base set, or an interrupted export, computes "
+            "only what is new.",
         ),
     )
     for option in reversed(options):

@@ -1,36 +1,60 @@
-"""The server's own preprocessing, for the export: loaded from the template, so that there is no second copy."""
+"""The server's own preprocessing, for the export."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
-from types import ModuleType
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from .template import template_directory
+from .regular_files import read_regular_file
+from .template import load_served_module
 
+EXACT, REDUCED = "exact", "reduced"
 
-class _UncachedLoader(SourceFileLoader):
-    """Writes no ``__pycache__``: Triton takes one in a version folder for a change and reloads the model."""
-
-    def set_data(self, path: object, data: object, *, _mode: int = 0o666) -> None:
-        """Keep the bytecode to ourselves."""
-
-
-def _load() -> ModuleType:
-    name = f"{__name__}_of_the_server"
-    loader = _UncachedLoader(name, str(template_directory() / "preprocess" / "1" / "preprocessing.py"))
-    spec = spec_from_loader(name, loader)
-    assert spec is not None  # noqa: S101  (a loader always makes one)
-    module = module_from_spec(spec)
-    loader.exec_module(module)
-    return module
-
-
-_module = _load()
+_module = load_served_module("preprocess", "preprocessing")
 UndecodableImageError: type[ValueError] = _module.UndecodableImageError
-decode_pixels: Callable[[bytes, int], npt.NDArray[np.uint8]] = _module.decode_pixels
-decode_batch: Callable[[Sequence[bytes], int], tuple[npt.NDArray[np.uint8], list[str]]] = _module.decode_batch
+
+
+class DecodePixels(Protocol):
+    """``decode_pixels`` of the server."""
+
+    def __call__(self, data: bytes, size: int, *, reduced: bool = False) -> npt.NDArray[np.uint8]:
+        """Decode an image file to pixels, uint8 [S, S, 3]."""
+
+
+class BatchDecoder(Protocol):
+    """``BatchDecoder`` of the server."""
+
+    def decode(self, files: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], list[str]]:
+        """Decode N files to pixels, uint8 [N, S, S, 3], and N reasons, "" for a decoded file."""
+
+
+decode_pixels: DecodePixels = _module.decode_pixels
+
+
+def open_decoder(image_size: int, decode: str) -> BatchDecoder:
+    """Make a decoder for images of side S in pixels, ``exact`` or ``reduced``, on all cores."""
+    return cast(BatchDecoder, _module.BatchDecoder(image_size, reduced=decode == REDUCED))
+
+
+def read_files(files: Sequence[Path]) -> tuple[list[bytes], list[str]]:
+    """Read N files: their bytes, and N reasons, "" for a file that was read; one that was not is empty."""
+    contents, failures = [], []
+    for file in files:
+        try:
+            contents.append(read_regular_file(file))
+            failures.append("")
+        except OSError as error:
+            contents.append(b"")
+            failures.append(error.strerror or "unreadable")
+    return contents, failures
+
+
+def decode_files(decoder: BatchDecoder, files: Sequence[Path]) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    """Read and decode N image files to pixels, uint8 [N, S, S, 3], and N reasons, "" for a decoded file."""
+    contents, failures = read_files(files)
+    pixels, reasons = decoder.decode(contents)
+    return pixels, [failure or reason for failure, reason in zip(failures, reasons, strict=True)]

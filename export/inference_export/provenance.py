@@ -9,11 +9,13 @@ from typing import Any
 
 from inference_client.version import __version__
 
-from .base_set import BaseSet
+from .base_set import BaseSet, calibration_files
+from .regular_files import hash_file
 from .resources import LABELS, LOGS, list_checkpoints
 from .template import template_directory
 
 PROVENANCE_FILE = "provenance.json"
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,12 @@ class ExportOptions:
         neighbors: Number K of most similar base images in an answer.
         skip_unreadable: Leave out base images that do not decode, instead of failing.
         device: ``cpu`` or ``gpu``: where the server runs the network.
+        cpus: Cores of the machine that serves; 0: all that it has.
+        decode: ``exact`` or ``reduced``: how large JPEGs are decoded.
+        precision: ``fp32``, ``fp16`` or ``int8``: numbers that the network computes with.
+        calibration: Folder of images to calibrate fewer bits with and to check them on; None: the base data.
+        accept_loss: Export in fewer bits whatever that costs.
+        cache: Folder that keeps embeddings.
     """
 
     resources: Path
@@ -45,6 +53,12 @@ class ExportOptions:
     neighbors: int
     skip_unreadable: bool
     device: str
+    cpus: int
+    decode: str
+    precision: str
+    calibration: Path | None
+    accept_loss: bool
+    cache: Path
 
 
 def describe(options: ExportOptions, base: BaseSet | None, checkpoint: Path) -> dict[str, Any]:
@@ -58,7 +72,8 @@ def describe(options: ExportOptions, base: BaseSet | None, checkpoint: Path) -> 
     Returns:
         JSON-ready values by what they describe; equal ones mean an equal export.
     """
-    hidden = ("resources", "base_data", "model_repository", "batch_size")  # where and how, not what
+    # Where and how, not what.
+    hidden = ("resources", "base_data", "model_repository", "batch_size", "calibration", "accept_loss", "cache")
     return {
         "software": [__version__, hash_files(template_directory().glob("*/1/*.py"))],
         "options": {name: value for name, value in asdict(options).items() if name not in hidden},
@@ -69,14 +84,10 @@ def describe(options: ExportOptions, base: BaseSet | None, checkpoint: Path) -> 
             "checkpoints": [file.name for file in list_checkpoints(options.resources)],
             "chosen": hash_file(checkpoint),
         },
-        "base data": None if base is None else _hash_base_set(base),
+        "base data": None if base is None else _hash_images(base.folder, base.files),
+        "calibration": options.calibration
+        and _hash_images(options.calibration, calibration_files(options.calibration)),
     }
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_files(paths: Any) -> str:
@@ -84,12 +95,12 @@ def hash_files(paths: Any) -> str:
     return hashlib.sha256("".join(hash_file(path) for path in sorted(paths)).encode()).hexdigest()
 
 
-def _hash_base_set(base: BaseSet) -> str:
+def _hash_images(folder: Path, files: list[Path]) -> str:
     digest = hashlib.sha256()
-    for name, file in zip(base.names, base.files, strict=True):
+    for file in files:
         try:
             content = hash_file(file)
         except OSError:
             content = "unreadable"
-        digest.update(f"{name}/{content}\n".encode())
+        digest.update(f"{file.relative_to(folder)}/{content}\n".encode())
     return digest.hexdigest()

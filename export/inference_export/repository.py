@@ -24,12 +24,14 @@ from .errors import RepositoryError
 from .template import template_directory
 
 FIRST_VERSION = 1
+STAGING = ".staging-"  # in the names of folders in which exports are prepared
 # What makes a version complete, beside what the template gives it.
 ARTEFACTS = (
     "preprocess/{}/model.py",
     "classifier/{}/model.onnx",
     "cluster_head/{}/model.py",
     "cluster_head/{}/settings.json",
+    "preprocess/{}/settings.json",
 )
 # An empty file of this name keeps Python from writing a folder of this name, which Triton would take for a change.
 _BYTECODE_BLOCKER = "__pycache__"
@@ -54,6 +56,18 @@ def is_complete(repository: Path, version: int) -> bool:
 def previous_path(repository: Path) -> Path:
     """Where the repository goes that a whole new one has replaced."""
     return repository.with_name(f"{repository.name}.previous")
+
+
+def resolve_destination(repository: Path) -> Path:
+    """Follow links, so that what they point to is written.
+
+    Raises:
+        RepositoryError: The links lead in a circle.
+    """
+    try:
+        return repository.resolve()
+    except (OSError, RuntimeError) as error:
+        raise RepositoryError(f"{repository} is a link that leads in a circle. Name another.", repository) from error
 
 
 def check_destination(repository: Path, shape: RepositoryShape) -> None:
@@ -81,6 +95,18 @@ def check_destination(repository: Path, shape: RepositoryShape) -> None:
             f"it, as --model_repository {repository / 'model_repository'}, and serve that.",
             repository,
         )
+    if _is_full_of_something_else(repository):
+        raise RepositoryError(
+            f"{repository} holds files, but no model. Name a new folder, or an empty one, as --model_repository.",
+            repository,
+        )
+    previous = previous_path(repository)
+    if is_replaced(repository, shape) and _is_full_of_something_else(previous):
+        raise RepositoryError(
+            f"{previous} is no model repository, and would be overwritten: it is where the repository goes that this "
+            f"export replaces. Move it away, or name another --model_repository.",
+            previous,
+        )
 
 
 @contextlib.contextmanager
@@ -93,18 +119,19 @@ def staging(repository: Path) -> Iterator[Path]:
     Args:
         repository: The folder to write, resolved; its parent exists.
     """
-    prefix = f".{repository.name}.staging-"
-    for stale in repository.parent.glob(f"{prefix}*"):
-        with contextlib.suppress(OSError), _locked(stale, blocking=False):
-            shutil.rmtree(stale)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=repository.parent))
-    try:
-        with _locked(folder):
-            for model in MODELS:
-                _copy_template(model, folder / model)
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    prefix = f".{repository.name}{STAGING}"
+    with contextlib.ExitStack() as stack:
+        with _locked(repository.parent):  # or another export would take the new folder for a stale one
+            for stale in repository.parent.iterdir():
+                if stale.name.startswith(prefix):
+                    with contextlib.suppress(OSError), _locked(stale, blocking=False):
+                        shutil.rmtree(stale)
+            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=repository.parent))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.enter_context(_locked(folder))
+        for model in MODELS:
+            _copy_template(model, folder / model)
+        yield folder
 
 
 def publish(staged: Path, repository: Path, shape: RepositoryShape) -> int:
@@ -127,10 +154,21 @@ def publish(staged: Path, repository: Path, shape: RepositoryShape) -> int:
     """
     with _locked(repository.parent):
         before = exported_version(repository)
-        if before is not None and _has_shape(repository, shape):
+        if before is not None and not is_replaced(repository, shape):
             return _add_version(staged, repository, shape, before)
         _replace(staged, repository, shape)
         return FIRST_VERSION
+
+
+def _is_full_of_something_else(folder: Path) -> bool:
+    if folder.is_dir() and not folder.is_symlink():
+        return any(folder.iterdir()) and not any(folder.glob(f"*/{CONFIG_FILE}"))
+    return folder.is_symlink() or folder.exists()
+
+
+def is_replaced(repository: Path, shape: RepositoryShape) -> bool:
+    """Say whether an export of this shape takes the place of what lies there, instead of adding a version."""
+    return repository.exists() and not (exported_version(repository) is not None and _has_shape(repository, shape))
 
 
 def _add_version(staged: Path, repository: Path, shape: RepositoryShape, before: int) -> int:

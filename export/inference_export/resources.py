@@ -20,6 +20,7 @@ MODELS = "models"
 LOGS = "logs/logs"
 _ACCURACY = {"classification": "classificationAccuracy", "clustering": "embeddingAccuracy"}
 _SHOWN_KEYS = 3
+_DATA_PARALLEL = "module."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +132,8 @@ def load_network(checkpoint: Path, classes: int) -> TwoHeadedResNet50:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ResourcesError(
-            f"{checkpoint} was not read: it holds more than the weights of a state_dict, and a pickle can run code.\n"
+            f"{checkpoint} was not read: it is no PyTorch file, or holds more than the weights of a state_dict, and a "
+            f"pickle can run code.\n"
             f"  Save it again with torch.save(network.state_dict(), file), from a source you trust.",
             checkpoint,
         ) from error
@@ -141,18 +143,26 @@ def load_network(checkpoint: Path, classes: int) -> TwoHeadedResNet50:
         raise ResourcesError(f"{checkpoint} is no PyTorch file, or broken. Copy it again.", checkpoint) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ResourcesError(
-            f"{checkpoint} holds {_brief(state)}, no state_dict. Save it with torch.save(network.state_dict(), file).",
+            f"{checkpoint} holds {_brief(state)}, no state_dict{_hint(state)}. Save it with "
+            f"torch.save(network.state_dict(), file).",
             checkpoint,
         )
     network = TwoHeadedResNet50(classes)
     _compare_shapes(state, network.state_dict(), checkpoint, classes)
-    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
+    odd = [key for key, value in state.items() if not _is_plain(value, network.state_dict()[key])]
+    if odd:
+        raise ResourcesError(
+            f"{checkpoint} has tensors that are quantized, sparse, complex or of another unusual kind: {_some(odd)}. "
+            f"Save the float32 network's state_dict.",
+            checkpoint,
+        )
+    network.load_state_dict(state)
+    broken = [key for key, value in network.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
         raise ResourcesError(
             f"{checkpoint} has values that are not finite, in {_some(broken)}. The training diverged: choose another.",
             checkpoint,
         )
-    network.load_state_dict(state)
     return network.eval()
 
 
@@ -185,6 +195,12 @@ def _compare_shapes(state: dict[str, Any], expected: dict[str, Any], checkpoint:
     missing = [key for key in expected if key not in state]
     unexpected = [key for key in state if key not in expected]
     misshapen = [key for key in state if key in expected and state[key].shape != expected[key].shape]
+    if state and all(str(key).startswith(_DATA_PARALLEL) for key in state):
+        raise ResourcesError(
+            f"{checkpoint} was saved from a DataParallel wrapper: its keys begin with {_DATA_PARALLEL!r}. Save it with "
+            f"torch.save(network.module.state_dict(), file).",
+            checkpoint,
+        )
     problems = [
         f"{problem} {_some(keys)}"
         for problem, keys in (("lacks", missing), ("has unknown", unexpected), ("has other shapes for", misshapen))
@@ -197,6 +213,23 @@ def _compare_shapes(state: dict[str, Any], expected: dict[str, Any], checkpoint:
             f"'classifier' = Linear(512, {classes}).",
             checkpoint,
         )
+
+
+def _is_plain(value: Any, expected: Any) -> bool:
+    import torch
+
+    return (
+        value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and (value.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64))
+        == expected.dtype.is_floating_point
+    )
+
+
+def _hint(state: Any) -> str:
+    inside = [key for key, value in state.items() if isinstance(value, dict)] if isinstance(state, dict) else []
+    return f" (that may lie in it under {_some(inside)})" if inside else ""
 
 
 def _is_name(name: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ResourcesError
+from .regular_files import read_regular_file
 
 
 class _ForbiddenGlobalError(pickle.UnpicklingError):
@@ -43,8 +44,7 @@ def read_plain_pickle(path: Path, allowed: str) -> Any:
         ResourcesError: The file is missing, unreadable, not a pickle, or would call anything else when read.
     """
     try:
-        with path.open("rb") as file:
-            return PlainUnpickler(file).load()
+        return PlainUnpickler(io.BytesIO(read_regular_file(path))).load()
     except _ForbiddenGlobalError as error:
         raise ResourcesError(
             f"{path} was not read: it would call {error}, and may hold only {allowed}.\n"

@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scoring import best_class, cosine_similarities, nearest, score_by_class
+from base_set import BaseSet, load_base_set
+from scoring import best_class, compare
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +52,7 @@ class ClassificationHead:
         return Answer(
             label=self._classes[probabilities.argmax(axis=1)].reshape(-1, 1),
             probability=probabilities.max(axis=1, keepdims=True),
-            classes=np.tile(self._classes, (queries, 1)),
+            classes=np.broadcast_to(self._classes, (queries, len(self._classes))),
             scores=probabilities,
             matches=np.zeros(probabilities.shape, np.int32),
             neighbor=np.full((queries, self._neighbors), "", np.object_),
@@ -65,21 +66,15 @@ class ClusteringHead:
     Args:
         settings: ``classes`` (base classes, sorted by name), ``threshold``, ``unknown_label`` (text or None) and
             ``neighbors`` (K).
-        images: Names of the B base images, ``class/file name``, one class after another in the order of ``classes``.
-        class_sizes: Number of base images of each class.
-        embeddings: L2-normalized base embeddings, float32 [B, D], in the order of ``images``.
+        base: The base set, its classes in the order of ``classes``.
     """
 
-    def __init__(
-        self, settings: dict[str, Any], images: list[str], class_sizes: list[int], embeddings: Float32
-    ) -> None:
+    def __init__(self, settings: dict[str, Any], base: BaseSet) -> None:
         self._classes = np.array(settings["classes"], dtype=np.object_)
         self._threshold = np.float32(settings["threshold"])
         self._unknown_label: str | None = settings["unknown_label"]
         self._neighbors: int = settings["neighbors"]
-        self._images = np.array(images, dtype=np.object_)
-        self._embeddings = embeddings
-        self._class_starts = np.cumsum([0, *class_sizes[:-1]])
+        self._base = base
 
     def answer(self, embeddings: Float32, probabilities: Float32, thresholds: Float32) -> Answer:
         """Label N queries by their matches in the base set.
@@ -90,33 +85,28 @@ class ClusteringHead:
             thresholds: Lowest similarity that is a match, float32 [N], -1 to 1; NaN stands for the exported one.
         """
         queries = len(embeddings)
-        thresholds = np.where(np.isnan(thresholds), self._threshold, thresholds).reshape(-1, 1)
-        similarities = cosine_similarities(embeddings, self._embeddings)
-        matches, scores = score_by_class(similarities, self._class_starts, thresholds)
-        chosen = best_class(matches, scores).reshape(-1, 1)
+        thresholds = np.where(np.isnan(thresholds), self._threshold, thresholds)
+        found = compare(embeddings, self._base.embeddings, self._base.class_starts, thresholds, self._neighbors)
+        chosen = best_class(found.matches, found.scores).reshape(-1, 1)
         label = self._classes[chosen]
-        probability = np.take_along_axis(scores, chosen, axis=1)
         if self._unknown_label is not None:
-            unknown = matches.max(axis=1) == 0
-            label[unknown] = self._unknown_label
-        columns = nearest(similarities, self._neighbors)
-        padding = ((0, 0), (0, self._neighbors - columns.shape[1]))
+            label[found.matches.max(axis=1) == 0] = self._unknown_label
+        padding = ((0, 0), (0, self._neighbors - found.neighbors.shape[1]))
         return Answer(
             label=label,
-            probability=probability,
-            classes=np.tile(self._classes, (queries, 1)),
-            scores=scores,
-            matches=matches,
-            neighbor=np.pad(self._images[columns], padding, constant_values=""),
-            neighbor_similarity=np.pad(np.take_along_axis(similarities, columns, axis=1), padding),
+            probability=np.take_along_axis(found.scores, chosen, axis=1),
+            classes=np.broadcast_to(self._classes, (queries, len(self._classes))),
+            scores=found.scores,
+            matches=found.matches,
+            neighbor=np.pad(self._base.names(found.neighbors), padding, constant_values=""),
+            neighbor_similarity=np.pad(found.neighbor_similarities, padding),
         )
 
 
 def load_head(folder: Path) -> ClassificationHead | ClusteringHead:
     """Read the head that the export wrote into a version folder of ``cluster_head``.
 
-    ``settings.json`` holds the settings of either head; ``base_images.json`` (names and class sizes) and
-    ``base_embeddings.npy`` belong to clustering mode.
+    ``settings.json`` holds the settings of either head; clustering mode has a base set beside it.
 
     Args:
         folder: The version folder.
@@ -124,6 +114,4 @@ def load_head(folder: Path) -> ClassificationHead | ClusteringHead:
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     if settings["mode"] == "classification":
         return ClassificationHead(settings)
-    base = json.loads((folder / "base_images.json").read_text(encoding="utf-8"))
-    embeddings = np.load(folder / "base_embeddings.npy", mmap_mode="r")
-    return ClusteringHead(settings, base["images"], base["class_sizes"], embeddings)
+    return ClusteringHead(settings, load_base_set(folder))

@@ -23,7 +23,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request with all outputs of the ensemble, or an error of its own."""
-        thresholds: list[float | None] = [_threshold(request.parameters()) for request in requests]
+        thresholds = [_threshold(request) for request in requests]
         accepted = [request for request, threshold in zip(requests, thresholds, strict=True) if threshold is not None]
         responses = iter(self._respond(accepted, [t for t in thresholds if t is not None]) if accepted else [])
         return [_refusal() if threshold is None else next(responses) for threshold in thresholds]
@@ -62,20 +62,20 @@ class TritonPythonModel:
         return {**outputs, "ERROR": errors, "EMBEDDING": embeddings}
 
 
-def _threshold(parameters: str) -> float | None:
+def _threshold(request: Any) -> float | None:
     """Read a request's threshold: NaN where it names none, None where it is unusable.
 
-    The ensemble refuses an unusable one in ``preprocess`` already, with a full explanation.
+    The ensemble refuses an unusable one in ``preprocess`` already, with a full explanation. Nothing may escape from
+    here: it would fail the other requests of the batch as well.
     """
-    if "sim_thres" not in (values := json.loads(parameters or "{}")):
-        return math.nan
     try:
-        threshold = float(values["sim_thres"])
+        value = json.loads(request.parameters() or "{}").get("sim_thres", math.nan)  # UnicodeDecodeError: a ValueError
+        threshold = math.inf if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         return None
-    return threshold if -1 <= threshold <= 1 else None
+    return None if abs(threshold) > 1 or (math.isnan(threshold) and isinstance(value, str)) else threshold
 
 
 def _refusal() -> Any:
-    message = "sim_thres must be a number from -1 to 1"
+    message = "sim_thres must be a number from -1 to 1, and every parameter UTF-8 text"
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))

@@ -3,37 +3,57 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from parameters import check_threshold
-from preprocessing import decode_batch
+from preprocessing import BatchDecoder
 
 
 class TritonPythonModel:
-    """Decodes each request's images; a request without a decodable one is refused before the network runs."""
+    """Decodes the images of all requests of a batch together; a request without a decodable one is refused."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the image side S from the dimensions of ``PIXELS`` in the model's configuration."""
-        outputs = json.loads(args["model_config"])["output"]
-        self._size = next(int(output["dims"][0]) for output in outputs if output["name"] == "PIXELS")
+        """Read the image side S and the number of threads from the configuration, the rest from the version folder."""
+        config = json.loads(args["model_config"])
+        size = next(int(output["dims"][0]) for output in config["output"] if output["name"] == "PIXELS")
+        threads = int(config["parameters"]["decode_threads"]["string_value"])
+        folder = Path(args["model_repository"]) / args["model_version"]
+        settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        self._decoder = BatchDecoder(size, reduced=settings["decode"] == "reduced", threads=threads)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request with ``PIXELS`` uint8 [N, S, S, 3] and ``ERROR`` [N, 1], or an error of its own."""
-        return [self._respond(request) for request in requests]
+        refusals = [_unusable_threshold(request) for request in requests]
+        images = [
+            pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().ravel().tolist() if refusal is None else []
+            for request, refusal in zip(requests, refusals, strict=True)
+        ]
+        pixels, reasons = self._decoder.decode([file for files in images for file in files])
+        ends = np.cumsum([len(files) for files in images]).tolist()
+        return [
+            _response(pixels[end - len(files) : end], reasons[end - len(files) : end]) if refusal is None else refusal
+            for refusal, files, end in zip(refusals, images, ends, strict=True)
+        ]
 
-    def _respond(self, request: Any) -> Any:
-        try:
-            check_threshold(request.parameters())
-        except ValueError as error:
-            return _refusal(str(error))
-        images = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()
-        pixels, reasons = decode_batch(images.ravel().tolist(), self._size)
-        if all(reasons):
-            return _refusal(f"no decodable image: {json.dumps(reasons)}")
-        errors = np.array(reasons, dtype=np.object_).reshape(images.shape)
-        return pb_utils.InferenceResponse([pb_utils.Tensor("PIXELS", pixels), pb_utils.Tensor("ERROR", errors)])
+
+def _unusable_threshold(request: Any) -> Any:
+    try:
+        check_threshold(request.parameters())
+    except UnicodeDecodeError:
+        return _refusal("a request parameter, or the header X-Client-Id, is not UTF-8 text")
+    except ValueError as error:
+        return _refusal(str(error))
+    return None
+
+
+def _response(pixels: Any, reasons: list[str]) -> Any:
+    if all(reasons):
+        return _refusal(f"no decodable image: {json.dumps(reasons)}")
+    errors = np.array(reasons, dtype=np.object_).reshape(-1, 1)
+    return pb_utils.InferenceResponse([pb_utils.Tensor("PIXELS", pixels), pb_utils.Tensor("ERROR", errors)])
 
 
 def _refusal(message: str) -> Any:
