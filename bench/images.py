@@ -13,7 +13,7 @@ from .errors import BenchError
 
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 SIZE = (1200, 900)  # width, height
-IMAGES = 16
+IMAGES = 32
 TARGET_BYTES = 200_000
 LARGE_SIZE = (4000, 3000)
 LARGE_TARGET_BYTES = 3_500_000

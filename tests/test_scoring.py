@@ -160,7 +160,7 @@ def test_classes_that_begin_and_end_with_a_block_are_kept_apart(scoring: Any) ->
     base[:, 1] = 1
     base[[0, rows, 2 * rows], 0], base[[0, rows, 2 * rows], 1] = 1, 0
     starts = np.array([0, 1, rows, 2 * rows])
-    found = scoring.compare(np.float32([[1, 0]]), base, starts, np.float32([0.5]), neighbors=4)
+    found = scoring.compare(np.array([[1, 0]], np.float32), base, starts, np.full(1, 0.5, np.float32), neighbors=4)
     assert found.matches.tolist() == [[1, 0, 1, 1]]
     assert found.scores.tolist() == [[1, 0, 1, 1]]
     assert found.neighbors.tolist() == [[0, rows, 2 * rows, 1]]

@@ -1,0 +1,105 @@
+"""What serving adds to decoding and the network, where both are short; and how long the server takes to start."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from inference_server.process import RunningServer, running_server
+
+from .input_data import encode_input
+from .perf_analyzer import WINDOWS, fetch_perf_analyzer, measure
+from .report import Figure, Report
+from .resources import write_resources
+from .serving import graph_of, model_statistics
+from .setting import Setting
+
+SMALL_SIZE = 64
+SMALL_IMAGE = (256, 256)
+MODELS = ("preprocess", "classifier", "cluster_head")
+PHASES = ("queue", "compute_input", "compute_infer", "compute_output")
+CONCURRENCIES = (1, 8)
+
+
+def bench_overhead(setting: Setting, report: Report, *, quick: bool) -> None:
+    """Measure at S = 64, images of 256 x 256, and break an image's time down by Triton's own statistics."""
+    images = setting.folder / "small-images"
+    images.mkdir(exist_ok=True)
+    for file in setting.queries:
+        buffer = io.BytesIO()
+        Image.open(file).resize(SMALL_IMAGE).save(buffer, "JPEG", quality=90)
+        (images / file.name).write_bytes(buffer.getvalue())
+    files = sorted(images.glob("*.jpg"))
+    resources = write_resources(setting.folder / "small-resources", files, SMALL_SIZE)
+    repository = setting.export("small", "--image_size", str(SMALL_SIZE), resources=resources)
+    input_data = setting.folder / "small.json"
+    input_data.write_text(encode_input([file.read_bytes() for file in files]))
+    perf_analyzer = fetch_perf_analyzer(setting.folder.parent / "perf_analyzer")
+    values: dict[int, list[float]] = {clients: [] for clients in CONCURRENCIES}
+    notes: dict[int, list[str]] = {clients: [] for clients in CONCURRENCIES}
+    with running_server(repository, log=setting.folder / "small.log") as server:
+        for _ in range(max(3, setting.rounds)):
+            alone_ms, together_ms = _in_process_ms(graph_of(repository), images, 1 if quick else 2)
+            for clients, inside_ms in zip(CONCURRENCIES, (alone_ms, together_ms), strict=True):
+                before = _statistics_ms(server)
+                load = measure(
+                    perf_analyzer,
+                    "ensemble",
+                    input_data,
+                    server.url.removeprefix("http://"),
+                    concurrency=clients,
+                    window_s=setting.seconds / WINDOWS,
+                )
+                image_ms = load.p50_ms if clients == 1 else 1000 / load.throughput
+                values[clients].append(image_ms - inside_ms)
+                notes[clients] = _explain(before, _statistics_ms(server), image_ms, inside_ms)
+    report.figures += [
+        Figure(name="overhead at S = 64, 1 client", values=values[1], unit="ms", at_most=3, notes=notes[1]),
+        Figure(name="overhead at S = 64, 8 clients", values=values[8], unit="ms an image", notes=notes[8]),
+    ]
+
+
+def bench_start(setting: Setting, report: Report, *, quick: bool) -> None:
+    """Measure the time from starting tritonserver to its readiness, with the full network."""
+    repository = setting.export("fp32")
+    times = []
+    for _ in range(2 if quick else 3):
+        began_s = time.monotonic()
+        with running_server(repository, log=setting.folder / "start.log"):
+            times.append(time.monotonic() - began_s)
+    report.figures.append(Figure(name="tritonserver, start to ready", values=times, unit="s", at_most=10))
+
+
+def _in_process_ms(graph: Path, images: Path, seconds: float) -> tuple[float, float]:
+    command = [
+        sys.executable, "-m", "bench.ceiling", "--graph", str(graph), "--images", str(images),
+        "--image_size", str(SMALL_SIZE), "--duration_s", str(5 * seconds),
+    ]  # fmt: skip
+    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return found["latency_ms"], 1000 / max(found["throughput"].values())
+
+
+def _statistics_ms(server: RunningServer) -> dict[str, dict[str, float]]:
+    found = {}
+    for model in MODELS:
+        statistics = model_statistics(server, model)
+        found[model] = {phase: statistics["inference_stats"][phase]["ns"] / 1e6 for phase in PHASES}
+        found[model]["requests"] = statistics["inference_stats"]["success"]["count"]
+    return found
+
+
+def _explain(
+    before: dict[str, dict[str, float]], after: dict[str, dict[str, float]], image_ms: float, inside_ms: float
+) -> list[str]:
+    lines = [f"{image_ms:.2f} ms an image, of which {inside_ms:.2f} in process"]
+    for model in MODELS:
+        requests = after[model]["requests"] - before[model]["requests"]
+        phases = {phase: (after[model][phase] - before[model][phase]) / requests for phase in PHASES}
+        lines.append(f"{model}, ms a request: " + ", ".join(f"{phase} {ms:.2f}" for phase, ms in phases.items()))
+    return lines

@@ -1,0 +1,225 @@
+"""The served ensemble against the ceiling of this machine, and against what a user would pick instead."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import defaultdict
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from inference_client import Classify
+from inference_server.process import RunningServer, running_server
+
+from .ceiling import Ceiling
+from .errors import BenchError
+from .input_data import encode_input
+from .load import Load, run_load
+from .perf_analyzer import WINDOWS, fetch_perf_analyzer, measure
+from .processes import Usage, running_baseline
+from .report import Figure, Report, Row, merge
+from .setting import IMAGE_SIZE, Setting
+
+CONCURRENCIES = (1, 4, 8, 16)
+QUICK_CONCURRENCIES = (1, 8)
+BASELINE_CLIENTS = 4
+OURS, OURS_INT8, CLASSIFY, CEILING = "this server", "this server, int8", "this server, Classify", "ceiling"
+OURS_JSON, FLASK, LITSERVE = "this server, JSON clients", "Flask + PyTorch", "LitServe + PyTorch"
+
+
+class Contest:
+    """Everything that is compared, running side by side, measured in turn.
+
+    Args:
+        setting: Shared by all benchmarks.
+        stack: Stops the servers.
+    """
+
+    def __init__(self, setting: Setting, stack: ExitStack) -> None:
+        self._setting = setting
+        self._perf_analyzer = fetch_perf_analyzer(setting.folder.parent / "perf_analyzer")
+        self._input = setting.folder / "ensemble.json"
+        files = [file.read_bytes() for file in setting.queries]
+        self._input.write_text(encode_input(files))
+        texts = [base64.b64encode(file).decode("ascii") for file in files]
+        self._bodies = [json.dumps([text]).encode() for text in texts]
+        self._triton_bodies = [json.dumps(_infer_request(text)).encode() for text in texts]
+        self.rows: dict[tuple[str, int | None], list[Row]] = defaultdict(list)
+        self.ceilings: list[Ceiling] = []
+        self._graph = graph_of(setting.export("fp32"))
+        int8 = setting.export("int8", "--precision", "int8")
+        self._ours, self._int8 = (
+            stack.enter_context(running_server(repository, log=setting.folder / f"{repository.name}.log"))
+            for repository in (setting.repository("fp32"), int8)
+        )
+        arguments = ["--resources", str(setting.resources), "--image_size", str(IMAGE_SIZE)]
+        self._baselines = {
+            name: stack.enter_context(running_baseline(module, arguments, setting.folder / f"{module}.log"))
+            for name, module in ((FLASK, "flask_server"), (LITSERVE, "litserve_server"))
+        }
+
+    def run_round(self, concurrencies: tuple[int, ...]) -> None:
+        """Measure everything once."""
+        self.ceilings.append(self._measure_ceiling())
+        best = self.ceilings[-1]
+        self._add(
+            Row(
+                name=CEILING,
+                clients=None,
+                throughput=best.best,
+                p50_ms=best.latency_ms,
+                cpu_s_per_image=best.cpu_s_per_image,
+                peak_mb=best.peak_mb,
+            )
+        )
+        for clients in concurrencies:
+            self._add_server(OURS, self._ours, clients)
+        self._add_server(OURS_INT8, self._int8, 8)
+        self._add_classify()
+        self._add_clients(
+            OURS_JSON, f"{self._ours.url}/v2/models/ensemble/infer", self._ours.process.pid, self._triton_bodies
+        )
+        for name, (url, pid) in self._baselines.items():
+            self._add_clients(name, f"{url}{'/predict' if name == LITSERVE else '/'}", pid, self._bodies)
+
+    def _add(self, row: Row) -> None:
+        self.rows[row.name, row.clients].append(row)
+        click.echo(f"  {row.name}, {row.clients or 'own'} clients: {row.throughput:.2f} images/s", err=True)
+
+    def _add_load(self, name: str, clients: int, load: Load, usage: Usage, images: int) -> None:
+        self._add(
+            Row(
+                name=name,
+                clients=clients,
+                throughput=load.throughput,
+                p50_ms=load.p50_ms,
+                p95_ms=load.p95_ms,
+                p99_ms=load.p99_ms,
+                cpu_s_per_image=usage.cpu_s / images,
+                peak_mb=usage.peak_mb,
+            )
+        )
+
+    def _add_server(self, name: str, server: RunningServer, clients: int) -> None:
+        before = count_images(server)
+        with Usage(server.process.pid) as usage:
+            load = measure(
+                self._perf_analyzer,
+                "ensemble",
+                self._input,
+                server.url.removeprefix("http://"),
+                concurrency=clients,
+                window_s=self._setting.seconds / WINDOWS,
+            )
+        self._add_load(name, clients, load, usage, count_images(server) - before)
+
+    def _add_clients(self, name: str, url: str, pid: int, bodies: list[bytes]) -> None:
+        run_load(url, bodies, clients=1, duration_s=0.1)
+        with Usage(pid) as usage:
+            load = run_load(url, bodies, clients=BASELINE_CLIENTS, duration_s=self._setting.seconds)
+        self._add_load(name, BASELINE_CLIENTS, load, usage, load.images)
+
+    def _add_classify(self) -> None:
+        files = self._setting.queries
+        paths = [files[number % len(files)] for number in range(self._setting.classify_images)]
+        with Classify(self._ours.url) as classify, Usage(self._ours.process.pid) as usage:
+            began_s = time.monotonic()
+            _, status = classify(paths)
+            elapsed_s = time.monotonic() - began_s
+        if status != 200:  # noqa: PLR2004
+            raise BenchError(f"Classify answered {status} on {len(paths)} images.")
+        self._add(
+            Row(
+                name=CLASSIFY,
+                clients=None,
+                throughput=len(paths) / elapsed_s,
+                cpu_s_per_image=usage.cpu_s / len(paths),
+                peak_mb=usage.peak_mb,
+            )
+        )
+
+    def _measure_ceiling(self) -> Ceiling:
+        command = [
+            sys.executable, "-m", "bench.ceiling", "--graph", str(self._graph), "--images", str(self._setting.images),
+            "--image_size", str(IMAGE_SIZE), "--duration_s", str(2 * self._setting.seconds),
+        ]  # fmt: skip
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        values = json.loads(done.stdout)
+        return Ceiling(**{**values, "throughput": {int(key): value for key, value in values["throughput"].items()}})
+
+
+def bench_serving(setting: Setting, report: Report, *, quick: bool) -> None:
+    """Measure the rows, and the ratios between them, each within its round."""
+    with ExitStack() as stack:
+        contest = Contest(setting, stack)
+        for number in range(1, setting.rounds + 1):
+            click.echo(f"serving, round {number} of {setting.rounds}", err=True)
+            contest.run_round(QUICK_CONCURRENCIES if quick else CONCURRENCIES)
+    report.rows += [merge(rows) for rows in contest.rows.values()]
+    report.figures += _figures(contest, setting)
+
+
+def _figures(contest: Contest, setting: Setting) -> list[Figure]:
+    def ratios(over: tuple[str, int | None], under: tuple[str, int | None]) -> list[float]:
+        pairs = zip(contest.rows[over], contest.rows[under], strict=True)
+        return [one.throughput / other.throughput for one, other in pairs]
+
+    latencies = zip(contest.rows[OURS, 1], contest.ceilings, strict=True)
+    batches = {size: [round(each.throughput[size], 2) for each in contest.ceilings] for size in (1, 4, 8, 16)}
+    return [
+        Figure(
+            name="ensemble, 8 clients / ceiling",
+            values=ratios((OURS, 8), (CEILING, None)),
+            at_least=0.95,
+            notes=[f"ceiling by batch size, images/s in each round: {batches}"],
+        ),
+        Figure(
+            name="ensemble p50, 1 client / in process",
+            values=[row.p50_ms / ceiling.latency_ms for row, ceiling in latencies if row.p50_ms],
+            at_most=1.10,
+        ),
+        Figure(
+            name="ensemble, 4 clients / Flask + PyTorch",
+            values=ratios((OURS_JSON, BASELINE_CLIENTS), (FLASK, BASELINE_CLIENTS)),
+            at_least=1.6,
+        ),
+        Figure(
+            name="ensemble, 4 clients / LitServe + PyTorch",
+            values=ratios((OURS_JSON, BASELINE_CLIENTS), (LITSERVE, BASELINE_CLIENTS)),
+        ),
+        Figure(name="int8 / float32, 8 clients", values=ratios((OURS_INT8, 8), (OURS, 8)), at_least=1.5),
+        Figure(
+            name=f"Classify on {setting.classify_images} files / perf_analyzer, 8 clients",
+            values=ratios((CLASSIFY, None), (OURS, 8)),
+            at_least=0.95,
+        ),
+    ]
+
+
+def count_images(server: RunningServer) -> int:
+    """Ask a server how many images its ensemble has answered."""
+    return int(model_statistics(server, "ensemble")["inference_count"])
+
+
+def model_statistics(server: RunningServer, model: str) -> Any:
+    """Read Triton's statistics of a model."""
+    with urllib.request.urlopen(f"{server.url}/v2/models/{model}/stats", timeout=10) as answer:  # noqa: S310
+        (statistics,) = json.load(answer)["model_stats"]
+    return statistics
+
+
+def _infer_request(text: str) -> dict[str, Any]:
+    image = {"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "data": [text]}
+    return {"inputs": [image], "outputs": [{"name": "LABEL"}, {"name": "PROBABILITY"}, {"name": "ERROR"}]}
+
+
+def graph_of(repository: Path) -> Path:
+    """Return the graph of a repository's first version."""
+    return repository / "classifier" / "1" / "model.onnx"

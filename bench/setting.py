@@ -1,0 +1,89 @@
+"""What all benchmarks share: images, trained resources, exported repositories, and how long to measure."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from .errors import BenchError
+from .images import write_images
+from .resources import write_resources
+
+IMAGE_SIZE = 384
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where things lie, and for how long everything is measured.
+
+    Args:
+        folder: For all files of the benchmarks.
+        rounds: Times that everything is measured, in turn.
+        seconds: For each measurement.
+        classify_images: Length of the list that ``Classify`` is given.
+    """
+
+    folder: Path
+    rounds: int
+    seconds: float
+    classify_images: int
+
+    @property
+    def images(self) -> Path:
+        """The folder of the JPEG files that are asked about."""
+        return self.folder / "images"
+
+    @property
+    def queries(self) -> list[Path]:
+        """The JPEG files that are asked about."""
+        return sorted(self.images.glob("*.jpg"))
+
+    @property
+    def resources(self) -> Path:
+        """The trained resources for S = 384."""
+        return self.folder / "resources"
+
+    def repository(self, name: str) -> Path:
+        """Return an exported repository."""
+        return self.folder / f"repository-{name}"
+
+    def prepare(self) -> None:
+        """Write images, a base set of two classes, and trained resources, unless they are there."""
+        if (self.resources / "labels").is_file():
+            return
+        everything = write_images(self.folder / "made")
+        half = len(everything) // 2
+        self.images.mkdir(parents=True, exist_ok=True)
+        for file in everything[:half]:
+            shutil.copy(file, self.images)
+        for number, file in enumerate(everything[half:]):
+            target = self.folder / "base" / ("even", "odd")[number % 2]
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+        click.echo("making a network of random weights", err=True)
+        write_resources(self.resources, everything[:half], IMAGE_SIZE)
+
+    def export(self, name: str, *options: str, resources: Path | None = None, base: bool = True) -> Path:
+        """Export a repository with the command that users have.
+
+        Args:
+            name: Of the repository.
+            options: More of the command's.
+            resources: Other trained resources.
+            base: Whether in clustering mode.
+        """
+        repository = self.repository(name)
+        command = [
+            str(Path(sys.executable).with_name("export-repository")), "-r", str(resources or self.resources),
+            *(("-data", str(self.folder / "base")) if base else ()),
+            "--model_repository", str(repository), "--cache", str(self.folder / "cache"), *options,
+        ]  # fmt: skip
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != 0:
+            raise BenchError(f"{' '.join(command)} failed:\n{done.stdout}")
+        return repository
