@@ -12,9 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from examples.demonstration.augmentation import augment_images
 from examples.demonstration.data import CLASSES, list_part, read_images, split_images, write_images
-from examples.demonstration.held_out import Answer, format_accuracy, format_answers
+from examples.demonstration.held_out import Answer, explain_shortfall, format_accuracy, format_answers
 from examples.demonstration.settings import TrainingSettings
+from examples.demonstration.train import similarity_loss
 from examples.demonstration.trained_resources import (
     TrainingLogs,
     are_complete,
@@ -193,6 +195,36 @@ def test_training_again_replaces_resources_as_a_whole(resources: Path) -> None:
     assert [file.name for file in resources.iterdir()] == ["labels"]
 
 
+def test_augmentation_of_no_extent_mirrors_at_most() -> None:
+    images = torch.rand(16, 3, 8, 8)
+    settings = TrainingSettings(
+        max_shift_pixels=0, max_rotation_degrees=0, max_scale=1, max_contrast=1, max_brightness=0
+    )
+    for image, changed in zip(images, augment_images(images, settings), strict=True):
+        assert any(torch.allclose(changed, expected, atol=1e-5) for expected in (image, image.flip(2)))
+
+
+def test_augmentation_keeps_shape_and_changes_each_image() -> None:
+    images = torch.rand(1, 3, 8, 8).repeat(4, 1, 1, 1)
+    changed = augment_images(images, TrainingSettings())
+    assert changed.shape == images.shape
+    assert len({image.numpy().tobytes() for image in changed}) == len(images)
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "loss"),
+    [
+        ([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]], 0.0),
+        ([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]], 4 / 9),
+        ([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], 4 / 9),
+    ],
+)
+def test_similarity_loss_wants_one_direction_a_class_at_right_angles(
+    embeddings: list[list[float]], loss: float
+) -> None:
+    assert similarity_loss(torch.tensor(embeddings), torch.tensor([0, 0, 1])).item() == pytest.approx(loss, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("right", "total", "line"),
     [
@@ -228,6 +260,19 @@ def test_table_without_base_images_has_no_column_for_them() -> None:
 def test_table_shows_an_image_without_an_answer_as_wrong() -> None:
     answer = Answer(file="a.png", label=None, probability=None, neighbor=None, similarity=None, truth="face")
     assert format_answers([answer]).splitlines()[1] == "a.png  -      -            face  <- wrong"
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("clustering", "model_6, which was served: best validation embeddingAccuracy, 1, of 3 epochs"),
+        ("classification", "model_9, which was served: best validation classificationAccuracy, 1, of 3 epochs"),
+    ],
+)
+def test_too_low_an_accuracy_is_explained_by_the_validation(resources: Path, mode: str, said: str) -> None:
+    message = explain_shortfall(resources, mode)
+    assert said in message
+    assert f"To train again, remove {resources}." in message
 
 
 def _write_resources(folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_client import Classify
+from inference_export.resources import select_checkpoint
 
 from .errors import DemonstrationError
 
@@ -86,6 +87,26 @@ def format_accuracy(right: int, total: int) -> str:
     'held-out accuracy: 0.983 (59 of 60)'
     """
     return f"held-out accuracy: {right / total:.3f} ({right} of {total})"
+
+
+def explain_shortfall(resources: Path, mode: str) -> str:
+    """Say why the accuracy may be below the goal, and what to do.
+
+    Args:
+        resources: The trained resources that were served.
+        mode: The mode that they were exported in.
+
+    Returns:
+        An error message: what validation said of the served checkpoint, and how to train again.
+    """
+    checkpoint = select_checkpoint(resources, mode)
+    return (
+        f"the held-out accuracy is below {ACCURACY_GOAL}: the network does worse on new images than it should.\n"
+        f"  Validation said of {checkpoint.path.name}, which was served: {checkpoint.reason}; the base images are few "
+        f"and can't tell all.\n"
+        f"  To train again, remove {resources}. The same machine may come to the same weights; another seed in "
+        f"examples/demonstration/settings.py leads to others."
+    )
 
 
 def _read_answer(file: Path, result: dict[str, Any]) -> Answer:

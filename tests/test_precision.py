@@ -1,0 +1,120 @@
+"""Fewer bits: what is checked before such a network is exported, and that it serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+
+from inference_client import Classify
+from inference_export.__main__ import main
+from inference_export.precision import HELD_OUT_IMAGES, PrecisionLoss, split_images
+from inference_server.process import running_server
+from tests.conftest import SMALL, Trained
+from tests.resources import write_faces
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    write_faces(folder / "face", range(30), "x")
+    write_faces(folder / "other", range(100, 130), "x")
+    return folder
+
+
+def _export(trained: Trained, repository: Path, *arguments: object) -> Result:
+    return CliRunner().invoke(
+        main,
+        ["-r", str(trained.folder), "--model_repository", str(repository), "--image_size", str(SMALL),
+         *map(str, arguments)],
+        catch_exceptions=False,
+    )  # fmt: skip
+
+
+def _operators(repository: Path) -> set[str]:
+    return {node.op_type for node in onnx.load(repository / "classifier" / "1" / "model.onnx").graph.node}
+
+
+def test_int8_is_calibrated_with_base_images_checked_on_others_and_served(
+    small: Trained, base: Path, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    result = _export(small, repository, "-data", base, "--precision", "int8", "--accept_loss", "-thres", 0.4)
+    assert result.exit_code == 0, result.output
+    assert "on 30 held-out images" in result.stdout
+    assert "% of labels as float32's (by 30 base images)" in result.stdout
+    assert "QuantizeLinear" in _operators(repository)
+    model = onnx.load(repository / "classifier" / "1" / "model.onnx")
+    assert model.ir_version <= 10
+    assert all(opset.version <= 21 for opset in model.opset_import if not opset.domain)
+    files = sorted(base.glob("*/*.png"))
+    with running_server(repository, log=tmp_path / "log") as server, Classify(server.url, details=True) as classify:
+        results, status = classify(files)
+    assert status == 200
+    # The base embeddings are those of the quantized graph: each image finds itself.
+    itself = [row["Neighbors"][0]["Similarity"] for row in results]
+    assert itself == pytest.approx(np.ones(len(files)), abs=1e-4)
+
+
+def test_loss_beyond_what_is_sound_is_refused_and_nothing_written(small: Trained, base: Path, tmp_path: Path) -> None:
+    # The test network's heads enlarge every difference, so that it loses much.
+    result = _export(small, tmp_path / "repository", "-data", base, "--precision", "int8")
+    assert result.exit_code == 1
+    assert "int8 was not exported" in result.stderr
+    assert "--accept_loss" in result.stderr
+    assert not (tmp_path / "repository").exists()
+
+
+def test_fp16_is_exported_for_a_gpu_and_close_to_fp32(small: Trained, base: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    result = _export(small, repository, "--precision", "fp16", "--device", "gpu", "--calibration", base)
+    assert result.exit_code == 0, result.output
+    assert "(the classifier's)" in result.stdout
+    graph = onnx.load(repository / "classifier" / "1" / "model.onnx").graph
+    kinds = {tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 4}
+    assert onnx.TensorProto.FLOAT16 in kinds
+    assert [value.type.tensor_type.elem_type for value in graph.output] == [onnx.TensorProto.FLOAT] * 2
+    assert "KIND_GPU" in (repository / "classifier" / "config.pbtxt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["--precision", "int8"], "--calibration", id="no-images"),
+        pytest.param(["--precision", "int8", "--device", "gpu"], "int8 is for --device cpu", id="int8-gpu"),
+        pytest.param(["--precision", "fp16"], "fp16 is for --device gpu", id="fp16-cpu"),
+    ],
+)
+def test_precision_that_cannot_be_had_is_refused_with_a_remedy(
+    small: Trained, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = _export(small, tmp_path / "repository", *arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_too_few_images_to_calibrate_and_check_are_refused(small: Trained, tmp_path: Path) -> None:
+    write_faces(tmp_path / "few", range(15), "x")
+    result = _export(small, tmp_path / "out", "--precision", "int8", "--calibration", tmp_path / "few")
+    assert result.exit_code == 1
+    assert "need 16 images or more" in result.stderr
+
+
+def test_images_to_calibrate_with_and_to_check_on_are_different_ones_of_all_classes() -> None:
+    files = [Path(name, str(number)) for name in ("a", "b") for number in range(500)]
+    calibration, held_out = split_images(files)
+    assert not set(calibration) & set(held_out)
+    for chosen in (calibration, held_out):
+        assert len(chosen) <= HELD_OUT_IMAGES
+        assert {file.parent.name for file in chosen} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("agreement", "cosine", "acceptable"), [(0.99, 0.999, True), (0.989, 1, False), (1, 0.9989, False)]
+)
+def test_acceptable_loss(agreement: float, cosine: float, acceptable: bool) -> None:
+    loss = PrecisionLoss(images=100, agreement=agreement, cosine=cosine, judged_by="")
+    assert loss.is_acceptable == acceptable
