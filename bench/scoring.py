@@ -26,6 +26,7 @@ QUICK_BASE_IMAGES = (100_000,)
 CLASSES = (2, 1000)
 PRODUCT_BLOCKS = (1024, 2048, 4096, 8192, 16384)
 REPETITIONS = 5
+THRESHOLD = 0.1  # which about one of a hundred random embeddings reaches
 _CHUNK = 50_000
 
 
@@ -78,7 +79,7 @@ def _write_classes(folder: Path, base_images: int, classes: int) -> None:
     settings = {
         "mode": "clustering",
         "classes": [f"class_{number:04}" for number in range(classes)],
-        "threshold": 0.75,
+        "threshold": THRESHOLD,
         "unknown_label": None,
         "neighbors": 5,
     }

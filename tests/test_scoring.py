@@ -135,9 +135,9 @@ def test_comparison_in_blocks_equals_the_plain_one(scoring: Any, base_images: in
     base = scoring.normalize(rng.normal(size=(base_images, 24)).astype(np.float32))
     base[base_images // 2 :: 3] = base[: len(base[base_images // 2 :: 3])]  # equal ones, in blocks of their own
     starts = np.concatenate([[0], np.sort(rng.choice(np.arange(1, base_images), class_count - 1, replace=False))])
-    queries = rng.normal(size=(8, 24)).astype(np.float32)
-    thresholds = np.linspace(-1, 0.8, 8, dtype=np.float32)
-    found = scoring.compare(queries, base, starts, thresholds, neighbors=20)
+    queries = rng.normal(size=(40, 24)).astype(np.float32)
+    thresholds = np.linspace(-1, 0.8, 40, dtype=np.float32)
+    found = scoring.Comparer(base, starts).compare(queries, thresholds, neighbors=20)
 
     exact = (queries.astype(np.float64) / np.linalg.norm(queries, axis=1, keepdims=True)) @ base.T.astype(np.float64)
     for query, row in enumerate(exact):
@@ -160,7 +160,9 @@ def test_classes_that_begin_and_end_with_a_block_are_kept_apart(scoring: Any) ->
     base[:, 1] = 1
     base[[0, rows, 2 * rows], 0], base[[0, rows, 2 * rows], 1] = 1, 0
     starts = np.array([0, 1, rows, 2 * rows])
-    found = scoring.compare(np.array([[1, 0]], np.float32), base, starts, np.full(1, 0.5, np.float32), neighbors=4)
+    found = scoring.Comparer(base, starts).compare(
+        np.array([[1, 0]], np.float32), np.full(1, 0.5, np.float32), neighbors=4
+    )
     assert found.matches.tolist() == [[1, 0, 1, 1]]
     assert found.scores.tolist() == [[1, 0, 1, 1]]
     assert found.neighbors.tolist() == [[0, rows, 2 * rows, 1]]

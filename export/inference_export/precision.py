@@ -18,7 +18,7 @@ from .graph import export_graph, open_graph, run_batches
 from .preprocessing import BatchDecoder, decode_files
 from .provenance import ExportOptions
 from .quantization import quantize
-from .scoring import best_class, compare, normalize
+from .scoring import Comparer, best_class, normalize
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -171,7 +171,7 @@ def measure_loss(
         labels = []
         for session, (embeddings, _) in zip((before, after), (wanted, found), strict=True):
             base = normalize(run_batches(session, judges.pixels)[0])
-            compared = compare(embeddings, base, judges.class_starts, thresholds, 1)
+            compared = Comparer(base, judges.class_starts).compare(embeddings, thresholds, 1)
             labels.append(best_class(compared.matches, compared.scores))
     cosines = (normalize(wanted[0]) * normalize(found[0])).sum(axis=1)
     return PrecisionLoss(

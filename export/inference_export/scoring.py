@@ -21,5 +21,5 @@ class Normalize(Protocol):
 
 _module = load_served_module("cluster_head", "scoring")
 normalize: Normalize = _module.normalize
-compare: Any = _module.compare
+Comparer: Any = _module.Comparer
 best_class: Any = _module.best_class

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from base_set import BaseSet, load_base_set
-from scoring import best_class, compare
+from scoring import Comparer, best_class
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +75,7 @@ class ClusteringHead:
         self._unknown_label: str | None = settings["unknown_label"]
         self._neighbors: int = settings["neighbors"]
         self._base = base
+        self._comparer = Comparer(base.embeddings, base.class_starts)
 
     def answer(self, embeddings: Float32, probabilities: Float32, thresholds: Float32) -> Answer:
         """Label N queries by their matches in the base set.
@@ -86,7 +87,7 @@ class ClusteringHead:
         """
         queries = len(embeddings)
         thresholds = np.where(np.isnan(thresholds), self._threshold, thresholds)
-        found = compare(embeddings, self._base.embeddings, self._base.class_starts, thresholds, self._neighbors)
+        found = self._comparer.compare(embeddings, thresholds, self._neighbors)
         chosen = best_class(found.matches, found.scores).reshape(-1, 1)
         label = self._classes[chosen]
         if self._unknown_label is not None:

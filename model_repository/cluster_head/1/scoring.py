@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 # Base embeddings in one matrix product, 8 MiB of D = 512, and in one reduction of what several products found: larger
 # products leave the cache, smaller reductions spend their time in numpy's calls.
 PRODUCT_ROWS = 4096
-BLOCK_ROWS = 8 * PRODUCT_ROWS
+BLOCK_ROWS = 16 * PRODUCT_ROWS
+COMB_ROWS = 64  # evenly spaced ones, of which the highest similarity is kept: the K nearest lie in the K highest combs
+QUERIES_AT_A_TIME = 32  # whose similarities with the whole base set are in memory
 
 
 class Comparison(NamedTuple):
@@ -42,52 +44,98 @@ def normalize(embeddings: Float32) -> Float32:
     return normalized
 
 
-def compare(queries: Float32, base: Float32, class_starts: Index, thresholds: Float32, neighbors: int) -> Comparison:
-    """Compare query embeddings with the base set: count each class's matches, find the most similar base images.
+class Comparer:
+    """Compares query embeddings with a base set: counts each class's matches, finds the most similar base images.
 
     The similarity is the cosine, <q, b> / (|q| |b|). The base set is read once, in blocks, so that one larger than
-    memory can be mapped from its file.
+    memory can be mapped from its file. Memory for the similarities, float32 [N, B], is kept from call to call; so one
+    object is for one thread.
 
     Args:
-        queries: Query embeddings, float32 [N, D], of any norm; the similarities of one of norm zero are zero.
         base: L2-normalized base embeddings, float32 [B, D], those of one class side by side.
         class_starts: First row of each class, ascending integers [C] from 0; no class is empty.
-        thresholds: Each query's lowest similarity that is a match, inclusive, float32 [N], -1 to 1.
-        neighbors: Most similar base images wanted, at least 1.
-
-    Returns:
-        The comparison; K is ``min(neighbors, B)``.
 
     Source:
         Thresholded open-set identification: Phillips, Grother, Micheals, "Evaluation Methods in Face Recognition",
         Handbook of Face Recognition, Springer 2005, ch. 14 (gallery = base set, probe = query).
 
-    >>> base = np.float32([[1, 0], [0.8, 0.6], [0, 1]])
-    >>> found = compare(np.float32([[2, 0]]), base, np.array([0, 2]), np.float32([0.75]), neighbors=2)
+    >>> comparer = Comparer(np.float32([[1, 0], [0.8, 0.6], [0, 1]]), np.array([0, 2]))
+    >>> found = comparer.compare(np.float32([[2, 0]]), np.float32([0.75]), neighbors=2)
     >>> found.matches.tolist(), found.scores.tolist(), found.neighbors.tolist()
     ([[2, 0]], [[1.0, 0.0]], [[0, 1]])
     """
-    unit = normalize(queries)
-    # Rounding takes similarities a little beyond -1 and 1, which only the results are relieved of.
-    lowest = np.where(thresholds <= -1, -np.inf, thresholds).astype(np.float32)[:, None]
-    matches = np.zeros((len(unit), len(class_starts)), np.int32)
-    scores = np.full(matches.shape, -1, np.float32)
-    nearest = _Nearest(len(unit), min(neighbors, len(base)))
-    buffer = np.empty((len(unit), min(BLOCK_ROWS, len(base))), np.float32)
-    for start in range(0, len(base), BLOCK_ROWS):
-        similarities = _products(unit, base[start : start + BLOCK_ROWS], buffer)
-        first, end = np.searchsorted(class_starts, [start + 1, start + similarities.shape[1]]) - [1, 0]
-        cuts = np.maximum(class_starts[first:end] - start, 0)
-        matches[:, first:end] += np.add.reduceat(similarities >= lowest, cuts, axis=1, dtype=np.int32)
-        highest = np.maximum.reduceat(similarities, cuts, axis=1)
-        np.maximum(scores[:, first:end], highest, out=scores[:, first:end])
-        nearest.update(similarities, start)
-    return Comparison(
-        matches=matches,
-        scores=np.minimum(scores, 1, out=scores),
-        neighbors=nearest.rows,
-        neighbor_similarities=np.clip(nearest.similarities, -1, 1),
-    )
+
+    def __init__(self, base: Float32, class_starts: Index) -> None:
+        self._base = base
+        self._class_count = len(class_starts)
+        self._blocks = [_block(class_starts, start, len(base)) for start in range(0, len(base), BLOCK_ROWS)]
+        self._combs = np.concatenate([_combs(start, len(base)) for start in range(0, len(base), BLOCK_ROWS)])
+        self._similarities = np.empty((0, 0), np.float32)
+
+    def compare(self, queries: Float32, thresholds: Float32, neighbors: int) -> Comparison:
+        """Compare N queries.
+
+        Args:
+            queries: Query embeddings, float32 [N, D], of any norm; the similarities of one of norm zero are zero.
+            thresholds: Each query's lowest similarity that is a match, inclusive, float32 [N], -1 to 1.
+            neighbors: Most similar base images wanted, at least 1.
+
+        Returns:
+            The comparison; K is ``min(neighbors, B)``.
+        """
+        unit = normalize(queries)
+        # Rounding takes similarities a little beyond -1 and 1, which only the results are relieved of.
+        lowest = np.where(thresholds <= -1, -np.inf, thresholds).astype(np.float32)[:, None]
+        parts = [
+            self._compare(unit[start : start + QUERIES_AT_A_TIME], lowest[start : start + QUERIES_AT_A_TIME], neighbors)
+            for start in range(0, len(unit), QUERIES_AT_A_TIME)
+        ]
+        return parts[0] if len(parts) == 1 else Comparison(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def _compare(self, unit: Float32, lowest: Float32, neighbors: int) -> Comparison:
+        if len(self._similarities) < len(unit):
+            # Columns beyond the base set complete its last combs.
+            self._similarities = np.full((len(unit), self._combs.max() + 1), -np.inf, np.float32)
+        similarities = self._similarities[: len(unit)]
+        matches = np.zeros((len(unit), self._class_count), np.int32)
+        scores = np.full(matches.shape, -1, np.float32)
+        tops = []
+        for rows, classes, class_cuts in self._blocks:
+            for start in range(rows.start, rows.stop, PRODUCT_ROWS):
+                part = slice(start, min(start + PRODUCT_ROWS, rows.stop))
+                np.matmul(unit, self._base[part].T, out=similarities[:, part])
+            block = similarities[:, rows]
+            highest = np.maximum.reduceat(block, class_cuts, axis=1)
+            np.maximum(scores[:, classes], highest, out=scores[:, classes])
+            if (highest >= lowest).any():
+                matches[:, classes] += np.add.reduceat(block >= lowest, class_cuts, axis=1, dtype=np.int32)
+            combed = similarities[:, rows.start : _padded(rows.stop)].reshape(len(unit), COMB_ROWS, -1)
+            tops.append(combed.max(axis=1))
+        count = min(neighbors, len(self._base))
+        neighbor_rows = nearest(similarities, np.concatenate(tops, axis=1), self._combs, count)
+        return Comparison(
+            matches=matches,
+            scores=np.minimum(scores, 1, out=scores),
+            neighbors=neighbor_rows,
+            neighbor_similarities=np.clip(np.take_along_axis(similarities, neighbor_rows, axis=1), -1, 1),
+        )
+
+
+def _block(class_starts: Index, start: int, base_images: int) -> tuple[slice, slice, Index]:
+    """Cut a block out of the base set: its rows, the classes in them, and where these begin within it."""
+    stop = min(start + BLOCK_ROWS, base_images)
+    first, end = np.searchsorted(class_starts, [start + 1, stop]) - [1, 0]
+    return slice(start, stop), slice(first, end), np.maximum(class_starts[first:end] - start, 0)
+
+
+def _combs(start: int, base_images: int) -> Index:
+    """List the rows of each comb of a block, integers [combs, COMB_ROWS], ascending."""
+    stop = _padded(min(start + BLOCK_ROWS, base_images))
+    return np.arange(start, stop).reshape(COMB_ROWS, -1).T
+
+
+def _padded(rows: int) -> int:
+    return -(-rows // COMB_ROWS) * COMB_ROWS
 
 
 def best_class(matches: Int32, scores: Float32) -> Index:
@@ -108,33 +156,24 @@ def best_class(matches: Int32, scores: Float32) -> Index:
     return chosen
 
 
-def _products(unit: Float32, block: Float32, buffer: Float32) -> Float32:
-    for start in range(0, len(block), PRODUCT_ROWS):
-        part = block[start : start + PRODUCT_ROWS]
-        np.matmul(unit, part.T, out=buffer[:, start : start + len(part)])
-    return buffer[:, : len(block)]
+def nearest(similarities: Float32, tops: Float32, combs: Index, count: int) -> Index:
+    """Find the most similar base images of each query.
 
+    Args:
+        similarities: float32 [N, at least B], minus infinity beyond B.
+        tops: Highest similarity of each comb, float32 [N, combs].
+        combs: Columns of each comb, integers [combs, COMB_ROWS]; together they are all columns.
+        count: Base images wanted, 1 to B.
 
-class _Nearest:
-    """The ``count`` highest similarities of each query so far, and their rows; equal ones in the order of rows."""
-
-    def __init__(self, queries: int, count: int) -> None:
-        self.rows = np.zeros((queries, count), np.intp)
-        self.similarities = np.full((queries, count), -np.inf, np.float32)
-
-    def update(self, similarities: Float32, start: int) -> None:
-        """Take in a block, float32 [N, rows], whose first row is ``start``."""
-        # A base image that equals the last of the best comes after it, so only a higher similarity displaces it.
-        for query in np.flatnonzero(similarities.max(axis=1) > self.similarities[:, -1]):
-            self._take(query, similarities[query], start)
-
-    def _take(self, query: np.intp, similarities: Float32, start: int) -> None:
-        count = self.rows.shape[1]
-        columns = np.flatnonzero(similarities > self.similarities[query, -1])
-        if len(columns) > count:
-            lowest = np.partition(similarities[columns], -count)[-count]
-            columns = columns[similarities[columns] >= lowest]
-        rows = np.concatenate([self.rows[query], columns + start])
-        values = np.concatenate([self.similarities[query], similarities[columns]])
-        best = np.argsort(-values, kind="stable")[:count]
-        self.rows[query], self.similarities[query] = rows[best], values[best]
+    Returns:
+        Columns, integers [N, count], most similar first, equal ones in their order.
+    """
+    columns = np.broadcast_to(np.arange(similarities.shape[1]), similarities.shape)
+    if tops.shape[1] > count:
+        high = tops >= np.partition(tops, -count, axis=1)[:, -count:][:, :1]
+        if high.sum() == len(high) * count:  # otherwise combs tie, and any of them may hold a nearest one
+            chosen = combs[np.nonzero(high)[1]].reshape(len(high), -1)
+            columns = np.sort(chosen, axis=1)
+    values = np.take_along_axis(similarities, columns, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(columns, order, axis=1)

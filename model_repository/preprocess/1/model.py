@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import triton_python_backend_utils as pb_utils
 from parameters import check_threshold
 from preprocessing import BatchDecoder
 
+NICENESS = 10  # of 19: it still gets its share where other programs are busy
+
 
 class TritonPythonModel:
     """Decodes the images of all requests of a batch together; a request without a decodable one is refused."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the image side S and the number of threads from the configuration, the rest from the version folder."""
+        # The network's threads wait for each other, so decoding that takes one's core holds up all of them.
+        os.nice(NICENESS)
         config = json.loads(args["model_config"])
         size = next(int(output["dims"][0]) for output in config["output"] if output["name"] == "PIXELS")
         threads = int(config["parameters"]["decode_threads"]["string_value"])

@@ -96,6 +96,8 @@ def session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
     options.graph_optimization_level = _GRAPH_LEVELS[level]
     options.intra_op_num_threads = _thread_count(config, "intra_op_thread_count")
     options.inter_op_num_threads = _thread_count(config, "inter_op_thread_count")
+    # Threads that wait actively take the cores from the processes that decode; the native backend has no such setting.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 
