@@ -2,13 +2,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODE ?= clustering
+QUICK ?=
 RESOURCES ?=
 DATA ?=
 OPTIONS ?=
 DEMONSTRATION := build/demonstration
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check format perf lock clean
+.PHONY: help install demo serve test check format bench perf lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +56,13 @@ ALONE = --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
 format: install ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+$(VENV)/bench-installed: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch $@
+
+bench: $(VENV)/bench-installed ## Measure against the ceiling, Flask and LitServe: 20 minutes, QUICK=1 under 3
+	$(BIN)/python -m bench $(if $(QUICK),--quick)
 
 perf: install ## Drive the served demonstration with perf_analyzer
 	$(BIN)/python -m bench.perf

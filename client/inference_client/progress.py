@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import click
 
@@ -20,7 +21,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
     Yields:
         ``advance(count)``, to be told how many more steps are done. On a terminal it moves a bar with the time left;
-        elsewhere it prints a line at most every ``LINE_INTERVAL_S``, and one at the end.
+        elsewhere it prints a line, with that time, at most every ``LINE_INTERVAL_S``, and one at the end.
     """
     if sys.stderr.isatty():
         with click.progressbar(length=total, label=label, file=sys.stderr, show_pos=True) as bar:
@@ -39,19 +40,21 @@ class _Lines:
         self._total = total
         self._done = 0
         self._printed: int | None = None
-        self._last_line_s = time.monotonic()
+        self._began_s = self._last_line_s = time.monotonic()
 
     def advance(self, count: int) -> None:
         self._done += count
-        if time.monotonic() - self._last_line_s >= LINE_INTERVAL_S:
-            self._print()
+        now_s = time.monotonic()
+        if now_s - self._last_line_s >= LINE_INTERVAL_S:
+            left_s = (now_s - self._began_s) / self._done * (self._total - self._done) if self._done else 0
+            self._print(f", about {timedelta(seconds=round(left_s))} left" if left_s else "")
+            self._last_line_s = now_s
 
     def finish(self) -> None:
         if self._printed != self._done:
-            self._print()
+            self._print("")
 
-    def _print(self) -> None:
+    def _print(self, left: str) -> None:
         percent = 100 * self._done // self._total if self._total else 100
-        click.echo(f"{self._label}: {self._done} of {self._total} ({percent} %)", err=True)
+        click.echo(f"{self._label}: {self._done} of {self._total} ({percent} %{left})", err=True)
         self._printed = self._done
-        self._last_line_s = time.monotonic()

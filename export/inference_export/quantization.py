@@ -54,12 +54,11 @@ def quantize(graph: Path, pixels: npt.NDArray[np.uint8], destination: Path, *, a
             destination,
             Reader(),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "Add", "MaxPool"],
+            op_types_to_quantize=["Conv", "Relu", "Add", "MaxPool"],
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            extra_options={"CalibMovingAverage": False, "ActivationSymmetric": False},
         )
 
 

@@ -34,8 +34,8 @@ def test_log_gets_a_line_every_few_seconds_and_one_at_the_end(clock, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "Reading: 420 of 1000 (42 %)",
-        "Reading: 840 of 1000 (84 %)",
+        "Reading: 420 of 1000 (42 %, about 0:00:07 left)",
+        "Reading: 840 of 1000 (84 %, about 0:00:02 left)",
         "Reading: 1000 of 1000 (100 %)",
     ]
 

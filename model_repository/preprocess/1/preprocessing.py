@@ -89,7 +89,7 @@ class BatchDecoder:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         # Pillow's memory goes back to the system after each image otherwise, and half of a decoding's time is spent on
         # getting it again, page by page, where malloc does not keep it (as in Triton's stub).
-        Image.core.set_blocks_max(KEPT_BLOCKS * threads)
+        Image.core.set_blocks_max(KEPT_BLOCKS * threads)  # type: ignore[attr-defined]
 
     def decode(self, files: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], list[str]]:
         """Decode files or base64 texts, as ``decode_pixels`` takes them.

@@ -1,0 +1,80 @@
+"""The benchmarks' own arithmetic, and their input: a figure must be able to miss its target."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bench.errors import BenchError
+from bench.images import SIZE, TARGET_BYTES, write_images
+from bench.input_data import encode_input
+from bench.load import run_load
+from bench.report import Figure, Report, Row, merge
+from inference_server.process import RunningServer
+from tests.resources import write_faces
+
+
+@pytest.mark.parametrize(
+    ("values", "at_least", "at_most", "verdict"),
+    [
+        ([0.9, 0.95, 0.99], 0.95, None, "met"),
+        ([0.9, 0.94, 0.99], 0.95, None, "MISSED"),
+        ([1.0, 1.1, 1.2], None, 1.1, "met"),
+        ([1.0, 1.11, 1.2], None, 1.1, "MISSED"),
+        ([1.0], None, None, ""),
+    ],
+)
+def test_verdict_is_that_of_the_median(
+    values: list[float], at_least: float | None, at_most: float | None, verdict: str
+) -> None:
+    assert Figure(name="ratio", values=values, at_least=at_least, at_most=at_most).verdict == verdict
+
+
+def test_rows_of_several_rounds_become_their_medians_and_the_largest_memory() -> None:
+    rows = [Row(name="server", clients=4, throughput=value, p50_ms=10 * value, peak_mb=value) for value in (1, 5, 3)]
+    assert merge(rows) == Row(name="server", clients=4, throughput=3, p50_ms=30, peak_mb=5)
+
+
+def test_images_are_different_and_of_the_size_that_users_send(tmp_path: Path) -> None:
+    files = write_images(tmp_path)
+    contents = [file.read_bytes() for file in files]
+    assert len(set(contents)) == len(files)
+    for file, content in zip(files, contents, strict=True):
+        assert TARGET_BYTES * 0.85 <= len(content) <= TARGET_BYTES
+        with Image.open(file) as image:
+            assert image.size == SIZE
+
+
+def test_perf_analyzers_input_holds_each_files_length_and_bytes() -> None:
+    elements = json.loads(encode_input([b"one", b"three"]))["data"]
+    decoded = [base64.b64decode(element["IMAGE"]["b64"]) for element in elements]
+    assert decoded == [struct.pack("<I", 3) + b"one", struct.pack("<I", 5) + b"three"]
+
+
+def test_load_counts_what_a_real_server_answers_and_stops_at_a_refusal(
+    clustering_server: RunningServer, tmp_path: Path
+) -> None:
+    url = f"{clustering_server.url}/v2/models/ensemble/infer"
+    (file,) = write_faces(tmp_path, [1], "x")
+    text = base64.b64encode(file.read_bytes()).decode()
+    image = {"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "data": [text]}
+    load = run_load(url, [json.dumps({"inputs": [image]}).encode()], clients=3, duration_s=0.5)
+    assert load.images >= 3
+    assert load.throughput > 0
+    assert load.p50_ms <= load.p95_ms <= load.p99_ms
+    with pytest.raises(BenchError, match="answered 400"):
+        run_load(url, [json.dumps({"inputs": []}).encode()], clients=2, duration_s=0.5)
+
+
+def test_report_is_written_as_json_and_says_what_was_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report(machine={"cores": 2}, figures=[Figure(name="ratio", values=[0.5], at_least=0.9)])
+    report.show()
+    report.write(tmp_path)
+    assert "MISSED" in capsys.readouterr().out
+    (figure,) = json.loads((tmp_path / "bench.json").read_text())["figures"]
+    assert (figure["median"], figure["verdict"]) == (0.5, "MISSED")
