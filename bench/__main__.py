@@ -13,6 +13,7 @@ import click
 
 from inference_server.tritonserver import ServerError
 
+from .cores import bench_cores
 from .decoding import bench_decoding
 from .embedding import bench_embedding
 from .errors import BenchError
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "embedding": bench_embedding,
     "overhead": bench_overhead,
     "start": bench_start,
+    "cores": bench_cores,
 }
 QUICK = ("serving", "decoding", "scoring")
 FOLDER = Path("build/bench")
@@ -63,7 +65,7 @@ def main(quick: bool, only: tuple[str, ...], rounds: int) -> None:
     """  # noqa: D301  (click wants the backspace itself)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))
     setting = Setting(
-        folder=FOLDER, rounds=1 if quick else rounds, seconds=4 if quick else 12, classify_images=24 if quick else 500
+        folder=FOLDER, rounds=1 if quick else rounds, seconds=4 if quick else 9, classify_images=24 if quick else 500
     )
     report = Report(machine=_describe_machine())
     try:

@@ -6,7 +6,7 @@ import http.client
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -35,12 +35,23 @@ class Load:
     images: int
 
 
-def run_load(url: str, bodies: Sequence[bytes], *, clients: int, duration_s: float) -> Load:
-    """Send JSON requests of one image each for a while.
+JSON_HEADERS = {"Content-Type": "application/json"}
+
+
+def run_load(
+    url: str,
+    bodies: Sequence[bytes],
+    *,
+    clients: int,
+    duration_s: float,
+    headers: Sequence[Mapping[str, str]] = (JSON_HEADERS,),
+) -> Load:
+    """Send requests of one image each for a while.
 
     Args:
         url: Where to.
         bodies: What the requests carry, in turn.
+        headers: Of each body, in turn.
         clients: Number of clients C.
         duration_s: How long new requests are sent; those in flight are waited for, and count.
 
@@ -58,8 +69,9 @@ def run_load(url: str, bodies: Sequence[bytes], *, clients: int, duration_s: flo
         try:
             while time.monotonic() - began_s < duration_s and not failures:
                 started_s = time.monotonic()
-                body = bodies[next(turn) % len(bodies)]
-                connection.request("POST", parts.path or "/", body, {"Content-Type": "application/json"})
+                number = next(turn)
+                body, header = bodies[number % len(bodies)], headers[number % len(headers)]
+                connection.request("POST", parts.path or "/", body, dict(header))
                 answer = connection.getresponse()
                 text = answer.read()
                 if answer.status != _OK:

@@ -71,6 +71,24 @@ class Usage:
 
 
 @contextlib.contextmanager
+def awake(pid: int) -> Iterator[None]:
+    """Let a process tree run that is stopped otherwise, so that it takes no core from what else is measured."""
+    send_signal(pid, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        send_signal(pid, signal.SIGSTOP)
+
+
+def send_signal(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process and all its children."""
+    root = psutil.Process(pid)
+    for process in [root, *root.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+@contextlib.contextmanager
 def running_baseline(module: str, arguments: Sequence[str], log: Path) -> Iterator[tuple[str, int]]:
     """Run one of ``bench.baselines`` on a free loopback port.
 
@@ -97,6 +115,7 @@ def running_baseline(module: str, arguments: Sequence[str], log: Path) -> Iterat
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGCONT)  # or one that is stopped would not notice
         stop(process)
 
 

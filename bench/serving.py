@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
 from inference_client import Classify
+from inference_export.repository import exported_version
 from inference_server.process import RunningServer, running_server
 
 from .ceiling import Ceiling
 from .errors import BenchError
 from .input_data import encode_input
-from .load import Load, run_load
+from .load import JSON_HEADERS, Load, run_load
 from .perf_analyzer import WINDOWS, fetch_perf_analyzer, measure
-from .processes import Usage, running_baseline
+from .processes import Usage, awake, running_baseline, send_signal
 from .report import Figure, Report, Row, merge
 from .setting import IMAGE_SIZE, Setting
 
@@ -31,7 +36,7 @@ CONCURRENCIES = (1, 4, 8, 16)
 QUICK_CONCURRENCIES = (1, 8)
 BASELINE_CLIENTS = 4
 OURS, OURS_INT8, CLASSIFY, CEILING = "this server", "this server, int8", "this server, Classify", "ceiling"
-OURS_JSON, FLASK, LITSERVE = "this server, JSON clients", "Flask + PyTorch", "LitServe + PyTorch"
+OURS_CLIENTS, FLASK, LITSERVE = "this server, own clients", "Flask + PyTorch", "LitServe + PyTorch"
 
 
 class Contest:
@@ -50,7 +55,7 @@ class Contest:
         self._input.write_text(encode_input(files))
         texts = [base64.b64encode(file).decode("ascii") for file in files]
         self._bodies = [json.dumps([text]).encode() for text in texts]
-        self._triton_bodies = [json.dumps(_infer_request(text)).encode() for text in texts]
+        self._triton_bodies, self._triton_headers = zip(*map(_binary_request, files), strict=True)
         self.rows: dict[tuple[str, int | None], list[Row]] = defaultdict(list)
         self.ceilings: list[Ceiling] = []
         self._graph = graph_of(setting.export("fp32"))
@@ -65,6 +70,8 @@ class Contest:
             name: stack.enter_context(running_baseline(module, arguments, setting.folder / f"{module}.log"))
             for name, module in ((FLASK, "flask_server"), (LITSERVE, "litserve_server"))
         }
+        for _, pid in self._baselines.values():
+            send_signal(pid, signal.SIGSTOP)
 
     def run_round(self, concurrencies: tuple[int, ...]) -> None:
         """Measure everything once."""
@@ -84,11 +91,12 @@ class Contest:
             self._add_server(OURS, self._ours, clients)
         self._add_server(OURS_INT8, self._int8, 8)
         self._add_classify()
-        self._add_clients(
-            OURS_JSON, f"{self._ours.url}/v2/models/ensemble/infer", self._ours.process.pid, self._triton_bodies
-        )
+        ours = f"{self._ours.url}/v2/models/ensemble/infer"
+        self._add_clients(OURS_CLIENTS, ours, self._ours.process.pid, self._triton_bodies, self._triton_headers)
         for name, (url, pid) in self._baselines.items():
-            self._add_clients(name, f"{url}{'/predict' if name == LITSERVE else '/'}", pid, self._bodies)
+            with awake(pid):
+                path = "/predict" if name == LITSERVE else "/"
+                self._add_clients(name, f"{url}{path}", pid, self._bodies, [JSON_HEADERS])
 
     def _add(self, row: Row) -> None:
         self.rows[row.name, row.clients].append(row)
@@ -122,10 +130,14 @@ class Contest:
             )
         self._add_load(name, clients, load, usage, count_images(server) - before)
 
-    def _add_clients(self, name: str, url: str, pid: int, bodies: list[bytes]) -> None:
-        run_load(url, bodies, clients=1, duration_s=0.1)
+    def _add_clients(
+        self, name: str, url: str, pid: int, bodies: Sequence[bytes], headers: Sequence[Mapping[str, str]]
+    ) -> None:
+        run_load(url, bodies, clients=1, duration_s=0.1, headers=headers)
         with Usage(pid) as usage:
-            load = run_load(url, bodies, clients=BASELINE_CLIENTS, duration_s=self._setting.seconds)
+            load = run_load(
+                url, bodies, clients=BASELINE_CLIENTS, duration_s=2 * self._setting.seconds, headers=headers
+            )
         self._add_load(name, BASELINE_CLIENTS, load, usage, load.images)
 
     def _add_classify(self) -> None:
@@ -189,12 +201,12 @@ def _figures(contest: Contest, setting: Setting) -> list[Figure]:
         ),
         Figure(
             name="ensemble, 4 clients / Flask + PyTorch",
-            values=ratios((OURS_JSON, BASELINE_CLIENTS), (FLASK, BASELINE_CLIENTS)),
+            values=ratios((OURS_CLIENTS, BASELINE_CLIENTS), (FLASK, BASELINE_CLIENTS)),
             at_least=1.6,
         ),
         Figure(
             name="ensemble, 4 clients / LitServe + PyTorch",
-            values=ratios((OURS_JSON, BASELINE_CLIENTS), (LITSERVE, BASELINE_CLIENTS)),
+            values=ratios((OURS_CLIENTS, BASELINE_CLIENTS), (LITSERVE, BASELINE_CLIENTS)),
         ),
         Figure(name="int8 / float32, 8 clients", values=ratios((OURS_INT8, 8), (OURS, 8)), at_least=1.5),
         Figure(
@@ -217,11 +229,21 @@ def model_statistics(server: RunningServer, model: str) -> Any:
     return statistics
 
 
-def _infer_request(text: str) -> dict[str, Any]:
+def _binary_request(file: bytes) -> tuple[bytes, Mapping[str, str]]:
+    image = InferInput("IMAGE", [1, 1], "BYTES")
+    image.set_data_from_numpy(np.array([[file]], dtype=np.object_))
+    outputs = [InferRequestedOutput(name) for name in ("LABEL", "PROBABILITY", "ERROR")]
+    body, header_length = InferenceServerClient.generate_request_body([image], outputs=outputs)
+    headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(header_length)}
+    return body, headers
+
+
+def infer_request(text: str) -> dict[str, Any]:
+    """Make the JSON request for one image in base64 text."""
     image = {"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "data": [text]}
     return {"inputs": [image], "outputs": [{"name": "LABEL"}, {"name": "PROBABILITY"}, {"name": "ERROR"}]}
 
 
 def graph_of(repository: Path) -> Path:
-    """Return the graph of a repository's first version."""
-    return repository / "classifier" / "1" / "model.onnx"
+    """Return the graph that a repository serves."""
+    return repository / "classifier" / str(exported_version(repository)) / "model.onnx"

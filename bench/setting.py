@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import shlex
 import shutil
 import subprocess
 import sys
@@ -83,7 +85,13 @@ class Setting:
             *(("-data", str(self.folder / "base")) if base else ()),
             "--model_repository", str(repository), "--cache", str(self.folder / "cache"), *options,
         ]  # fmt: skip
-        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if done.returncode != 0:
-            raise BenchError(f"{' '.join(command)} failed:\n{done.stdout}")
+        _run(tuple(command))
         return repository
+
+
+@functools.cache
+def _run(command: tuple[str, ...]) -> None:
+    click.echo(f"exporting {command[command.index('--model_repository') + 1]}", err=True)
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        raise BenchError(f"{shlex.join(command)} failed:\n{done.stdout}")
