@@ -34,13 +34,13 @@ def create_app(resources: Path, image_size: int) -> Flask:
         pixels = np.array(image.resize((image_size, image_size), Image.Resampling.BILINEAR))
         return (torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 - mean) / std
 
-    @app.post("/")
     def classify() -> Any:
         with torch.inference_mode():
             _, logits = network(torch.stack([read(text) for text in request.get_json()]))
             probabilities = logits.softmax(dim=1)
         return jsonify([{"Label": labels[int(row.argmax())], "Probability": float(row.max())} for row in probabilities])
 
+    app.add_url_rule("/", view_func=classify, methods=["POST"])
     return app
 
 
