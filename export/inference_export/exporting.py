@@ -24,8 +24,8 @@ from .preprocessing import BatchDecoder, decode_files, open_decoder
 from .provenance import PROVENANCE_FILE, ExportOptions, describe
 from .regular_files import hash_file
 from .repository import (
-    FIRST_VERSION,
     check_destination,
+    exported_version,
     is_replaced,
     previous_path,
     publish,
@@ -143,13 +143,14 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
             }
         _write_json(staged / "cluster_head" / "settings.json", settings)
         _write_json(staged / "cluster_head" / PROVENANCE_FILE, provenance)
-        replaces = is_replaced(repository, shape)
+        before = exported_version(repository)
+        replaces = before is not None and is_replaced(repository, shape)
         version = publish(staged, repository, shape)
 
     notes = hidden_entries(options.base_data) if base is None else list(base.notes)
     if replaces:
         notes.append(f"this repository takes the place of another, which lies in {previous_path(repository)}")
-    if replaces or version > FIRST_VERSION:
+    if before is not None:
         notes.append("a running server goes on with what it has loaded: restart it to serve this version")
     if base is None and options.unknown_label is not None:
         notes.append("--unknown_label has no effect in classification mode")
