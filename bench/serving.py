@@ -223,10 +223,9 @@ def count_images(server: RunningServer) -> int:
 
 
 def model_statistics(server: RunningServer, model: str) -> Any:
-    """Read Triton's statistics of a model."""
+    """Read Triton's statistics of a model, of the newest version where two are loaded."""
     with urllib.request.urlopen(f"{server.url}/v2/models/{model}/stats", timeout=10) as answer:  # noqa: S310
-        (statistics,) = json.load(answer)["model_stats"]
-    return statistics
+        return max(json.load(answer)["model_stats"], key=lambda each: int(each["version"]))
 
 
 def _binary_request(file: bytes) -> tuple[bytes, Mapping[str, str]]:
