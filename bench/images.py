@@ -18,6 +18,7 @@ TARGET_BYTES = 200_000
 LARGE_SIZE = (4000, 3000)
 LARGE_TARGET_BYTES = 3_500_000
 GRAIN_LEVELS = 3.0  # standard deviation of the noise that stands for a sensor's
+LARGE_GRAIN_LEVELS = 5.0
 SEED = 0
 
 
@@ -60,15 +61,15 @@ def write_images(folder: Path) -> list[Path]:
 
 def make_large_image() -> bytes:
     """Make a JPEG file of 12 megapixels and 3 to 4 MB."""
-    return _enlarge(0, LARGE_SIZE, LARGE_TARGET_BYTES)
+    return _enlarge(0, LARGE_SIZE, LARGE_TARGET_BYTES, LARGE_GRAIN_LEVELS)
 
 
-def _enlarge(number: int, size: tuple[int, int], target_bytes: int) -> bytes:
+def _enlarge(number: int, size: tuple[int, int], target_bytes: int, grain_levels: float = GRAIN_LEVELS) -> bytes:
     source = Image.open(photograph_folder() / PHOTOGRAPHS[number % len(PHOTOGRAPHS)]).convert("RGB")
     rng = np.random.default_rng(SEED + number)
     left, top = (int(rng.integers(side // 4)) for side in source.size)
     enlarged = source.crop((left, top, *source.size)).resize(size, Image.Resampling.BICUBIC)
-    pixels = np.asarray(enlarged) + rng.normal(0, GRAIN_LEVELS, (size[1], size[0], 3))
+    pixels = np.asarray(enlarged) + rng.normal(0, grain_levels, (size[1], size[0], 3))
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     encoded = (_encode(image, quality) for quality in range(95, 20, -1))
     return next((data for data in encoded if len(data) <= target_bytes), _encode(image, 20))

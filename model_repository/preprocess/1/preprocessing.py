@@ -153,7 +153,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         brightest = 2**bits - 1
         values = np.clip(np.asarray(image), 0, brightest).astype(np.int64) * 255 // brightest
         image = Image.fromarray(values.astype(np.uint8))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
 def _grey_bits(image: Image.Image) -> int | None:
