@@ -152,8 +152,8 @@ def export_options(command: Any) -> Any:
             type=click.Choice(PRECISIONS),
             default="fp32",
             show_default=True,
-            help="int8: 1.6 to 2.9 times as fast on a CPU, by the processor. fp16: for GPUs. Either is checked against fp32, on images "
-            "that took no part in the calibration.",
+            help="int8: 1.6 to 2.9 times as fast on a CPU, by the processor. fp16: for GPUs. Either is checked against "
+            "fp32, on images that took no part in the calibration.",
         ),
         click.option(
             "--calibration",
