@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +41,16 @@ class Ceiling:
     def best(self) -> float:
         """Images in a second at the best batch size."""
         return max(self.throughput.values())
+
+
+def measure_apart(graph: Path, images: Path, image_size: int, duration_s: float) -> Ceiling:
+    """Measure in a process of its own."""
+    command = [
+        sys.executable, "-m", "bench.ceiling", "--graph", str(graph), "--images", str(images),
+        "--image_size", str(image_size), "--duration_s", str(duration_s),
+    ]  # fmt: skip
+    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return Ceiling(**{**found, "throughput": {int(size): value for size, value in found["throughput"].items()}})
 
 
 @click.command()

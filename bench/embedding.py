@@ -9,13 +9,13 @@ from typing import Any
 from inference_export.embedding_cache import EmbeddingCache
 from inference_export.embeddings import embed_images
 from inference_export.graph import open_graph, run_graph
+from inference_export.network import EMBEDDING_SIZE
 from inference_export.preprocessing import BatchDecoder, open_decoder
 
 from .report import Figure, Report
 from .serving import graph_of
 from .setting import IMAGE_SIZE, Setting
 
-EMBEDDING_SIZE = 512
 BATCH = 32  # export-repository's default
 
 

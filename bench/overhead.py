@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 from PIL import Image
 
 from inference_server.process import RunningServer, running_server
 
+from .ceiling import measure_apart
 from .input_data import encode_input
 from .perf_analyzer import WINDOWS, fetch_perf_analyzer, measure
 from .report import Figure, Report
@@ -45,8 +42,8 @@ def bench_overhead(setting: Setting, report: Report, *, quick: bool) -> None:
     notes: dict[int, list[str]] = {clients: [] for clients in CONCURRENCIES}
     with running_server(repository, log=setting.folder / "small.log") as server:
         for _ in range(max(3, setting.rounds)):
-            alone_ms, together_ms = _in_process_ms(graph_of(repository), images, 1 if quick else 2)
-            for clients, inside_ms in zip(CONCURRENCIES, (alone_ms, together_ms), strict=True):
+            ceiling = measure_apart(graph_of(repository), images, SMALL_SIZE, 5 if quick else 10)
+            for clients, inside_ms in zip(CONCURRENCIES, (ceiling.latency_ms, 1000 / ceiling.best), strict=True):
                 before = _statistics_ms(server)
                 load = measure(
                     perf_analyzer,
@@ -74,15 +71,6 @@ def bench_start(setting: Setting, report: Report, *, quick: bool) -> None:
         with running_server(repository, log=setting.folder / "start.log"):
             times.append(time.monotonic() - began_s)
     report.figures.append(Figure(name="tritonserver, start to ready", values=times, unit="s", at_most=10))
-
-
-def _in_process_ms(graph: Path, images: Path, seconds: float) -> tuple[float, float]:
-    command = [
-        sys.executable, "-m", "bench.ceiling", "--graph", str(graph), "--images", str(images),
-        "--image_size", str(SMALL_SIZE), "--duration_s", str(5 * seconds),
-    ]  # fmt: skip
-    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    return found["latency_ms"], 1000 / max(found["throughput"].values())
 
 
 def _statistics_ms(server: RunningServer) -> dict[str, dict[str, float]]:

@@ -29,7 +29,7 @@ class Usage:
     """What a process tree used while the context was open.
 
     Args:
-        pid: The tree's root; 0: nothing is watched.
+        pid: The tree's root.
     """
 
     def __init__(self, pid: int) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from collections import defaultdict
@@ -23,7 +21,7 @@ from inference_client import Classify
 from inference_export.repository import exported_version
 from inference_server.process import RunningServer, running_server
 
-from .ceiling import Ceiling
+from .ceiling import BATCH_SIZES, Ceiling, measure_apart
 from .errors import BenchError
 from .input_data import encode_input
 from .load import JSON_HEADERS, Load, run_load
@@ -75,8 +73,8 @@ class Contest:
 
     def run_round(self, concurrencies: tuple[int, ...]) -> None:
         """Measure everything once."""
-        self.ceilings.append(self._measure_ceiling())
-        best = self.ceilings[-1]
+        best = measure_apart(self._graph, self._setting.images, IMAGE_SIZE, 2 * self._setting.seconds)
+        self.ceilings.append(best)
         self._add(
             Row(
                 name=CEILING,
@@ -159,15 +157,6 @@ class Contest:
             )
         )
 
-    def _measure_ceiling(self) -> Ceiling:
-        command = [
-            sys.executable, "-m", "bench.ceiling", "--graph", str(self._graph), "--images", str(self._setting.images),
-            "--image_size", str(IMAGE_SIZE), "--duration_s", str(2 * self._setting.seconds),
-        ]  # fmt: skip
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        values = json.loads(done.stdout)
-        return Ceiling(**{**values, "throughput": {int(key): value for key, value in values["throughput"].items()}})
-
 
 def bench_serving(setting: Setting, report: Report, *, quick: bool) -> None:
     """Measure the rows, and the ratios between them, each within its round."""
@@ -186,7 +175,7 @@ def _figures(contest: Contest, setting: Setting) -> list[Figure]:
         return [one.throughput / other.throughput for one, other in pairs]
 
     latencies = zip(contest.rows[OURS, 1], contest.ceilings, strict=True)
-    batches = {size: [round(each.throughput[size], 2) for each in contest.ceilings] for size in (1, 4, 8, 16)}
+    batches = {size: [round(each.throughput[size], 2) for each in contest.ceilings] for size in BATCH_SIZES}
     return [
         Figure(
             name="ensemble, 8 clients / ceiling",

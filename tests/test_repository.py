@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from inference_export.configs import CONFIG_FILE, ENSEMBLE, MODELS, RepositoryShape, render_configs
+from inference_export.configs import ALL_CORES, CONFIG_FILE, ENSEMBLE, MODELS, RepositoryShape, render_configs
 from inference_export.errors import RepositoryError
 from inference_export.repository import (
     check_destination,
@@ -23,14 +23,12 @@ from inference_export.repository import (
     staging,
 )
 from inference_export.template import template_directory
-from inference_export.tuning import ALL_CORES, choose_tuning
 
-TUNING = choose_tuning(ALL_CORES, "cpu")
 SHAPE = RepositoryShape(
-    image_size=64, embedding_size=512, network_classes=2, max_batch_size=32, device="cpu", tuning=TUNING
+    image_size=64, embedding_size=512, network_classes=2, max_batch_size=32, device="cpu", cpus=ALL_CORES
 )
 OTHER_SHAPE = RepositoryShape(
-    image_size=96, embedding_size=512, network_classes=2, max_batch_size=32, device="cpu", tuning=TUNING
+    image_size=96, embedding_size=512, network_classes=2, max_batch_size=32, device="cpu", cpus=ALL_CORES
 )
 
 
@@ -58,7 +56,7 @@ def _served(repository: Path) -> str:
 
 def test_template_configurations_are_those_of_a_default_export() -> None:
     default = RepositoryShape(
-        image_size=384, embedding_size=512, network_classes=2, max_batch_size=32, device="cpu", tuning=TUNING
+        image_size=384, embedding_size=512, network_classes=2, max_batch_size=32, device="cpu", cpus=ALL_CORES
     )
     for model, config in render_configs(default, versions=[1], pinned=1).items():
         assert (template_directory() / model / CONFIG_FILE).read_text() == config, model

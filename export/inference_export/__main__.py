@@ -76,7 +76,7 @@ def format_summary(summary: Summary, repository: Path) -> str:
         f"ONNX - PyTorch    at most {parity.similarity:.1e} in similarities, {parity.probability:.1e} in "
         f"probabilities, on {parity.images} {summary.parity_images}",
         *([f"{'fewer bits':18}{summary.loss}"] if summary.loss else []),
-        f"cores             {summary.tuning}",
+        f"cores             {summary.cpus or 'all that the server finds'}; as many threads decode, and run the network",
         *(f"note              {note}" for note in summary.notes),
     ]
     return "\n".join(lines)

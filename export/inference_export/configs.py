@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .tuning import Tuning
-
 MODELS = ("preprocess", "classifier", "cluster_head")
 ENSEMBLE = "ensemble"
 CONFIG_FILE = "config.pbtxt"
 
+ALL_CORES = 0  # as many as the serving machine has, found when the server starts
 MAX_QUEUE_SIZE = 256  # requests waiting for one model; the next one is answered 503
 
 
@@ -24,7 +23,7 @@ class RepositoryShape:
         network_classes: Number of the network's classes C'.
         max_batch_size: Most images in a request, and in a batch of the network.
         device: ``cpu`` or ``gpu``: where the classifier runs.
-        tuning: How the models share the machine's cores.
+        cpus: Cores that the server may use: threads that decode, and threads of the network; 0: all that it finds.
     """
 
     image_size: int
@@ -32,7 +31,7 @@ class RepositoryShape:
     network_classes: int
     max_batch_size: int
     device: str
-    tuning: Tuning
+    cpus: int
 
 
 def render_configs(shape: RepositoryShape, *, versions: list[int], pinned: int) -> dict[str, str]:
@@ -81,7 +80,7 @@ _OUTPUTS = """output [
 
 def _preprocess(shape: RepositoryShape, versions: list[int]) -> str:
     size = shape.image_size
-    parameters = _parameters(decode_threads=shape.tuning.decode_threads)
+    parameters = _parameters(decode_threads=shape.cpus)
     return f"""name: "preprocess"
 backend: "python"
 max_batch_size: {shape.max_batch_size}
@@ -92,12 +91,12 @@ output [
   {{ name: "PIXELS" data_type: TYPE_UINT8 dims: [ {size}, {size}, 3 ] }},
   {{ name: "ERROR" data_type: TYPE_STRING dims: [ 1 ] }}
 ]
-{_common(versions, count=shape.tuning.preprocess_instances, kind="KIND_CPU")}{parameters}"""
+{_common(versions, count=1, kind="KIND_CPU")}{parameters}"""
 
 
 def _classifier(shape: RepositoryShape, versions: list[int]) -> str:
     size = shape.image_size
-    parameters = _parameters(intra_op_thread_count=shape.tuning.intra_op_threads)
+    parameters = _parameters(intra_op_thread_count=shape.cpus)
     return f"""name: "classifier"
 backend: "onnxruntime"
 max_batch_size: {shape.max_batch_size}
@@ -108,7 +107,7 @@ output [
   {{ name: "EMBEDDING" data_type: TYPE_FP32 dims: [ {shape.embedding_size} ] }},
   {{ name: "PROBABILITIES" data_type: TYPE_FP32 dims: [ {shape.network_classes} ] }}
 ]
-{_common(versions, count=shape.tuning.classifier_instances, kind=f"KIND_{shape.device.upper()}")}{parameters}"""
+{_common(versions, count=1, kind=f"KIND_{shape.device.upper()}")}{parameters}"""
 
 
 def _cluster_head(shape: RepositoryShape, versions: list[int]) -> str:

@@ -75,25 +75,34 @@ def open_cache(folder: Path, fingerprint: str) -> Iterator[EmbeddingCache]:
 
 def _connect(folder: Path, fingerprint: str) -> sqlite3.Connection | None:
     file = folder / f"{fingerprint}.sqlite"
-    for _ in range(2):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(file, timeout=_LOCK_TIMEOUT_S)
-            connection.execute("CREATE TABLE IF NOT EXISTS embeddings (content BLOB PRIMARY KEY, embedding BLOB)")
-            file.touch()
-            _forget_old(folder)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):  # no room, or read-only
-                return None
-            file.unlink(missing_ok=True)  # damaged
-        except OSError:
-            return None
-        else:
-            return connection
-    return None
+            connection = _open_database(file)
+        except sqlite3.OperationalError:  # no room, or read-only
+            raise
+        except sqlite3.DatabaseError:  # damaged
+            file.unlink()
+            connection = _open_database(file)
+        file.touch()
+        _forget_old(folder)
+    except (OSError, sqlite3.Error):
+        return None
+    return connection
+
+
+def _open_database(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, timeout=_LOCK_TIMEOUT_S)
+    try:
+        connection.execute("CREATE TABLE IF NOT EXISTS embeddings (content BLOB PRIMARY KEY, embedding BLOB)")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
 
 
 def _forget_old(folder: Path) -> None:
-    files = sorted(folder.glob("*.sqlite"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in files[KEPT_FILES:]:
-        file.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # another export does the same
+        files = sorted(folder.glob("*.sqlite"), key=lambda file: file.stat().st_mtime, reverse=True)
+        for file in files[KEPT_FILES:]:
+            file.unlink()

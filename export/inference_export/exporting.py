@@ -34,7 +34,6 @@ from .repository import (
 )
 from .resources import Checkpoint, load_network, read_labels, select_checkpoint
 from .template import load_served_module
-from .tuning import Tuning, choose_tuning
 
 PARITY_IMAGES = 8
 _base_files = load_served_module("cluster_head", "base_set")
@@ -56,7 +55,7 @@ class Summary:
         parity: ONNX against PyTorch, in float32.
         parity_images: What the parity was measured on, in words.
         loss: What fewer bits cost; None in float32.
-        tuning: How the models share the cores.
+        cpus: Cores that the server may use; 0: all that it finds.
         notes: What was left out or not used.
     """
 
@@ -69,7 +68,7 @@ class Summary:
     parity: Parity
     parity_images: str
     loss: PrecisionLoss | None
-    tuning: Tuning
+    cpus: int
     notes: list[str]
 
 
@@ -94,14 +93,13 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
     _check_precision(options)
     labels = read_labels(options.resources)
     checkpoint = select_checkpoint(options.resources, mode)
-    tuning = choose_tuning(options.cpus, options.device)
     shape = RepositoryShape(
         image_size=options.image_size,
         embedding_size=EMBEDDING_SIZE,
         network_classes=len(labels),
         max_batch_size=options.max_batch_size,
         device=options.device,
-        tuning=tuning,
+        cpus=options.cpus,
     )
     repository = resolve_destination(options.model_repository)
     check_destination(repository, shape)
@@ -164,7 +162,7 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
         parity=parity,
         parity_images=parity_images,
         loss=loss,
-        tuning=tuning,
+        cpus=options.cpus,
         notes=notes,
     )
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
+from .configs import ALL_CORES
 from .embedding_cache import default_cache_folder
 from .preprocessing import EXACT, REDUCED
 from .provenance import PRECISIONS
-from .tuning import ALL_CORES
 
 
 class FiniteRange(click.FloatRange):

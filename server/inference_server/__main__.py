@@ -12,8 +12,8 @@ import click
 from inference_client.version import __version__
 from inference_export.__main__ import run_export
 from inference_export.errors import RepositoryError
-from inference_export.extras import MissingExtraError, refuse_two_onnxruntimes, require_extras
-from inference_export.inspection import Export, read_export, what_changed
+from inference_export.extras import MissingExtraError, refuse_two_onnxruntimes
+from inference_export.inspection import read_export, what_changed
 from inference_export.options import base_data_option, export_options, resources_option
 from inference_export.provenance import ExportOptions
 
@@ -82,12 +82,19 @@ def main(
             raise click.UsageError(f"{option} after -- would contradict {ours}: give {ours} instead.")
     try:
         refuse_two_onnxruntimes()
-        if options["resources"] is not None:
-            require_extras("export", "server")
+        wanted, reason = _plan_export(options)
+        command = tritonserver_command(
+            _triton_arguments(repository, host, port, metrics_port, triton_arguments),
+            extras=("server",) if reason is None else ("export", "server"),
+        )
         for address in ((host, port), (LOOPBACK, metrics_port)):
             _require_free(*address)
-        export = _ensure_export(options)
-        command = tritonserver_command(_triton_arguments(repository, host, port, metrics_port, triton_arguments))
+        if wanted is not None and reason is not None:
+            click.echo(f"exporting {wanted.resources}: {reason}", err=True)
+            run_export(wanted)
+        export = read_export(repository)
+        if export is None:
+            raise RepositoryError(f"{repository} holds no export. Name the trained resources with -r.", repository)
     except (ServerError, MissingExtraError, RepositoryError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(
@@ -98,24 +105,13 @@ def main(
     become(command)
 
 
-def _ensure_export(options: dict[str, Any]) -> Export:
-    repository: Path = options["model_repository"]
-    resources = options["resources"]
+def _plan_export(options: dict[str, Any]) -> tuple[ExportOptions | None, str | None]:
+    """Say what to export, and why; without resources nothing is, and without a reason it lies there already."""
+    if options["resources"] is None:
+        return None, None
     base_data = options["base_data"] or (DEFAULT_BASE_DATA if DEFAULT_BASE_DATA.is_dir() else None)
-    if resources is None:
-        export = read_export(repository)
-        if export is None:
-            raise RepositoryError(f"{repository} holds no export. Name the trained resources with -r.", repository)
-        return export
     wanted = ExportOptions(**{**options, "base_data": base_data})
-    reason = _reason_to_export(repository, wanted)
-    if reason is not None:
-        click.echo(f"exporting {resources}: {reason}", err=True)
-        run_export(wanted)
-    export = read_export(repository)
-    if export is None:
-        raise RepositoryError(f"{repository} was changed by somebody else during the export. Start again.", repository)
-    return export
+    return wanted, _reason_to_export(wanted.model_repository, wanted)
 
 
 def _reason_to_export(repository: Path, wanted: ExportOptions) -> str | None:

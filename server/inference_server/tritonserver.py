@@ -79,6 +79,8 @@ def main() -> NoReturn:
         arguments = ["--help"]
     try:
         command = tritonserver_command(arguments)
+        if find_installed_binary() is None:
+            _require_export(arguments)
     except (ServerError, MissingExtraError) as error:
         sys.exit(f"tritonserver: {error}")
     become(command)
@@ -91,11 +93,12 @@ def become(command: Command) -> NoReturn:
     os.execve(command.arguments[0], command.arguments, command.environment)  # noqa: S606
 
 
-def tritonserver_command(arguments: Sequence[str]) -> Command:
+def tritonserver_command(arguments: Sequence[str], *, extras: Sequence[str] = ("server",)) -> Command:
     """Find a tritonserver and say how to start it.
 
     Args:
         arguments: Triton's own arguments.
+        extras: What must be installed where there is no binary, ``server`` among it.
 
     Returns:
         A binary in the container's usual path or on PATH, with the arguments as they are; otherwise nvidia-pytriton's,
@@ -103,15 +106,14 @@ def tritonserver_command(arguments: Sequence[str]) -> Command:
 
     Raises:
         ServerError: The platform, Python or numpy does not suit pip's tritonserver, or a library is missing.
-        MissingExtraError: There is no binary and the ``server`` extra is not installed.
+        MissingExtraError: There is no binary and an extra is not installed.
     """
     installed = find_installed_binary()
     if installed is not None:
         return Command(arguments=[str(installed), *arguments], environment=dict(os.environ), notes=[])
     _require_platform()
-    require_extras("server")
+    require_extras(*extras)
     _require_numpy_1()
-    _require_export(arguments)
     package, libraries = _pytriton_folders()
     added = added_arguments(arguments)
     backends = [] if names_option(arguments, "--backend-directory") else [

@@ -69,11 +69,14 @@ def _threshold(request: Any) -> float | None:
     here: it would fail the other requests of the batch as well.
     """
     try:
-        value = json.loads(request.parameters() or "{}").get("sim_thres", math.nan)  # UnicodeDecodeError: a ValueError
-        threshold = math.inf if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+        parameters = json.loads(request.parameters() or "{}")
+        if "sim_thres" not in parameters:
+            return math.nan
+        value = parameters["sim_thres"]
+        threshold = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):  # UnicodeDecodeError is a ValueError
         return None
-    return None if abs(threshold) > 1 or (math.isnan(threshold) and isinstance(value, str)) else threshold
+    return threshold if -1 <= threshold <= 1 else None
 
 
 def _refusal() -> Any:
