@@ -99,13 +99,18 @@ class Call:
         except RequestError as failure:
             # Not the exception itself: its traceback would keep the request's files.
             self._first_failure = self._first_failure or ({"error": failure.message}, failure.status)
-            if self._slowest_answer_s is None and failure.ends_list:
-                self._waiting.clear()
             entries: Sequence[dict[str, Any]] = [failed_entry(failure.message) for _ in indices]
+            if failure.lost or (self._slowest_answer_s is None and failure.ends_list):
+                for unsent in self._waiting:
+                    self._enter(unsent, [failed_entry(failure.message) for _ in unsent])
+                self._waiting.clear()
         else:
             entries = answer.entries
             if answer.elapsed_s is not None:
                 self._slowest_answer_s = max(self._slowest_answer_s or 0.0, answer.elapsed_s)
+        self._enter(indices, entries)
+
+    def _enter(self, indices: range, entries: Sequence[dict[str, Any]]) -> None:
         self._entries[indices.start : indices.stop] = entries
         if self._progress is not None:
             self._progress(len(indices))

@@ -32,6 +32,8 @@ class Classify:
         url: ``http://host:port``, ``host:port`` or ``https://host:port``, a base path may follow. No connection is
             opened yet.
         timeout_s: Deadline of each request with its retries, seconds, finite and > 0. A long list is several requests.
+            Sent again is what an overloaded server refused, and, once it has answered, what was lost because it, or one
+            of its model processes, was being restarted.
         connect_timeout_s: Deadline of opening a connection, seconds, finite and > 0.
         sim_thres: Lowest cosine similarity at which a base image is a match, -1 to 1; None leaves it to the server,
             which also refuses a value out of range.
@@ -69,7 +71,9 @@ class Classify:
         )
         self._sim_thres = _threshold_text(sim_thres)
         self._details = details
-        self._pool: WorkerPool[Connection] = WorkerPool(partial(Connection, self._settings), name="inference_client")
+        self._pool: WorkerPool[Connection] = WorkerPool(
+            partial(Connection, self._settings, threading.Event()), name="inference_client"
+        )
         self._limit_lock = threading.Lock()
         self._max_batch_size: int | None = None
         self._reading_limit: Future[int] | None = None

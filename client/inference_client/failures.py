@@ -16,6 +16,10 @@ from inference_client.settings import Settings
 NO_DECODABLE_IMAGE = "no decodable image: "
 # tritonclient's own words for an error's body that is not Triton's JSON.
 _UNREADABLE_BODY = "an exception occurred in the client while decoding the response"
+# Triton's, of a model whose process it has lost; ``inference-server`` replaces such a process within seconds.
+_MODEL_PROCESS_DIED = "is not healthy"
+# Triton's, of a model that it has unloaded, as ``inference-server`` does before it ends.
+_UNLOADED = "has no available versions"
 _NOT_TRITONS = "a page that is not Triton's, so it comes from a proxy or another server."
 
 # Whether the next request of a list can fare better: these are about what the request carried.
@@ -46,6 +50,11 @@ class RequestError(Exception):
     def ends_list(self) -> bool:
         """Whether the other requests of the list would meet the same."""
         return self.status not in ABOUT_THE_CONTENT
+
+    @property
+    def lost(self) -> bool:
+        """Whether there is no server any more, or none yet."""
+        return self.status == HTTPStatus.SERVICE_UNAVAILABLE and not self.answered
 
 
 @dataclass(frozen=True)
@@ -171,9 +180,22 @@ def describe(error: Exception, settings: Settings) -> RequestError:
     return RequestError(int(status), message, answered=not isinstance(error, (OSError, HTTPException)))
 
 
-def is_overloaded(error: Exception) -> bool:
-    """Whether the server answered that it has too much to do just now, so that a later try may succeed."""
-    return _status(error) == HTTPStatus.SERVICE_UNAVAILABLE
+def may_pass(error: Exception, *, known: bool) -> bool:
+    """Whether a later try of the same request may succeed.
+
+    Args:
+        error: What the request raised.
+        known: Whether this server has answered before. Then one that is gone, or a proxy without a server behind it, is
+            taken to be restarting; otherwise the address is taken to be wrong.
+    """
+    status = _status(error)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _MODEL_PROCESS_DIED in str(error)
+    if status == HTTPStatus.NOT_FOUND:
+        return known and _UNLOADED in str(error)
+    if status is not None:
+        return status == HTTPStatus.SERVICE_UNAVAILABLE or (known and status == HTTPStatus.BAD_GATEWAY)
+    return known and isinstance(error, (ConnectionError, HTTPException))
 
 
 def undecodable_reasons(error: Exception, images: int) -> list[str] | None:

@@ -1,6 +1,7 @@
 """One thread's connection to the server: deadlines, retries, and what to do with a connection that failed."""
 
 import itertools
+import os
 import random
 import threading
 import time
@@ -15,7 +16,7 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from inference_client.answers import failed_entry, output_names, read_entries
-from inference_client.failures import STALE_CONNECTION, describe, is_overloaded, undecodable_reasons
+from inference_client.failures import STALE_CONNECTION, describe, may_pass, undecodable_reasons
 from inference_client.settings import Settings
 from inference_client.workers import InterruptedRequestError
 
@@ -36,10 +37,12 @@ class Connection:
 
     Args:
         settings: Of the server.
+        known: Set once the server has answered with a success, on whichever connection.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, known: threading.Event) -> None:
         self._settings = settings
+        self._known = known
         self._client: InferenceServerClient | None = None
         self._socket: Any = None  # the client's, also while a request holds it
         self._answered = False  # whether this client has had an answer
@@ -85,14 +88,13 @@ class Connection:
             config = client.get_model_config(MODEL, headers=dict(self._settings.headers))
             return max(1, int(config["max_batch_size"]))
 
-        deadline_s = time.monotonic() + self._settings.timeout_s
         try:
-            return self._exchange(request, deadline_s)
+            return self._retry(request)
         except Exception as error:
             raise describe(error, self._settings) from error
 
     def classify(self, contents: Sequence[bytes], *, sim_thres: str | None, details: bool) -> list[dict[str, Any]]:
-        """Classify images in one request; while the server is overloaded it is sent again.
+        """Classify images in one request; while the server is overloaded, or restarting, it is sent again.
 
         Args:
             contents: Bytes of the images' files, at least one.
@@ -117,32 +119,32 @@ class Connection:
             return read_entries(response, len(contents), details=details)
 
         try:
-            return self._retry_while_overloaded(request)
+            return self._retry(request)
         except Exception as error:
             reasons = undecodable_reasons(error, len(contents))
             if reasons is None:
                 raise describe(error, self._settings) from error
             return [failed_entry(reason) for reason in reasons]
 
-    def _retry_while_overloaded(self, request: Callable[[InferenceServerClient], T]) -> T:
+    def _retry(self, request: Callable[[InferenceServerClient], T]) -> T:
         deadline_s = time.monotonic() + self._settings.timeout_s
-        overloaded: InferenceServerException | None = None
+        passing: Exception | None = None
         for attempt in itertools.count():
             longest_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**attempt)
             delay_s = longest_s * random.uniform(0.5, 1)  # noqa: S311 - so that clients do not come back all at once
             try:
                 return self._exchange(request, deadline_s)
             except TimeoutError:
-                if overloaded is None:
+                if passing is None:
                     raise
                 # The server's last word tells more than that the last try was cut short.
-                raise overloaded from None
-            except InferenceServerException as error:
+                raise passing from None
+            except Exception as error:
                 # The last try is made while there is still time for an answer.
                 left_s = deadline_s - time.monotonic() - FIRST_BACKOFF_S
-                if not is_overloaded(error) or left_s <= 0:
+                if not may_pass(error, known=self._known.is_set()) or left_s <= 0:
                     raise
-                overloaded = error
+                passing = error
                 delay_s = min(delay_s, left_s)
             with self._interruptible():
                 gevent.sleep(delay_s)
@@ -180,6 +182,7 @@ class Connection:
         finally:
             deadline.close()
         self._answered = True
+        self._known.set()
         return answer
 
     def _connected(self) -> InferenceServerClient:
@@ -190,7 +193,7 @@ class Connection:
                 connection_timeout=settings.connect_timeout_s,
                 network_timeout=settings.timeout_s,
                 ssl=settings.tls,
-                ssl_context_factory=gevent.ssl.create_default_context if settings.tls else None,
+                ssl_context_factory=_tls_context if settings.tls else None,
             )
             self._keep_socket(self._client)
         return self._client
@@ -232,3 +235,8 @@ class Connection:
         # In the event loop, so the thread waits for the server, or has been woken for a task that is over.
         if self._interrupted and self._waiting is not None:
             self._waiting.throw(InterruptedRequestError())
+
+
+def _tls_context(cafile: str | None = None) -> Any:
+    # geventhttpclient looks for SSL_CERT_FILE once, when it is imported; our messages tell people to set it.
+    return gevent.ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or cafile)
