@@ -135,6 +135,29 @@ def _unreadable_image(folder: Path, base: Path) -> None:
     (base / "b" / "dangling.jpg").symlink_to("nowhere")
 
 
+def _circular_link_and_empty_file(folder: Path, base: Path) -> None:
+    (base / "a" / "loop.png").symlink_to("loop.png")
+    (base / "b" / "nothing.png").touch()
+
+
+def _circular_class(folder: Path, base: Path) -> None:
+    (base / "c").symlink_to("c")
+
+
+def _class_that_is_its_own_parent(folder: Path, base: Path) -> None:
+    (base / "a" / "up").symlink_to("..")
+
+
+def _dangling_checkpoint(folder: Path, base: Path) -> None:
+    (folder / "models" / "model_7").unlink()
+    (folder / "models" / "model_7").symlink_to("nowhere")
+
+
+def _circular_labels(folder: Path, base: Path) -> None:
+    (folder / "labels").unlink()
+    (folder / "labels").symlink_to("labels")
+
+
 def _pipe_and_endless_file(folder: Path, base: Path) -> None:
     os.mkfifo(base / "a" / "pipe.png")
     (base / "b" / "zero.png").symlink_to("/dev/zero")
@@ -171,6 +194,11 @@ def _loose_images(folder: Path, base: Path) -> None:
             ["2 of 6 base", "broken.jpg", "dangling.jpg", "--skip_unreadable"],
             id="unreadable",
         ),
+        pytest.param(_circular_link_and_empty_file, ["2 of 6 base", "loop.png", "nothing.png: empty"], id="circular"),
+        pytest.param(_circular_class, ["c is a link that leads nowhere"], id="circular-class"),
+        pytest.param(_class_that_is_its_own_parent, ["folder inside a class folder"], id="own-parent"),
+        pytest.param(_dangling_checkpoint, ["model_7 is a link that leads nowhere"], id="dangling-checkpoint"),
+        pytest.param(_circular_labels, ["labels"], id="circular-labels"),
         pytest.param(_pipe_and_endless_file, ["2 of 6 base", "pipe.png", "zero.png", "device"], id="pipe"),
         pytest.param(_nested_folder, ["folder inside a class folder"], id="nested"),
         pytest.param(_name_that_is_not_utf8, ["not printable UTF-8"], id="not-utf-8"),
@@ -236,7 +264,7 @@ def test_summary_of_a_second_export_says_what_became_of_the_first(small: Trained
     assert "restart" not in _run(*arguments, SMALL).stdout
     second = _run(*arguments, SMALL).stdout
     assert "version 2" in second
-    assert "restart it to serve this version" in second
+    assert "run reload-repository, or restart it, to serve this version" in second
     third = _run(*arguments, 96).stdout
     assert "version 1" in third
     assert "image size        96 x 96" in third

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference_export.preprocessing import UndecodableImageError, decode_pixels, open_decoder
+from inference_export.preprocessing import Limits, UndecodableImageError, decode_pixels, open_decoder
+from tests.corpus import progressive_jpeg, tiled_tiff, webp_canvas
 from tests.resources import PHOTOGRAPHS
 
 SIZE = 32
@@ -182,6 +183,50 @@ def test_undecodable_image_has_a_reason_without_path_or_address(data: bytes, rea
         decode_pixels(data, SIZE)
     assert "0x" not in str(caught.value)
     assert "/" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "limits", "reason"),
+    [
+        pytest.param(PNG, Limits(file_bytes=len(PNG) - 1), "bytes, at most", id="bytes"),
+        pytest.param(base64.b64encode(PNG), Limits(file_bytes=len(PNG) - 1), "bytes, at most", id="base64-bytes"),
+        pytest.param(b"x" * 1000, Limits(file_bytes=500), "1,000 bytes, at most 500", id="bytes-of-no-image"),
+        pytest.param(PNG, Limits(pixels=99), "pixels, at most 99", id="pixels"),
+        pytest.param(webp_canvas(9000, 9000), Limits(), "9000 x 9000 pixels", id="webp-canvas"),
+        pytest.param(_encode(_photograph(), "WEBP"), Limits(pixels=99), "pixels, at most 99", id="webp-lossy"),
+        pytest.param(
+            _encode(_photograph(), "WEBP", lossless=True), Limits(pixels=99), "pixels, at most 99", id="webp-lossless"
+        ),
+        pytest.param(tiled_tiff(2**14), Limits(), "16384 x 16384 pixels", id="tiff-tile"),
+        pytest.param(progressive_jpeg(800, (64, 64)), Limits(), "more than 32 scans", id="scans"),
+        pytest.param(_encode(_photograph(), "JPEG", progressive=True), Limits(scans=9), "more than 9 scans", id="ten"),
+    ],
+)
+def test_image_over_a_limit_is_refused_without_decoding_it(data: bytes, limits: Any, reason: str) -> None:
+    with pytest.raises(UndecodableImageError, match=reason):
+        decode_pixels(data, SIZE, limits=limits)
+
+
+def test_image_at_the_limits_is_decoded() -> None:
+    data = _encode(_photograph(), "JPEG", progressive=True)
+    width, height = _photograph().size
+    decode_pixels(data, SIZE, limits=Limits(file_bytes=len(data), pixels=width * height, scans=10))
+
+
+def test_scans_named_in_metadata_do_not_count() -> None:
+    data = _encode(_photograph(), "JPEG", exif=b"Exif\0\0" + b"\xff\xda" * 100)
+    decode_pixels(data, SIZE)
+
+
+def test_large_grey_image_takes_little_more_memory_than_itself() -> None:
+    import tracemalloc
+
+    data = _encode(Image.new("I;16", (4000, 4000)), "PNG")
+    tracemalloc.start()
+    decode_pixels(data, SIZE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 80e6  # 16 million values of 8 bytes would be 128 MB, twice
 
 
 def test_undecodable_image_in_a_batch_leaves_the_others_decoded() -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from inference_client import Classify
+from inference_export.configs import MAX_QUEUE_SIZE
 from inference_server.process import running_server
 
 
@@ -53,7 +54,7 @@ def test_full_queue_is_503_for_some_and_never_costs_another_its_result(
     shutil.copytree(small_clustering, repository)
     for model in ("preprocess", "classifier", "cluster_head"):
         config = repository / model / "config.pbtxt"
-        config.write_text(config.read_text().replace("max_queue_size: 256", "max_queue_size: 1"))
+        config.write_text(config.read_text().replace(f"max_queue_size: {MAX_QUEUE_SIZE}", "max_queue_size: 1"))
     with (
         running_server(repository, log=tmp_path / "log") as server,
         Classify(server.url, timeout_s=1.5) as classify,

@@ -46,14 +46,17 @@ def find_base_set(folder: Path | None) -> BaseSet | None:
         The base set; None (classification mode) where ``folder`` is None or empty.
 
     Raises:
-        BaseDataError: Images lie beside class folders only, a class is empty, an entry is no file, or a name is not
-            valid text.
+        BaseDataError: Images lie beside class folders only, a class is empty, an entry is no file, a link leads
+            nowhere, or a name is not valid text.
     """
     if folder is None:
         return None
     visible, hidden = _entries(folder)
     if not visible:
         return None
+    for entry in visible:
+        if not entry.exists():  # it may have been a class
+            raise BaseDataError(f"{entry} is a link that leads nowhere. Mend or remove it.", entry)
     class_folders = [entry for entry in visible if entry.is_dir()]
     if not class_folders:
         raise BaseDataError(

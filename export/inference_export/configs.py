@@ -10,7 +10,10 @@ ENSEMBLE = "ensemble"
 CONFIG_FILE = "config.pbtxt"
 
 ALL_CORES = 0  # as many as the serving machine has, found when the server starts
-MAX_QUEUE_SIZE = 256  # requests waiting for one model; the next one is answered 503
+# Requests waiting for one model. The next one is answered 503 at once, and so is one that has waited too long: where
+# requests are batches, fewer of them are done in the time that clients wait.
+MAX_QUEUE_SIZE = 64
+MAX_QUEUE_S = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,12 @@ def without_versions(config: str) -> str:
     """Blank the version numbers in a configuration, which alone may differ between exports of the same shape."""
     config = re.sub(r"(?m)^version_policy: .*$", "version_policy", config)
     return re.sub(r"model_version: \d+", "model_version", config)
+
+
+def with_versions(config: str, versions: list[int], pinned: int) -> str:
+    """Write other version numbers into a configuration of ours; as ``render_configs`` would."""
+    config = re.sub(r"(?m)^version_policy: .*$", f"version_policy: {{ specific {{ versions: {versions} }} }}", config)
+    return re.sub(r"model_version: \d+", f"model_version: {pinned}", config)
 
 
 def pinned_version(ensemble_config: str) -> int | None:
@@ -170,7 +179,9 @@ ensemble_scheduling {{
 def _common(versions: list[int], *, count: int, kind: str) -> str:
     return f"""instance_group [ {{ count: {count} kind: {kind} }} ]
 dynamic_batching {{
-  default_queue_policy {{ max_queue_size: {MAX_QUEUE_SIZE} }}
+  default_queue_policy {{
+    max_queue_size: {MAX_QUEUE_SIZE} timeout_action: REJECT default_timeout_microseconds: {MAX_QUEUE_S * 1_000_000}
+  }}
 }}
 version_policy: {{ specific {{ versions: {versions} }} }}
 """

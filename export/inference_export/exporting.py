@@ -20,7 +20,7 @@ from .embeddings import embed_images
 from .errors import BaseDataError, PrecisionError
 from .graph import Parity, compare_with_pytorch, export_graph, open_graph
 from .precision import PrecisionLoss, reduce_precision
-from .preprocessing import BatchDecoder, decode_files, open_decoder
+from .preprocessing import BatchDecoder, Limits, decode_files, open_decoder
 from .provenance import PROVENANCE_FILE, ExportOptions, describe
 from .regular_files import hash_file
 from .repository import (
@@ -105,7 +105,8 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
     check_destination(repository, shape)
     network = load_network(checkpoint.path, len(labels))
     provenance = describe(options, base, checkpoint.path)
-    decoder = open_decoder(options.image_size, options.decode)
+    limits = Limits(file_bytes=options.max_image_bytes, pixels=options.max_image_pixels, scans=options.max_jpeg_scans)
+    decoder = open_decoder(options.image_size, options.decode, limits)
 
     with staging(repository) as staged:
         graph = staged / "classifier" / "model.onnx"
@@ -122,14 +123,14 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
             )
         preprocessing = hash_file(staged / "preprocess" / "preprocessing.py")
         provenance |= {"graph": hash_file(graph), "preprocessing": preprocessing}
-        _write_json(staged / "preprocess" / "settings.json", {"decode": options.decode})
+        _write_json(staged / "preprocess" / "settings.json", {"decode": options.decode, "limits": limits._asdict()})
         settings = {"mode": mode, "classes": labels, "neighbors": options.neighbors}
         if base is not None:
             base = _embed_base_set(
                 options=options,
                 base=base,
                 graph=graph,
-                preprocessing=preprocessing,
+                preprocessing=f"{preprocessing} {options.decode} {tuple(limits)}",
                 decoder=decoder,
                 folder=staged / "cluster_head",
                 progress=progress,
@@ -149,7 +150,8 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
     if replaces:
         notes.append(f"this repository takes the place of another, which lies in {previous_path(repository)}")
     if before is not None:
-        notes.append("a running server goes on with what it has loaded: restart it to serve this version")
+        how = "restart it" if replaces else "run reload-repository, or restart it,"
+        notes.append(f"a running server goes on with what it has loaded: {how} to serve this version")
     if base is None and options.unknown_label is not None:
         notes.append("--unknown_label has no effect in classification mode")
     return Summary(
@@ -215,7 +217,7 @@ def _embed_base_set(
     """Write the base set into a version folder; return what of it decodes."""
     from .network import EMBEDDING_SIZE
 
-    key = f"{hash_file(graph)} {preprocessing} {options.image_size} {options.decode}"
+    key = f"{hash_file(graph)} {options.image_size} {preprocessing}"
     with (
         open_cache(options.cache, hashlib.sha256(key.encode()).hexdigest()[:32]) as cache,
         progress("embedding base images", len(base.files)) as advance,

@@ -11,7 +11,7 @@ import click
 
 from .configs import ALL_CORES
 from .embedding_cache import default_cache_folder
-from .preprocessing import EXACT, REDUCED
+from .preprocessing import DEFAULT_LIMITS, EXACT, REDUCED
 from .provenance import PRECISIONS
 
 
@@ -146,6 +146,29 @@ def export_options(command: Any) -> Any:
             help="reduced: decode JPEGs with both sides at least four times the image size at half of them or less. "
             "About 1.7 times as fast on photographs of many megapixels, and within 4 of 255 levels there; on patterns "
             "as fine as a pixel there is no bound.",
+        ),
+        click.option(
+            "--max_image_bytes",
+            type=click.IntRange(1, 2**30),
+            default=DEFAULT_LIMITS.file_bytes,
+            show_default=True,
+            help="Longest file that is decoded. This limit and the next two are looked up before anything is decoded, "
+            "and count for base images too.",
+        ),
+        click.option(
+            "--max_image_pixels",
+            type=click.IntRange(1, 10**9),
+            default=DEFAULT_LIMITS.pixels,
+            show_default=True,
+            help="Most pixels, width times height, of an image that is decoded. One takes 3 to 8 bytes of memory.",
+        ),
+        click.option(
+            "--max_jpeg_scans",
+            type=click.IntRange(1, 10_000),
+            default=DEFAULT_LIMITS.scans,
+            show_default=True,
+            help="Most scans of a JPEG that is decoded. Progressive ones have about 10; a file of a few kilobytes with "
+            "hundreds of them takes seconds.",
         ),
         click.option(
             "--precision",

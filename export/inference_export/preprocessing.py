@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,16 @@ EXACT, REDUCED = "exact", "reduced"
 
 _module = load_served_module("preprocess", "preprocessing")
 UndecodableImageError: type[ValueError] = _module.UndecodableImageError
+Limits: Any = _module.Limits
+DEFAULT_LIMITS: Any = _module.DEFAULT_LIMITS
 
 
 class DecodePixels(Protocol):
     """``decode_pixels`` of the server."""
 
-    def __call__(self, data: bytes, size: int, *, reduced: bool = False) -> npt.NDArray[np.uint8]:
+    def __call__(
+        self, data: bytes, size: int, *, reduced: bool = False, limits: Any = DEFAULT_LIMITS
+    ) -> npt.NDArray[np.uint8]:
         """Decode an image file to pixels, uint8 [S, S, 3]."""
 
 
@@ -35,9 +39,9 @@ class BatchDecoder(Protocol):
 decode_pixels: DecodePixels = _module.decode_pixels
 
 
-def open_decoder(image_size: int, decode: str) -> BatchDecoder:
+def open_decoder(image_size: int, decode: str, limits: Any = DEFAULT_LIMITS) -> BatchDecoder:
     """Make a decoder for images of side S in pixels, ``exact`` or ``reduced``, on all cores."""
-    return cast(BatchDecoder, _module.BatchDecoder(image_size, reduced=decode == REDUCED))
+    return cast(BatchDecoder, _module.BatchDecoder(image_size, reduced=decode == REDUCED, limits=limits))
 
 
 def read_files(files: Sequence[Path]) -> tuple[list[bytes], list[str]]:

@@ -36,6 +36,9 @@ class ExportOptions:
         device: ``cpu`` or ``gpu``: where the server runs the network.
         cpus: Cores of the machine that serves; 0: all that it has.
         decode: ``exact`` or ``reduced``: how large JPEGs are decoded.
+        max_image_bytes: Longest file that is decoded.
+        max_image_pixels: Most pixels of an image that is decoded.
+        max_jpeg_scans: Most scans of a JPEG that is decoded.
         precision: ``fp32``, ``fp16`` or ``int8``: numbers that the network computes with.
         calibration: Folder of images to calibrate fewer bits with and to check them on; None: the base data.
         accept_loss: Export in fewer bits whatever that costs.
@@ -55,6 +58,9 @@ class ExportOptions:
     device: str
     cpus: int
     decode: str
+    max_image_bytes: int
+    max_image_pixels: int
+    max_jpeg_scans: int
     precision: str
     calibration: Path | None
     accept_loss: bool

@@ -67,12 +67,16 @@ def list_checkpoints(resources: Path) -> list[Path]:
     """List the files of ``models/``, sorted by name, hidden ones left out.
 
     Raises:
-        ResourcesError: There is no such folder, or no file in it.
+        ResourcesError: There is no such folder, or no file in it, or a link that leads nowhere.
     """
     folder = resources / MODELS
     if not folder.is_dir():
         raise ResourcesError(f"{folder} is missing. It must hold one or more PyTorch state_dict files.", folder)
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    for path in visible:
+        if not path.exists():
+            raise ResourcesError(f"{path} is a link that leads nowhere. Mend or remove it.", path)
+    files = [path for path in visible if path.is_file()]
     if not files:
         raise ResourcesError(f"{folder} holds no file. It must hold one or more PyTorch state_dict files.", folder)
     return files

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from parameters import check_threshold
-from preprocessing import BatchDecoder
+from parameters import KnownClients, check_threshold, client_id
+from preprocessing import BatchDecoder, Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 NICENESS = 10  # of 19: it still gets its share where other programs are busy
 
@@ -27,7 +31,10 @@ class TritonPythonModel:
         threads = int(config["parameters"]["decode_threads"]["string_value"])
         folder = Path(args["model_repository"]) / args["model_version"]
         settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        self._decoder = BatchDecoder(size, reduced=settings["decode"] == "reduced", threads=threads)
+        self._counters = ClientCounters()
+        self._decoder = BatchDecoder(
+            size, reduced=settings["decode"] == "reduced", limits=Limits(**settings["limits"]), threads=threads
+        )
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request with ``PIXELS`` uint8 [N, S, S, 3] and ``ERROR`` [N, 1], or an error of its own."""
@@ -37,11 +44,35 @@ class TritonPythonModel:
             for request, refusal in zip(requests, refusals, strict=True)
         ]
         pixels, reasons = self._decoder.decode([file for files in images for file in files])
+        self._counters.count(
+            (request.parameters(), len(files)) for request, files in zip(requests, images, strict=True) if files
+        )
         ends = np.cumsum([len(files) for files in images]).tolist()
         return [
             _response(pixels[end - len(files) : end], reasons[end - len(files) : end]) if refusal is None else refusal
             for refusal, files, end in zip(refusals, images, ends, strict=True)
         ]
+
+
+class ClientCounters:
+    """The metric that says how many images each client has sent."""
+
+    def __init__(self) -> None:
+        self._family = pb_utils.MetricFamily(
+            name="classify_images", description="Images received, by client", kind=pb_utils.MetricFamily.COUNTER
+        )
+        self._clients = KnownClients()
+        self._metrics: dict[str, Any] = {}
+
+    def count(self, batch: Iterable[tuple[str, int]]) -> None:
+        """Count the images of a batch: each request's parameters, and its number of images."""
+        images: Counter[str] = Counter()
+        for parameters, number in batch:
+            images[self._clients.label(client_id(parameters))] += number
+        for client, number in images.items():
+            if client not in self._metrics:
+                self._metrics[client] = self._family.Metric(labels={"client": client})
+            self._metrics[client].increment(number)
 
 
 def _unusable_threshold(request: Any) -> Any:

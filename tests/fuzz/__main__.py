@@ -1,0 +1,44 @@
+"""Fuzz: ``python -m tests.fuzz [libFuzzer options]``; what it finds stays in build/fuzz, crashes too.
+
+What is worth keeping goes into ``corpus``, by hand: small files, each of which reaches other code.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["PIL"]):
+    import PIL.BmpImagePlugin
+    import PIL.GifImagePlugin
+    import PIL.JpegImagePlugin
+    import PIL.MpoImagePlugin
+    import PIL.PngImagePlugin
+    import PIL.TiffImagePlugin
+    import PIL.WebPImagePlugin  # noqa: F401
+
+from tests.corpus import FORMATS, encode, photograph
+from tests.fuzz.decode import check_decoding
+
+FOUND = Path("build/fuzz/corpus")
+KEPT = Path(__file__).parent / "corpus"
+CRASHES = Path("build/fuzz/crash-")
+
+
+def main() -> None:
+    """Fuzz until libFuzzer's options say stop."""
+    warnings.simplefilter("ignore")
+    FOUND.mkdir(parents=True, exist_ok=True)
+    for kind in FORMATS:
+        (FOUND / f"seed-{kind}").write_bytes(encode(photograph().resize((16, 12)), kind))
+    options = [f"-artifact_prefix={CRASHES}", "-max_len=4096", "-timeout=10", *sys.argv[1:]]
+    folders = [str(FOUND), str(KEPT)]  # libFuzzer adds to the first
+    atheris.Setup([sys.argv[0], *options, *folders], atheris.instrument_func(check_decoding))
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

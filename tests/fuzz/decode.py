@@ -1,0 +1,34 @@
+"""What must hold for any bytes whatever."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import numpy as np
+
+from inference_export.preprocessing import Limits, UndecodableImageError, decode_pixels
+
+SIDE = 32
+# Low ones, so that the fuzzer spends its time on code and not on pixels.
+LIMITS = Limits(file_bytes=1 << 16, pixels=1 << 20, scans=8)
+LONGEST_S = 5.0
+_LEAK = re.compile(r"/|0x[0-9a-f]|object at")
+
+
+def check_decoding(data: bytes) -> None:
+    """Decode, exactly and reduced: pixels of the right kind, or a reason fit for strangers, within some seconds.
+
+    Raises:
+        AssertionError: Anything else.
+    """
+    began_s = time.monotonic()
+    for reduced in (False, True):
+        try:
+            pixels = decode_pixels(data, SIDE, reduced=reduced, limits=LIMITS)
+        except UndecodableImageError as error:
+            assert str(error) and not _LEAK.search(str(error)), str(error)  # noqa: PT017, PT018
+        else:
+            assert pixels.shape == (SIDE, SIDE, 3)
+            assert pixels.dtype == np.uint8
+    assert time.monotonic() - began_s < LONGEST_S
