@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,43 +12,9 @@ from click.testing import CliRunner
 from inference_client import Classify
 from inference_export.inspection import read_export
 from inference_server.__main__ import main
-from inference_server.process import free_ports
 from tests.conftest import SMALL, Trained, export
 from tests.resources import write_faces
-
-START_TIMEOUT_S = 90
-
-
-@contextlib.contextmanager
-def _serving(*arguments: object) -> Iterator[tuple[str, str]]:
-    """Run the command until it answers; gives its URL and what it had said by then."""
-    http, metrics = free_ports(2)
-    command = [sys.executable, "-m", "inference_server", *map(str, arguments), "--port", str(http),
-               "--metrics_port", str(metrics)]  # fmt: skip
-    read, write = os.pipe()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=write, start_new_session=True)
-    os.close(write)
-    url = f"http://127.0.0.1:{http}"
-    said = b""
-    try:
-        os.set_blocking(read, False)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            with contextlib.suppress(BlockingIOError):
-                said += os.read(read, 1 << 20)
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/v2/health/ready", timeout=2):
-                break
-            assert process.poll() is None, said.decode()
-            time.sleep(0.1)
-        yield url, said.decode()
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        os.close(read)
+from tests.watched import watched_server
 
 
 def test_resources_are_exported_once_and_again_only_when_something_changed(
@@ -65,31 +25,30 @@ def test_resources_are_exported_once_and_again_only_when_something_changed(
     write_faces(base / "b", [101, 102], "x")
     repository = tmp_path / "repository"
     arguments = ("-r", small.folder, "-data", base, "--model_repository", repository, "--image_size", SMALL)
-    with _serving(*arguments) as (url, said):
-        assert "holds no export" in said
-        assert "clustering mode" in said
-        with Classify(url) as classify:
+    log = tmp_path / "log"
+    with watched_server(*arguments, log=log) as server:
+        assert "holds no export" in server.said()
+        assert "clustering mode" in server.said()
+        with Classify(server.url) as classify:
             assert classify(query_images[0])[1] == 200
-        taken = CliRunner().invoke(main, [*map(str, arguments), "--port", url.rpartition(":")[2]])
+        taken = CliRunner().invoke(main, [*map(str, arguments), "--port", str(server.port)])
         assert taken.exit_code == 1
         assert "can't be listened on (Address already in use)" in taken.stderr
-    with _serving(*arguments) as (_, said):
-        assert "exporting" not in said
-        assert "version 1" in said
+    with watched_server(*arguments, log=log) as server:
+        assert "exporting" not in server.said()
+        assert "version 1" in server.said()
     write_faces(base / "b", [103], "x")
-    with _serving(*arguments) as (url, said):
-        assert "not the same base data" in said
-        assert "version 2" in said
-        with Classify(url, details=True) as classify:
+    with watched_server(*arguments, log=log) as server:
+        assert "not the same base data" in server.said()
+        assert "version 2" in server.said()
+        with Classify(server.url, details=True) as classify:
             assert len(classify(base / "b" / "x103.png")[0][0]["Neighbors"]) == 5
 
 
 def test_export_lying_there_is_served_without_torch_or_onnx(small_clustering: Path) -> None:
     script = (
-        "import sys, os; from inference_server import __main__ as command\n"
-        "def become(found):\n"
-        "    print(found.arguments[0], 'torch' in sys.modules, 'onnx' in sys.modules, flush=True); os._exit(0)\n"
-        "command.become = become\n"
+        "import sys; from inference_server import __main__ as command\n"
+        "command.Watcher.run = lambda watcher: print('torch' in sys.modules, 'onnx' in sys.modules)\n"
         "command.main()\n"
     )
     result = subprocess.run(
@@ -98,7 +57,7 @@ def test_export_lying_there_is_served_without_torch_or_onnx(small_clustering: Pa
         text=True,
         check=True,
     )
-    assert result.stdout.split()[1:] == ["False", "False"]
+    assert result.stdout.split() == ["False", "False"]
     assert "clustering mode" in result.stderr
 
 
@@ -127,6 +86,7 @@ def test_base_embeddings_of_another_network_are_refused(small: Trained, tmp_path
         pytest.param(["-thres", "0.5"], "--sim_thres describes an export, and has no effect without -r", id="no-r"),
         pytest.param(["--", "--http-port=9000"], "give --port instead", id="two-ports"),
         pytest.param(["--", "--http-po", "9000"], "give --port instead", id="port-cut-short"),
+        pytest.param(["--", "--grpc-port=9"], "--grpc-port is this command's own", id="reserved"),
         pytest.param(["--", "--model-store=x"], "give --model_repository instead", id="two-repositories"),
     ],
 )

@@ -76,6 +76,10 @@ def test_template_without_an_export_is_refused(tmp_path: Path) -> None:
         assert "holds no export yet. Run export-repository" in done.stderr
 
 
+def test_exporting_and_serving_keep_no_identifier_of_the_machine_to_send(clustering_server: object) -> None:
+    assert not (Path(os.environ["XDG_CACHE_HOME"]) / "Microsoft").exists()
+
+
 def test_numpy_2_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "version", lambda name: "2.1.0")
     with pytest.raises(ServerError, match=r"(?s)numpy 2.1.0.*pip install 'numpy<2'"):
@@ -115,7 +119,10 @@ def test_server_that_cannot_start_says_why(tmp_path: Path, small: Trained) -> No
 def test_server_killed_in_a_request_leaves_a_clear_answer_and_no_process(
     tmp_path: Path, small_clustering: Path, query_images: list[Path]
 ) -> None:
-    with running_server(small_clustering, log=tmp_path / "log") as server, Classify(server.url) as classify:
+    with (
+        running_server(small_clustering, log=tmp_path / "log") as server,
+        Classify(server.url, timeout_s=5) as classify,
+    ):
         assert classify(query_images[0])[1] == 200
         killer = threading.Timer(0.3, server.process.kill)
         killer.start()

@@ -8,7 +8,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .configs import (
@@ -18,6 +18,7 @@ from .configs import (
     RepositoryShape,
     pinned_version,
     render_configs,
+    with_versions,
     without_versions,
 )
 from .errors import RepositoryError
@@ -138,8 +139,8 @@ def publish(staged: Path, repository: Path, shape: RepositoryShape) -> int:
     """Put a staged version into a repository, or a whole new repository in its place.
 
     An export of the shape that lies there adds a version, and renaming the ensemble's configuration is the moment at
-    which it happens; the version before is kept, older ones are removed. Any other is exchanged for the old repository
-    in one step, and the old one kept as ``<name>.previous``.
+    which it happens; the version before is kept, and one that is being served, and older ones are removed. Any other is
+    exchanged for the old repository in one step, and the old one kept as ``<name>.previous``.
 
     Args:
         staged: The folder of ``staging``, with every artefact in place.
@@ -152,12 +153,48 @@ def publish(staged: Path, repository: Path, shape: RepositoryShape) -> int:
     Raises:
         RepositoryError: The file system can't exchange folders.
     """
-    with _locked(repository.parent):
+    with locked(repository):
         before = exported_version(repository)
         if before is not None and not is_replaced(repository, shape):
             return _add_version(staged, repository, shape, before)
         _replace(staged, repository, shape)
         return FIRST_VERSION
+
+
+@contextlib.contextmanager
+def locked(repository: Path) -> Iterator[None]:
+    """Keep others from changing what a repository answers with, for a moment."""
+    with _locked(repository.parent):
+        yield
+
+
+@contextlib.contextmanager
+def hold_version(repository: Path, version: int) -> Iterator[None]:
+    """Keep exports from removing a version that is being served.
+
+    Raises:
+        OSError: It is not there.
+    """
+    with _locked(_held_folder(repository, version), shared=True):
+        yield
+
+
+def pin_version(repository: Path, version: int, others: Iterable[int]) -> None:
+    """Have the ensemble answer with a complete version, from the next load or start on.
+
+    Args:
+        repository: The folder, resolved.
+        version: The version.
+        others: Complete versions that are to stay loaded beside it.
+    """
+    for model in (*MODELS, ENSEMBLE):
+        config = repository / model / CONFIG_FILE
+        _write_config(config, with_versions(config.read_text(encoding="utf-8"), sorted({version, *others}), version))
+
+
+def complete_versions(repository: Path) -> list[int]:
+    """List the versions of which every model has all files, ascending."""
+    return [version for version in _versions(repository / MODELS[0]) if is_complete(repository, version)]
 
 
 def _is_full_of_something_else(folder: Path) -> bool:
@@ -175,16 +212,33 @@ def _add_version(staged: Path, repository: Path, shape: RepositoryShape, before:
     version = max(version for model in MODELS for version in _versions(repository / model)) + 1
     for model in MODELS:
         (staged / model).rename(repository / model / str(version))
-    configs = render_configs(shape, versions=[before, version], pinned=version)
+    kept = [old for old in complete_versions(repository) if old in (before, version) or _is_held(repository, old)]
+    configs = render_configs(shape, versions=kept, pinned=version)
     for model in (*MODELS, ENSEMBLE):
-        replacement = staged / CONFIG_FILE
-        replacement.write_text(configs[model], encoding="utf-8")
-        replacement.replace(repository / model / CONFIG_FILE)
+        _write_config(repository / model / CONFIG_FILE, configs[model])
     for model in MODELS:
         for old in _versions(repository / model):
-            if old not in (before, version):
+            if old not in kept:
                 _remove_version(model, repository / model / str(old))
     return version
+
+
+def _write_config(path: Path, text: str) -> None:
+    replacement = path.with_name(f".{path.name}.new")
+    replacement.write_text(text, encoding="utf-8")
+    replacement.replace(path)
+
+
+def _held_folder(repository: Path, version: int) -> Path:
+    return repository / "cluster_head" / str(version)
+
+
+def _is_held(repository: Path, version: int) -> bool:
+    try:
+        with _locked(_held_folder(repository, version), blocking=False):
+            return False
+    except OSError:
+        return True
 
 
 def _replace(staged: Path, repository: Path, shape: RepositoryShape) -> None:
@@ -244,10 +298,10 @@ def _versions(model_folder: Path) -> list[int]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, *, blocking: bool = True) -> Iterator[None]:
+def _locked(folder: Path, *, blocking: bool = True, shared: bool = False) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if blocking else fcntl.LOCK_NB))
         yield
     finally:
         os.close(descriptor)

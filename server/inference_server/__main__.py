@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,29 @@ import click
 
 from inference_client.version import __version__
 from inference_export.__main__ import run_export
+from inference_export.configs import ENSEMBLE, MODELS
 from inference_export.errors import RepositoryError
 from inference_export.extras import MissingExtraError, refuse_two_onnxruntimes
 from inference_export.inspection import read_export, what_changed
 from inference_export.options import base_data_option, export_options, resources_option
 from inference_export.provenance import ExportOptions
 
-from .tritonserver import FORWARD_CLIENT_ID, LOOPBACK, ServerError, become, names_option, tritonserver_command
+from .administration import Access
+from .checking import check
+from .options import port_option
+from .tritonserver import (
+    FORWARD_CLIENT_ID,
+    LOOPBACK,
+    Command,
+    ServerError,
+    names_option,
+    raise_stack_limit,
+    tritonserver_command,
+)
+from .watching import Watcher
 
 DEFAULT_RESOURCES = Path("/resources")
 DEFAULT_BASE_DATA = Path("/data")
-DEFAULT_PORT = 8080
 METRICS_PORT = 8002
 EXPORT_OPTIONS = {field.name for field in fields(ExportOptions)}
 # Triton's options that this command has under its own names.
@@ -32,6 +45,11 @@ OWN_OPTIONS = {
     "--http-port": "--port",
     "--metrics-port": "--metrics_port",
 }
+# What this command needs for watching over the server, and for reload-repository.
+RESERVED_OPTIONS = (
+    "--model-control-mode", "--load-model", "--allow-grpc", "--grpc-port", "--grpc-address",
+    "--grpc-restricted-protocol",
+)  # fmt: skip
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -39,7 +57,7 @@ OWN_OPTIONS = {
 @base_data_option(show_default=f"{DEFAULT_BASE_DATA} if that exists")
 @export_options
 @click.option("--host", default=LOOPBACK, show_default=True, help="Address to listen on; 0.0.0.0 for every one.")
-@click.option("--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, help="HTTP port.")
+@port_option(help="HTTP port.")
 @click.option(
     "--metrics_port",
     type=click.IntRange(1, 65535),
@@ -47,15 +65,24 @@ OWN_OPTIONS = {
     show_default=True,
     help=f"Port of the metrics, on {LOOPBACK}.",
 )
+@click.option(
+    "--check",
+    "only_check",
+    is_flag=True,
+    help="Start nothing: have the server at --host and --port classify a small image, and exit with 0 if it did within "
+    "5 s. For load balancers and readiness probes.",
+)
 @click.argument("triton_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- TRITON_ARGUMENT...]")
 @click.version_option(__version__)
 @click.pass_context
 def main(
     context: click.Context,
     /,
+    *,
     host: str,
     port: int,
     metrics_port: int,
+    only_check: bool,
     triton_arguments: tuple[str, ...],
     **options: Any,
 ) -> None:
@@ -63,16 +90,28 @@ def main(
 
     Exports when what lies in the model repository does not come from the same
     resources, base data and options, and says why. Without resources it serves
-    what lies in the repository, as it is. gRPC is off.
+    what lies in the repository, as it is.
+
+    Watches over the server: a process of a model that has died or hangs is
+    replaced within seconds, and tritonserver itself restarted. gRPC is for
+    reload-repository alone.
 
     \b
     Examples:
       inference-server -r trained/ -data base/
       inference-server -r trained/ --host 0.0.0.0 --port 80
       inference-server --model_repository exported/ -- --log-verbose=1
+      inference-server --check
 
-    Exit status: tritonserver's; 1 if the export or the start failed, 2 wrong usage.
+    Exit status: 0 after SIGTERM or Ctrl-C; 1 if the export, the start or the check failed, 2 wrong usage, 3 if a
+    process failed again and again.
     """  # noqa: D301  (click wants the backspace itself)
+    if only_check:
+        try:
+            check(host, port)
+        except ServerError as error:
+            raise click.ClickException(str(error)) from error
+        return
     repository: Path = options["model_repository"]
     options["resources"] = options["resources"] or (DEFAULT_RESOURCES if DEFAULT_RESOURCES.is_dir() else None)
     if options["resources"] is None:
@@ -80,13 +119,14 @@ def main(
     for option, ours in OWN_OPTIONS.items():
         if names_option(triton_arguments, option):
             raise click.UsageError(f"{option} after -- would contradict {ours}: give {ours} instead.")
+    for option in RESERVED_OPTIONS:
+        if names_option(triton_arguments, option):
+            raise click.UsageError(f"{option} is this command's own; run tritonserver itself to choose it.")
     try:
         refuse_two_onnxruntimes()
         wanted, reason = _plan_export(options)
-        command = tritonserver_command(
-            _triton_arguments(repository, host, port, metrics_port, triton_arguments),
-            extras=("server",) if reason is None else ("export", "server"),
-        )
+        arguments = _triton_arguments(repository, host, port, metrics_port, triton_arguments)
+        tritonserver_command(arguments, extras=("server",) if reason is None else ("export", "server"))
         for address in ((host, port), (LOOPBACK, metrics_port)):
             _require_free(*address)
         if wanted is not None and reason is not None:
@@ -98,11 +138,19 @@ def main(
     except (ServerError, MissingExtraError, RepositoryError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(
-        f"starting tritonserver on {repository}, version {export.version}, in {export.settings['mode']} mode; "
-        f"it is ready at http://{host}:{port} when it says 'Started HTTPService'",
+        f"starting tritonserver on {repository}, version {export.version}, in {export.settings['mode']} mode",
         err=True,
     )
-    become(command)
+    raise_stack_limit()
+
+    def make_command(access: Access, prefix: str) -> Command:
+        return tritonserver_command([*arguments, *_watching_arguments(repository, access, prefix)])
+
+    watcher = Watcher(repository, host=host, port=port, metrics_port=metrics_port, make_command=make_command)
+    try:
+        sys.exit(watcher.run())
+    except ServerError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _plan_export(options: dict[str, Any]) -> tuple[ExportOptions | None, str | None]:
@@ -154,12 +202,26 @@ def _triton_arguments(
         "--model-repository": str(repository),
         "--http-address": host,
         "--http-port": str(port),
-        "--allow-grpc": "false",
         "--metrics-address": LOOPBACK,
         "--metrics-port": str(metrics_port),
         option: pattern,
     }
     return [*(f"{name}={value}" for name, value in defaults.items() if not names_option(arguments, name)), *arguments]
+
+
+def _watching_arguments(repository: Path, access: Access, prefix: str) -> list[str]:
+    ours = {*MODELS, ENSEMBLE}
+    others = any(entry.is_dir() and entry.name not in ours for entry in repository.iterdir())
+    return [
+        # Our configurations are complete, and asking each model for its own takes a process and a second.
+        *([] if others else ["--disable-auto-complete-config"]),
+        "--model-control-mode=explicit",
+        "--load-model=*",
+        f"--grpc-address={LOOPBACK}",
+        f"--grpc-port={access.grpc_port}",
+        *access.restrictions(),
+        *(f"--backend-config={backend},shm-region-prefix-name={prefix}" for backend in ("python", "onnxruntime")),
+    ]
 
 
 if __name__ == "__main__":

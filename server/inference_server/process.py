@@ -11,9 +11,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from .tritonserver import LOOPBACK, ServerError
 
@@ -101,20 +102,8 @@ def _start(repository: Path, http: int, metrics: int, arguments: Sequence[str], 
     command = [sys.executable, "-m", "inference_server.tritonserver", f"--model-repository={repository}",
                f"--http-port={http}", f"--http-address={LOOPBACK}", "--allow-grpc=false",
                f"--metrics-port={metrics}", f"--metrics-address={LOOPBACK}", *arguments]  # fmt: skip
-    libc = ctypes.CDLL(None)
-
-    def die_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
     with log.open("wb") as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=die_with_parent,  # noqa: PLW1509  (only calls prctl)
-        )
+        return start_child(command, output=output)
 
 
 def _wait_until_ready(server: RunningServer, timeout_s: float) -> bool:
@@ -135,6 +124,32 @@ def _wait_until_ready(server: RunningServer, timeout_s: float) -> bool:
         time.sleep(_POLL_S)
     raise ServerError(
         f"tritonserver was not ready within {timeout_s:g} s; the end of {server.log}:\n{_end_of(server.log)}"
+    )
+
+
+def start_child(
+    arguments: Sequence[str], *, environment: Mapping[str, str] | None = None, output: IO[bytes] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, which is killed when this process dies.
+
+    Args:
+        arguments: The program and its arguments.
+        environment: Its environment variables; this process's unless given.
+        output: For what it says; this process's unless given.
+    """
+    libc = ctypes.CDLL(None)
+
+    def die_with_parent() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return subprocess.Popen(
+        arguments,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=None if output is None else subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=die_with_parent,  # noqa: PLW1509  (only calls prctl)
     )
 
 

@@ -7,6 +7,8 @@ import hashlib
 import itertools
 import os
 import platform
+import resource
+import secrets
 import shutil
 import sys
 import sysconfig
@@ -29,6 +31,12 @@ REPOSITORY_OPTIONS = ("--model-repository", "--model-store")
 ADDRESS_OPTIONS = ("--http-address", "--grpc-address", "--metrics-address")
 # Exactly the header that names a client, in any case.
 FORWARD_CLIENT_ID = ("--http-header-forward-pattern", f"(?i)^{CLIENT_ID_HEADER.lower()}$")
+# What strangers have no business with; the header and the name of the key, which gRPC prefixes.
+CLOSED_APIS = ("model-repository", "logging", "trace", "shared-memory")
+HTTP_KEY_HEADER, GRPC_KEY_NAME = "X-Admin-Key", "admin-key"
+RESTRICT_HTTP, RESTRICT_GRPC = "--http-restricted-api", "--grpc-restricted-protocol"
+# A form-encoded body of half as many bytes crashes Triton, unless its threads have larger stacks than usual.
+STACK_BYTES = 2**30
 GPU_DRIVER = Path("/dev/nvidiactl")
 SHORTEST_OPTION = len("--x")
 SUPPORTED_PYTHONS = ((3, 11), (3, 12))
@@ -63,6 +71,9 @@ HELP = f"""Usage: tritonserver [TRITON_OPTION...]
   The latter also gets its backends (Python, and ONNX Runtime in Python), the
   header {CLIENT_ID_HEADER} forwarded to the models, and, unless you name others,
   {LOOPBACK} as address of HTTP (port 8000), gRPC (8001) and metrics (8002).
+  The APIs for {", ".join(CLOSED_APIS)}
+  are closed, unless you give them a key of yours with {RESTRICT_HTTP}
+  or {RESTRICT_GRPC}.
 
   Example:
     tritonserver --model-repository model_repository
@@ -90,7 +101,21 @@ def become(command: Command) -> NoReturn:
     """Replace this process by the command."""
     for note in command.notes:
         print(f"tritonserver: {note}", file=sys.stderr, flush=True)  # noqa: T201
+    raise_stack_limit()
     os.execve(command.arguments[0], command.arguments, command.environment)  # noqa: S606
+
+
+def raise_stack_limit() -> None:
+    """Give the threads of what is executed next stacks that are as large as this process may have, up to a limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    wanted = STACK_BYTES if hard == resource.RLIM_INFINITY else min(STACK_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_STACK, (wanted, hard))
+
+
+def restrictions(key: str) -> dict[str, str]:
+    """Give Triton's options that close ``CLOSED_APIS`` to whoever has not the key."""
+    apis = ",".join(CLOSED_APIS)
+    return {RESTRICT_HTTP: f"{apis}:{HTTP_KEY_HEADER}={key}", RESTRICT_GRPC: f"{apis}:{GRPC_KEY_NAME}={key}"}
 
 
 def tritonserver_command(arguments: Sequence[str], *, extras: Sequence[str] = ("server",)) -> Command:
@@ -122,7 +147,7 @@ def tritonserver_command(arguments: Sequence[str], *, extras: Sequence[str] = ("
     return Command(
         arguments=[str(package / "tritonserver" / "bin" / "tritonserver"), *arguments, *backends, *added],
         environment=_environment(libraries),
-        notes=[f"added {' '.join(added)}"] if added else [],
+        notes=_describe(added),
     )
 
 
@@ -137,9 +162,19 @@ def added_arguments(arguments: Sequence[str]) -> list[str]:
     options = {
         **dict.fromkeys(ADDRESS_OPTIONS, LOOPBACK),
         **dict([FORWARD_CLIENT_ID]),
+        **restrictions(secrets.token_urlsafe(32)),  # which nobody is told
         **({} if GPU_DRIVER.exists() else {"--allow-gpu-metrics": "false"}),  # whose absence it would call an error
     }
     return [f"{option}={value}" for option, value in options.items() if not names_option(arguments, option)]
+
+
+def _describe(added: list[str]) -> list[str]:
+    shown = [argument for argument in added if not argument.startswith((RESTRICT_HTTP, RESTRICT_GRPC))]
+    closed = [option for option in (RESTRICT_HTTP, RESTRICT_GRPC) if any(each.startswith(option) for each in added)]
+    return [
+        *([f"added {' '.join(shown)}"] if shown else []),
+        *([f"closed {', '.join(CLOSED_APIS)}; to use them, give a key with {' or '.join(closed)}"] if closed else []),
+    ]
 
 
 def assemble_backends(triton: Path) -> Path:

@@ -1,0 +1,15 @@
+"""The options that name a server, for every command that starts or asks one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+DEFAULT_PORT = 8080
+
+
+def port_option(**attributes: Any) -> Callable[[Any], Any]:
+    """Give a command ``--port``."""
+    return click.option("--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, **attributes)

@@ -1,0 +1,99 @@
+"""``inference-server`` as a user starts it, which watches over its tritonserver."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from inference_server.checking import check
+from inference_server.model_processes import STUB
+from inference_server.process import free_ports
+from inference_server.tritonserver import LOOPBACK, ServerError
+
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchedServer:
+    """A running ``inference-server``."""
+
+    port: int
+    metrics_port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.metrics_port}/metrics"
+
+    def tritonserver(self) -> psutil.Process:
+        children = psutil.Process(self.process.pid).children()
+        return next(child for child in children if child.name() == "tritonserver")
+
+    def model_process(self, model: str) -> psutil.Process:
+        """The living process of a model."""
+        for child in self.tritonserver().children():
+            with contextlib.suppress(psutil.Error):
+                arguments = child.cmdline()
+                if arguments and arguments[0].endswith(STUB) and any(f"/{model}/" in each for each in arguments):
+                    return child
+        raise LookupError(f"no process of {model}")
+
+    def is_serving(self) -> bool:
+        try:
+            check(LOOPBACK, self.port)
+        except ServerError:
+            return False
+        return True
+
+    def wait_until_serving(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not self.is_serving():
+            assert time.monotonic() < deadline_s, f"not back within {timeout_s} s:\n{self.said()[-3000:]}"
+            time.sleep(0.1)
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+
+@contextlib.contextmanager
+def watched_server(*arguments: object, log: Path) -> Iterator[WatchedServer]:
+    """Run the command on free ports until the context ends; it answers when this yields."""
+    port, metrics_port = free_ports(2)
+    command = [sys.executable, "-m", "inference_server", *map(str, arguments), "--port", str(port),
+               "--metrics_port", str(metrics_port)]  # fmt: skip
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    server = WatchedServer(port=port, metrics_port=metrics_port, process=process, log=log)
+    try:
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while True:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{server.url}/v2/health/ready", timeout=2):
+                break
+            assert process.poll() is None, server.said()
+            assert time.monotonic() < deadline_s, server.said()
+            time.sleep(0.1)
+        yield server
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_TIMEOUT_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
