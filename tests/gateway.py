@@ -1,0 +1,75 @@
+"""The gateway's own configuration in a real nginx."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference_server.process import free_ports, start_child
+
+CONFIGURATION = Path(__file__).parents[1] / "deploy" / "gateway"
+CERTIFICATE = Path(__file__).parent / "client" / "self_signed.pem"
+START_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gateway:
+    """A running gateway."""
+
+    port: int
+    pid: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+
+@contextlib.contextmanager
+def running_gateway(folder: Path, servers: Sequence[str], keys: Mapping[str, str]) -> Iterator[Gateway]:
+    """Run nginx with the files of ``deploy/gateway``.
+
+    Args:
+        folder: For its files; made.
+        servers: ``host:port`` of each tritonserver.
+        keys: Key to client id.
+    """
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert nginx is not None, "nginx is missing: apt-get install nginx-light, as make test does"
+    shutil.copytree(CONFIGURATION, folder)
+    (port,) = free_ports(1)
+    log = folder / "log"
+    configuration = folder / "nginx.conf"
+    text = configuration.read_text().replace("listen 8443 ssl", f"listen 127.0.0.1:{port} ssl")
+    configuration.write_text(text.replace("/dev/stdout", str(log)))
+    (folder / "tls").mkdir()
+    for name in ("server.crt", "server.key"):
+        shutil.copy(CERTIFICATE, folder / "tls" / name)
+    (folder / "keys.map").write_text("".join(f'"{key}" "{client}";\n' for key, client in keys.items()))
+    (folder / "servers.conf").write_text("".join(f"server {each} max_fails=1 fail_timeout=2s;\n" for each in servers))
+    with (folder / "errors").open("wb") as output:
+        process = start_child([nginx, "-p", str(folder), "-c", str(configuration), "-g", "daemon off;"], output=output)
+    try:
+        _wait_until_listening(port, process, folder / "errors")
+        yield Gateway(port=port, pid=process.pid, log=log)
+    finally:
+        process.terminate()
+        process.wait(START_TIMEOUT_S)
+
+
+def _wait_until_listening(port: int, process: subprocess.Popen[bytes], errors: Path) -> None:
+    import socket
+
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        assert process.poll() is None, errors.read_text()
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise AssertionError("nginx does not listen")
