@@ -9,7 +9,7 @@ OPTIONS ?=
 DEMONSTRATION := build/demonstration
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check format bench perf lock clean
+.PHONY: help install demo serve reload test check format bench chaos soak fuzz perf lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,7 +38,7 @@ else
 	  $(OPTIONS)
 endif
 
-test: check ## Lint, type-check and test everything
+test: check $(VENV)/system-packages ## Lint, type-check and test everything
 	$(BIN)/python -m pytest
 
 check: install ## Lint and type-check
@@ -64,12 +64,37 @@ $(VENV)/bench-installed: $(VENV)/installed
 bench: $(VENV)/bench-installed ## Measure against the ceiling, Flask and LitServe: 20 minutes, QUICK=1 under 3
 	$(BIN)/python -m bench $(if $(QUICK),--quick)
 
+chaos: install ## Kill, stop, overload, attack and reload a real server: one table, under 15 minutes
+	$(BIN)/python -W ignore -m tests.chaos
+
+MINUTES ?= 20
+soak: install ## Load at capacity in both modes for MINUTES=20; what grew
+	$(BIN)/python -W ignore -m tests.chaos.soak --minutes $(MINUTES)
+
+$(VENV)/fuzz-installed: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	touch $@
+
+SECONDS ?= 60
+fuzz: $(VENV)/fuzz-installed ## Fuzz the decoding of images for SECONDS=60
+	$(BIN)/python -m tests.fuzz -max_total_time=$(SECONDS)
+
+reload: install ## Have the server of make serve answer with the newest export (OPTIONS=--rollback: the one before)
+	$(BIN)/reload-repository $(OPTIONS)
+
+# nginx, for the tests of the gateway.
+$(VENV)/system-packages: $(VENV)/installed
+	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light; \
+	  else echo 'nginx is missing, which the tests need. On Debian and Ubuntu: apt-get install nginx-light' >&2; exit 1; fi
+	@touch $@
+
 perf: install ## Drive the served demonstration with perf_analyzer
 	$(BIN)/python -m bench.perf
 
 lock: ## Pin what a fresh environment holds now, in constraints.txt
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/pip install --quiet 'torch==$(shell sed -n 's/^torch==//p' constraints.txt)' '.[export,server,dev,bench]'
+	build/lock/bin/pip install --quiet 'torch==$(shell sed -n 's/^torch==//p' constraints.txt)' '.[export,server,dev,bench,fuzz]'
 	build/lock/bin/pip freeze --exclude classify-triton | sed 's/+cpu$$//' > constraints.txt
 
 clean: ## Remove everything that was made here, the virtual environment too

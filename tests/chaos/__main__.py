@@ -1,0 +1,124 @@
+"""Do all of it, and print one table."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from tests.watched import WatchedServer, watched_server
+
+from . import crashes, exports, images, overload, reloads, requests
+from .load import expected_answers
+from .setting import IMAGE_SIZE, Setting, prepare
+from .tally import Tally, format_table
+
+FOLDER = Path("build/chaos")
+MAX_BATCH_SIZE = 32
+BROKEN_FILES = ("classifier/{}/model.onnx", "cluster_head/{}/heads.py", "preprocess/{}/settings.json")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--only", multiple=True, help="Only scenarios whose names contain this; may be given several times.")
+def main(only: tuple[str, ...]) -> None:
+    """Do bad things to a real server, and print what became of every image.
+
+    Exit status: 0 if nothing was answered wrongly, lost, or hung, and every bound was kept; 1 otherwise.
+    """
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    click.echo("making networks of random weights, and exporting", err=True)
+    setting = prepare(FOLDER.resolve())
+    tallies: list[Tally] = []
+    failures: list[str] = []
+    for name, scenario in SCENARIOS.items():
+        if only and not any(part in name for part in only):
+            continue
+        began_s = time.monotonic()
+        try:
+            for tally in scenario(setting):
+                tallies.append(tally)
+                if not tally.kept:
+                    failures.append(f"{tally.what}: not kept")
+        except AssertionError as error:
+            failures.append(f"{name}: {error}")
+        click.echo(f"{name}: {time.monotonic() - began_s:.0f} s", err=True)
+    click.echo(format_table(tallies))
+    for failure in failures:
+        click.echo(f"FAILED {failure}")
+    sys.exit(bool(failures))
+
+
+@contextmanager
+def _serving(setting: Setting, name: str) -> Iterator[WatchedServer]:
+    repository = setting.export(name)
+    with watched_server("--model_repository", repository, log=setting.folder / f"{name}.log") as server:
+        yield server
+
+
+def _overload(setting: Setting) -> Iterator[Tally]:
+    with _serving(setting, "overload") as server:
+        expected = expected_answers(server.url, setting.images)
+        yield overload.overload(server, expected, seconds=60, batch=MAX_BATCH_SIZE)
+
+
+def _crashes(setting: Setting) -> Iterator[Tally]:
+    with _serving(setting, "crashes") as server:
+        expected = expected_answers(server.url, setting.images)
+        for how in (signal.SIGKILL, signal.SIGSTOP):
+            yield crashes.crash_models(server, expected, how, rounds=3)
+            yield crashes.crash_server(server, expected, how, rounds=2)
+
+
+def _images(setting: Setting) -> Iterator[Tally]:
+    with _serving(setting, "corpus") as server:
+        expected = expected_answers(server.url, setting.images)
+        yield images.send_corpus(server.url, expected, IMAGE_SIZE, server.model_process("preprocess"))
+
+
+def _requests(setting: Setting) -> Iterator[Tally]:
+    with _serving(setting, "requests") as server:
+        expected = expected_answers(server.url, setting.images)
+        yield requests.send_requests(server.url, expected, MAX_BATCH_SIZE)
+        yield requests.hold_slow_connections(server.url, expected, seconds=20)
+
+
+def _exports(setting: Setting) -> Iterator[Tally]:
+    repository = setting.export("exports")
+    log = setting.folder / "exports.log"
+    yield exports.kill_exports(repository, setting.images, setting.arguments("exports"), times=20, log=log)
+
+
+def _reloads(setting: Setting) -> Iterator[Tally]:
+    with _serving(setting, "reloads") as server:
+        for what, options in (
+            ("another base set", {"base": setting.smaller}),
+            ("more classes", {"base": setting.larger}),
+            ("another network", {"trained": setting.retrained}),
+        ):
+            export = setting.arguments("reloads", **options)
+            yield reloads.reload_under_load(server, setting.images[::4], what, export)
+        for broken in BROKEN_FILES:
+            repository = setting.export("reloads")
+            yield reloads.refuse_broken_version(server, repository, setting.images, broken)
+        export = setting.arguments("reloads", "--image_size", 96)
+        yield reloads.refuse_other_shape(server, setting.images, export)
+
+
+SCENARIOS: dict[str, Callable[[Setting], Iterator[Tally]]] = {
+    "overload": _overload,
+    "crashes": _crashes,
+    "images": _images,
+    "requests": _requests,
+    "exports": _exports,
+    "reloads": _reloads,
+}
+
+if __name__ == "__main__":
+    main(prog_name="python -m tests.chaos")

@@ -1,0 +1,50 @@
+"""Exports that are killed at random moments."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from inference_server.process import running_server
+
+from .load import Expected, expected_answers
+from .reloads import run_command
+from .tally import Tally
+
+
+def kill_exports(repository: Path, images: Sequence[Path], export: Sequence[object], times: int, log: Path) -> Tally:
+    """Kill an export again and again; what lies there must be what was there, or the whole new version, each time.
+
+    Args:
+        repository: Exported before; written again.
+        images: What is asked about.
+        export: Arguments of the export.
+        times: How often.
+        log: File for the server's output.
+    """
+    tally = Tally(what="export killed at a random moment", times=times)
+    chance = random.Random(times)
+    began_s = time.monotonic()
+    done = run_command("export-repository", *export)
+    assert done.returncode == 0, done.stderr
+    whole_s = time.monotonic() - began_s
+    expected: Expected | None = None
+    for number in range(times):
+        command = [str(Path(sys.executable).with_name("export-repository")), *map(str, export)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # Most of what can be half-written is written towards the end.
+        time.sleep(whole_s * chance.uniform(0.2 if number % 2 else 0.7, 1.0))
+        process.kill()
+        process.wait()
+        with running_server(repository, log=log) as server:
+            found = expected_answers(server.url, images)
+        expected = expected or found
+        tally.sent += len(images)
+        right = sum(found[image][0] == expected[image][0] for image in images)
+        tally.right += right
+        tally.wrong += len(images) - right
+    return tally

@@ -1,0 +1,150 @@
+"""A load whose every answer is compared with what it should be."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from unittest.mock import patch
+
+from inference_client import Classify, transport
+from inference_client.failures import may_pass
+
+from .tally import Tally
+
+TIMEOUT_S = 30.0
+LATE_S = 1.0
+TOLERANCE = 1e-3
+Expected = Mapping[Path, tuple[str, float]]
+
+
+def is_right(entry: Any, answer: tuple[str, float]) -> bool:
+    """Compare an image's entry in the results with what it should be answered."""
+    label, probability = answer
+    return bool(entry["Label"] == label and abs(entry["Probability"] - probability) <= TOLERANCE)
+
+
+def expected_answers(url: str, images: Sequence[Path]) -> dict[Path, tuple[str, float]]:
+    """Ask a calm server."""
+    with Classify(url) as classify:
+        results, status = classify(list(images))
+    assert status == 200, results
+    return {image: (entry["Label"], entry["Probability"]) for image, entry in zip(images, results, strict=True)}
+
+
+class Load:
+    """Clients that classify the same images again and again while the context is open, each on its own.
+
+    Args:
+        url: Of the server.
+        expected: What each image is answered, by each of the versions that may answer: a call's answers are all from
+            one of them. More versions may be added to ``expected`` while the context is open.
+        tally: Filled in.
+        clients: Number of threads.
+        timeout_s: Of each call; what is back within it must be answered.
+        pause_s: Between a client's calls.
+        may_refuse: Statuses that count as refused, not as lost.
+        options: More of ``Classify``'s.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        expected: Sequence[Expected],
+        tally: Tally,
+        *,
+        clients: int = 4,
+        timeout_s: float = TIMEOUT_S,
+        pause_s: float = 0.0,
+        may_refuse: frozenset[int] = frozenset(),
+        **options: Any,
+    ) -> None:
+        self._url = url
+        self.expected = list(expected)
+        self._images = list(expected[0])
+        self._tally = tally
+        self._timeout_s = timeout_s
+        self._pause_s = pause_s
+        self._may_refuse = may_refuse
+        self._options = options
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._answered = threading.Semaphore(0)
+        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
+        self._patch = patch.object(transport, "may_pass", self._count_retry)
+        self._answers: list[tuple[Any, int]] = []
+        self.seconds: list[tuple[float, float]] = []  # when each call began, and how long it took
+        self.failures: list[str] = []
+
+    def __enter__(self) -> Load:
+        self._patch.start()
+        for thread in self._threads:
+            thread.start()
+        for _ in self._threads:
+            assert self._answered.acquire(timeout=self._timeout_s), "the server answers nothing before anything is done"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join(self._timeout_s + LATE_S)
+            if thread.is_alive():
+                self._tally.hung += len(self._images)
+        self._patch.stop()
+        for (results, status), (_, elapsed_s) in zip(self._answers, self.seconds, strict=True):
+            self._count(results, status, elapsed_s)
+
+    def statuses_of_calls_in_flight(self, moment_s: float, *, sent_s: float) -> list[int]:
+        """List the statuses of the calls that were under way at a moment, and had been for at least ``sent_s``."""
+        calls = zip(self.seconds, self._answers, strict=True)
+        return [
+            status for (began, took), (_, status) in calls if began <= moment_s - sent_s and began + took > moment_s
+        ]
+
+    def _count_retry(self, error: Exception, *, known: bool) -> bool:
+        again = may_pass(error, known=known)
+        with self._lock:
+            self._tally.retried += again
+        return again
+
+    def _ask(self) -> None:
+        with Classify(self._url, timeout_s=self._timeout_s, **self._options) as classify:
+            while not self._done.is_set():
+                began_s = time.monotonic()
+                results, status = classify(list(self._images))
+                elapsed_s = time.monotonic() - began_s
+                with self._lock:
+                    self.seconds.append((began_s, elapsed_s))
+                    self._answers.append((results, status))
+                self._answered.release()
+                self._done.wait(self._pause_s)
+
+    def _count(self, results: Any, status: int, elapsed_s: float) -> None:
+        images = len(self._images)
+        self._tally.sent += images
+        if elapsed_s > self._timeout_s + LATE_S:
+            self._tally.hung += images
+        elif status in self._may_refuse:
+            self._tally.refused += images
+        elif status not in {200, 207}:
+            self._tally.lost += images
+            self.failures.append(f"{status}: {results}")
+        else:
+            lost = sum(entry["Label"] is None for entry in results)
+            wrong = min(self._count_wrong(results, version) for version in self.expected)
+            self._tally.lost += lost
+            self._tally.wrong += wrong
+            self._tally.right += images - lost - wrong
+            if lost or wrong:
+                self.failures.append(f"{status}: {results}")
+
+    def _count_wrong(self, results: Sequence[Mapping[str, Any]], version: Expected) -> int:
+        return sum(
+            entry["Label"] is not None and not is_right(entry, version[image])
+            for image, entry in zip(self._images, results, strict=True)
+        )

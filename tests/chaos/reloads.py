@@ -1,0 +1,123 @@
+"""Exports into a repository that is being served, and changes of what is served, under load."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from inference_export.repository import exported_version
+from tests.watched import WatchedServer
+
+from .load import Expected, Load, expected_answers, is_right
+from .tally import Tally
+
+BEFORE_S = 3.0
+AFTER_S = 1.0
+MOST_LONGER_S = 1.0  # 0.3 is wanted, and mostly kept; docs/security.md has what was measured
+# About half of what two cores can do: where all is taken, loading costs every request its share.
+CLIENTS = 2
+PAUSE_S = 0.05
+
+
+def run_command(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run one of our commands, as a user would."""
+    command = [str(Path(sys.executable).with_name(name)), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def reload_under_load(
+    server: WatchedServer, images: Sequence[Path], what: str, export: Sequence[object], *, timed: bool = True
+) -> Tally:
+    """Export another version, change to it under load, and back.
+
+    Args:
+        server: Serves the repository that is written.
+        images: What is asked about.
+        what: The change, in words.
+        export: Arguments of the export.
+        timed: Whether the slowest request's time is asserted, which is for a machine that does nothing else.
+    """
+    tally = Tally(what=f"reload: {what}; and back")
+    old: Expected = expected_answers(server.url, images)
+    done = run_command("export-repository", *export)
+    assert done.returncode == 0, done.stderr
+    longer_s = []
+    for arguments in ((), ("--rollback",)):
+        with Load(server.url, [old], tally, clients=CLIENTS, pause_s=PAUSE_S) as load:
+            time.sleep(BEFORE_S)
+            began_s = time.monotonic()
+            done = run_command("reload-repository", "--port", server.port, *arguments)
+            assert done.returncode == 0, done.stderr
+            tally.times += 1
+            time.sleep(AFTER_S)
+            load.expected.append(expected_answers(server.url, images))
+        assert _differ(*load.expected), "the change changed nothing"
+        old = load.expected[1]
+        usual_s = max(seconds for began, seconds in load.seconds if began + seconds < began_s)
+        slowest_s = max(seconds for began, seconds in load.seconds if began + seconds >= began_s)
+        longer_s.append(slowest_s - usual_s)
+        tally.notes += load.failures[:3]
+    tally.notes.append(f"the slowest request took {max(longer_s):.2f} s longer than before")
+    assert not timed or max(longer_s) <= MOST_LONGER_S, tally.notes
+    return tally
+
+
+def refuse_broken_version(server: WatchedServer, repository: Path, images: Sequence[Path], broken: str) -> Tally:
+    """Spoil a file of a new version, which must be refused under load, while the old one is served on.
+
+    Args:
+        server: Serves the repository.
+        repository: The repository, into which a new version has been exported.
+        images: What is asked about.
+        broken: The file, with ``{}`` for the version's number.
+    """
+    tally = Tally(what=f"reload of a broken {broken.format('N')}", times=1)
+    old = expected_answers(server.url, images)
+    (repository / broken.format(exported_version(repository))).write_text("broken")
+    with Load(server.url, [old], tally, clients=CLIENTS, pause_s=PAUSE_S) as load:
+        done = run_command("reload-repository", "--port", server.port)
+        time.sleep(AFTER_S)
+    assert done.returncode == 1, done.stdout
+    assert "is refused" in done.stderr
+    assert "is served on" in done.stderr
+    tally.notes += load.failures[:3]
+    return tally
+
+
+def refuse_other_shape(server: WatchedServer, images: Sequence[Path], export: Sequence[object]) -> Tally:
+    """Export what a running server can't change to; it must say so, and serve on, also when a process dies then."""
+    tally = Tally(what="reload of another image size", times=1)
+    old = expected_answers(server.url, images)
+    done = run_command("export-repository", *export)
+    assert done.returncode == 0, done.stderr
+    with Load(server.url, [old], tally, clients=CLIENTS, pause_s=PAUSE_S) as load:
+        done = run_command("reload-repository", "--port", server.port)
+        time.sleep(AFTER_S)
+    assert done.returncode == 1, done.stdout
+    assert "restart inference-server" in done.stderr
+    assert "dims" in done.stderr
+    tally.notes += load.failures[:3]
+    return tally
+
+
+def copy_base(base: Path, target: Path, *, without: str | None = None, also: str | None = None) -> Path:
+    """Make another base set: a class left out, or half of one given another name."""
+    shutil.copytree(base, target)
+    if without is not None:
+        shutil.rmtree(target / without)
+    if also is not None:
+        largest = max(target.iterdir(), key=lambda folder: len(list(folder.iterdir())))
+        (target / also).mkdir()
+        for file in sorted(largest.iterdir())[::2]:
+            file.rename(target / also / file.name)
+    return target
+
+
+def _differ(one: Expected, other: Expected) -> bool:
+    return not all(
+        is_right({"Label": label, "Probability": each}, other[image]) for image, (label, each) in one.items()
+    )

@@ -1,0 +1,68 @@
+"""Trained resources, base sets and images for the scenarios."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests import resources
+
+from .reloads import copy_base, run_command
+
+IMAGE_SIZE = 64
+LABELS = ("autistic", "non_autistic", "other")
+BASE_IMAGES = {"alpha": range(30, 45), "beta": range(140, 150), "gamma": range(50, 69)}
+QUERIES = (0, 10, 20, 110, 120, 130)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where things lie.
+
+    Args:
+        folder: For everything.
+        images: What is asked about.
+        trained, retrained: Resources of two networks that differ in their weights alone.
+        base, smaller, larger: Base sets: of three classes, of two, and of four.
+    """
+
+    folder: Path
+    images: Sequence[Path]
+    trained: Path
+    retrained: Path
+    base: Path
+    smaller: Path
+    larger: Path
+
+    def arguments(self, repository: str, *more: object, base: Path | None = None, trained: Path | None = None):
+        """Give the arguments of an export."""
+        return ["-r", trained or self.trained, "-data", base or self.base, "-thres", "0.4", "--image_size", IMAGE_SIZE,
+                "--model_repository", self.folder / repository, *more]  # fmt: skip
+
+    def export(self, repository: str, *more: object) -> Path:
+        """Export with the command; return the repository."""
+        done = run_command("export-repository", *self.arguments(repository, *more))
+        assert done.returncode == 0, done.stderr
+        return self.folder / repository
+
+
+def prepare(folder: Path) -> Setting:
+    """Make everything in an empty folder."""
+    images = [*resources.write_photographs(folder / "images"), *resources.write_faces(folder / "images", QUERIES, "x")]
+    base = folder / "base"
+    for name, numbers in BASE_IMAGES.items():
+        resources.write_faces(base / name, numbers, "image")
+    for seed, name in enumerate(("trained", "retrained")):
+        network = resources.spread_network(len(LABELS), IMAGE_SIZE, images, seed=seed)
+        labels = {label: index for index, label in enumerate(LABELS)}
+        resources.write_resources(folder / name, {"model_7": network.state_dict()}, labels)
+    return Setting(
+        folder=folder,
+        images=images,
+        trained=folder / "trained",
+        retrained=folder / "retrained",
+        base=base,
+        smaller=copy_base(base, folder / "smaller", without="alpha"),
+        larger=copy_base(base, folder / "larger", also="delta"),
+    )

@@ -1,0 +1,252 @@
+"""Short forms of ``make chaos``: each bad thing is really done, fewer times, and without bounds on time."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from urllib.request import urlopen
+
+import psutil
+import pytest
+
+from inference_client import Classify
+from inference_server.administration import access_file
+from inference_server.process import free_ports, start_child
+from inference_server.shared_memory import FOLDER, PREFIX
+from inference_server.watching import GIVEN_UP_EXIT_CODE, MOST_FAILURES
+from tests.chaos import crashes, exports, images, overload, reloads, requests
+from tests.chaos.load import Expected, Load, expected_answers
+from tests.chaos.setting import IMAGE_SIZE, Setting, prepare
+from tests.chaos.tally import Tally
+from tests.watched import WatchedServer, watched_server
+
+MAX_BATCH_SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    return prepare(tmp_path_factory.mktemp("chaos"))
+
+
+@pytest.fixture(scope="module")
+def server(setting: Setting) -> Iterator[WatchedServer]:
+    """A server for what must leave no trace in it."""
+    with watched_server("--model_repository", setting.export("served"), log=setting.folder / "log") as running:
+        yield running
+        assert "replaced" not in running.said()
+        assert "restarted" not in running.said()
+
+
+@pytest.fixture(scope="module")
+def expected(setting: Setting, server: WatchedServer) -> Expected:
+    return expected_answers(server.url, setting.images)
+
+
+def _kept(tally: Tally) -> None:
+    assert tally.kept, f"{tally}"
+
+
+def test_overload_is_refused_at_once_and_nothing_is_lost_or_replaced(server: WatchedServer, expected: Expected) -> None:
+    tally = overload.overload(server, expected, seconds=8, batch=MAX_BATCH_SIZE, timed=False)
+    _kept(tally)
+    assert tally.refused > 0
+
+
+def test_hostile_images_have_their_reasons_and_valid_ones_their_answers(
+    server: WatchedServer, expected: Expected
+) -> None:
+    process = server.model_process("preprocess")
+    _kept(images.send_corpus(server.url, expected, IMAGE_SIZE, process, every=4))
+
+
+def test_hostile_requests_are_refused_and_valid_ones_answered(server: WatchedServer, expected: Expected) -> None:
+    _kept(requests.send_requests(server.url, expected, MAX_BATCH_SIZE))
+
+
+def test_slow_connections_hold_nobody_up(server: WatchedServer, expected: Expected) -> None:
+    _kept(requests.hold_slow_connections(server.url, expected, seconds=3))
+
+
+def test_clients_told_apart_are_bounded_and_the_header_wins(server: WatchedServer, setting: Setting) -> None:
+    for number in range(120):
+        with Classify(server.url, client_id=f"forged {number}") as classify:
+            assert classify(setting.images[0])[1] == 200
+    metrics = urlopen(server.metrics_url).read().decode()
+    clients = re.findall(r'^classify_images\{client="([^"]*)"', metrics, re.MULTILINE)
+    assert len(clients) <= 101
+    assert {"other", "unknown", "forged 0"} <= set(clients)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_processes_that_die_or_stop_are_replaced_and_no_answer_is_lost(setting: Setting, how: signal.Signals) -> None:
+    repository = setting.export(f"crashes-{how.name}")
+    with watched_server("--model_repository", repository, log=setting.folder / f"{how.name}.log") as server:
+        answers = expected_answers(server.url, setting.images)
+        _kept(crashes.crash_models(server, answers, how))
+        _kept(crashes.crash_server(server, answers, how))
+
+
+def test_process_that_hangs_with_work_waiting_is_replaced(setting: Setting) -> None:
+    repository = setting.export("stuck")
+    model = repository / "cluster_head" / "1" / "model.py"
+    source = model.read_text()
+    hang = "        if requests and self._hangs:\n            import time; time.sleep(3600)\n"
+    flag = setting.folder / "hang"
+    flag.touch()
+    start = f"        self._hangs = Path({str(flag)!r}).exists()\n"
+    for line, before in (("        thresholds = [_threshold(request)", hang), ("        self._head =", start)):
+        assert line in source
+        source = source.replace(line, before + line)
+    model.write_text(source)
+    with watched_server("--model_repository", repository, log=setting.folder / "stuck.log") as server:
+        flag.unlink()  # the next process is sound
+        with (
+            Classify(server.url, timeout_s=30) as first,
+            Classify(server.url, timeout_s=30) as second,
+            ThreadPoolExecutor(2) as threads,
+        ):
+            answers = list(threads.map(lambda client: client(setting.images[0]), (first, second)))
+        assert [status for _, status in answers] == [200, 200], answers
+        assert "was stuck, with work waiting; replaced" in server.said()
+
+
+def test_process_that_dies_again_and_again_is_given_up(setting: Setting) -> None:
+    repository = setting.export("given-up")
+    with watched_server("--model_repository", repository, log=setting.folder / "given-up.log") as server:
+        ends_s = time.monotonic() + 90
+        while server.process.poll() is None and time.monotonic() < ends_s:
+            try:
+                server.model_process("cluster_head").kill()
+            except (LookupError, StopIteration, psutil.Error):
+                time.sleep(0.1)
+        assert server.process.wait(30) == GIVEN_UP_EXIT_CODE
+        assert re.search(rf"giving up: .*, {MOST_FAILURES + 1} times in a row", server.said())
+    assert not access_file(server.port).exists()
+
+
+def test_sigterm_lets_requests_finish_and_leaves_nothing_also_after_a_death(setting: Setting) -> None:
+    repository = setting.export("stopped")
+    with watched_server("--model_repository", repository, log=setting.folder / "stopped.log") as server:
+        answers = expected_answers(server.url, setting.images)
+        server.model_process("classifier").kill()
+        time.sleep(0.3)
+        server.wait_until_serving()
+        access = access_file(server.port)
+        assert stat.S_IMODE(access.stat().st_mode) == 0o600
+        assert stat.S_IMODE(access.parent.stat().st_mode) == 0o700
+        prefix = crashes.shared_memory_prefix(server.tritonserver())
+        assert prefix.startswith(PREFIX)
+        tally = Tally(what="requests in flight at SIGTERM")
+        # Later ones find a server that is about to end, or none.
+        with Load(server.url, [answers], tally, timeout_s=3, may_refuse=frozenset({404, 503, 504})) as load:
+            time.sleep(1)
+            began_s = time.monotonic()
+            server.process.terminate()
+            assert server.process.wait(30) == 0
+            assert time.monotonic() - began_s < 20, "the whole exit timeout of 30 s"
+        _kept(tally)
+        in_flight = load.statuses_of_calls_in_flight(began_s, sent_s=0.05)
+        assert in_flight
+        assert set(in_flight) == {200}
+        assert not list(FOLDER.glob(f"{prefix}*"))
+        assert not access.exists()
+
+
+def test_changes_under_load_are_complete_or_refused(setting: Setting) -> None:
+    repository = setting.export("reloads")
+    with watched_server("--model_repository", repository, log=setting.folder / "reloads.log") as server:
+        export = setting.arguments("reloads", base=setting.larger, trained=setting.retrained)
+        _kept(reloads.reload_under_load(server, setting.images, "network and base set", export, timed=False))
+        setting.export("reloads")
+        _kept(reloads.refuse_broken_version(server, repository, setting.images, "cluster_head/{}/heads.py"))
+        # More exports than are kept, without a reload: the version that is served stays.
+        for base in (setting.smaller, setting.larger, setting.smaller):
+            assert reloads.run_command("export-repository", *setting.arguments("reloads", base=base)).returncode == 0
+        assert (repository / "cluster_head" / "1").is_dir()
+        done = reloads.run_command("reload-repository", "--port", server.port)
+        assert "is served, in place of 1" in done.stdout
+        assert reloads.run_command("reload-repository", "--port", server.port, "--rollback").returncode == 0
+        done = reloads.run_command("reload-repository", "--port", server.port)  # forward again
+        assert re.search(r"version (\d+) is served, in place of \d+", done.stdout), done
+        export = setting.arguments("reloads", "--image_size", 96)
+        _kept(reloads.refuse_other_shape(server, setting.images, export))
+
+
+def test_reload_without_a_server_says_so() -> None:
+    done = reloads.run_command("reload-repository", "--port", 9)
+    assert done.returncode == 1
+    assert "no inference-server of yours runs on port 9" in done.stderr
+
+
+def test_check_fails_without_a_server() -> None:
+    done = reloads.run_command("inference-server", "--check", "--port", 9)
+    assert done.returncode == 1
+    assert "gave no label" in done.stderr
+    assert "Connection refused" in done.stderr
+
+
+def test_export_killed_at_any_moment_leaves_a_repository_that_loads(setting: Setting) -> None:
+    repository = setting.export("killed")
+    log = setting.folder / "killed.log"
+    _kept(exports.kill_exports(repository, setting.images, setting.arguments("killed"), times=2, log=log))
+
+
+def test_shared_memory_of_a_killed_watcher_is_removed_by_the_next_and_nobody_elses(setting: Setting) -> None:
+    repository = setting.export("shared")
+    foreign = FOLDER / "triton_python_backend_shm_region_of_somebody_else"
+    foreign.touch()
+    try:
+        with watched_server("--model_repository", repository, log=setting.folder / "one.log") as server:
+            prefix = crashes.shared_memory_prefix(server.tritonserver())
+            triton = server.tritonserver()
+            server.process.kill()
+            server.process.wait()
+            triton.wait(10)
+        assert list(FOLDER.glob(f"{prefix}*"))
+        with watched_server("--model_repository", repository, log=setting.folder / "other.log"):
+            assert not list(FOLDER.glob(f"{prefix}*"))
+        assert foreign.exists()
+    finally:
+        foreign.unlink()
+
+
+def test_admin_key_is_fresh_and_in_no_log(setting: Setting, server: WatchedServer) -> None:
+    key = json.loads(access_file(server.port).read_text())["key"]
+    assert len(key) > 40
+    assert key not in server.said()
+
+
+def test_sigterm_while_it_starts_ends_it_at_once(setting: Setting) -> None:
+    repository = setting.export("starting")
+    command = [sys.executable, "-m", "inference_server", "--model_repository", str(repository)]
+    ports = [str(port) for port in free_ports(2)]
+    with (setting.folder / "starting.log").open("wb") as output:
+        process = start_child([*command, "--port", ports[0], "--metrics_port", ports[1]], output=output)
+    time.sleep(2)
+    process.terminate()
+    assert process.wait(10) == 0
+
+
+def test_second_server_on_a_port_is_refused_on_whatever_address(setting: Setting, server: WatchedServer) -> None:
+    done = reloads.run_command(
+        "inference-server", "--model_repository", setting.folder / "served", "--host", "127.0.0.2", "--port",
+        server.port, "--metrics_port", free_ports(1)[0],
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"another inference-server of yours runs on port {server.port}" in done.stderr
+
+
+def test_server_goes_on_when_its_access_file_is_gone(setting: Setting) -> None:
+    repository = setting.export("cleaned")
+    with watched_server("--model_repository", repository, log=setting.folder / "cleaned.log") as server:
+        access_file(server.port).unlink()
+        time.sleep(1)
+        assert access_file(server.port).exists()
+        assert server.is_serving()
+        assert f"ready at {server.url}" in server.said()
