@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,8 +65,6 @@ def running_gateway(folder: Path, servers: Sequence[str], keys: Mapping[str, str
 
 
 def _wait_until_listening(port: int, process: subprocess.Popen[bytes], errors: Path) -> None:
-    import socket
-
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline_s:
         assert process.poll() is None, errors.read_text()

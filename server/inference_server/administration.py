@@ -43,7 +43,7 @@ class Access:
 
     def restrictions(self) -> list[str]:
         """Give the arguments of Triton that close what only the owner may use."""
-        closed = {**restrictions(self.key)}
+        closed = restrictions(self.key)
         closed[RESTRICT_GRPC] = f"{','.join(OTHER_PROTOCOLS)},{closed[RESTRICT_GRPC]}"
         return [f"{option}={value}" for option, value in closed.items()]
 
@@ -72,10 +72,7 @@ def claim(port: int) -> Iterator[None]:
         lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
-        raise ServerError(
-            f"{lock} can't be written ({error.strerror}), beside which the key of this server's administration is "
-            f"kept. Set XDG_RUNTIME_DIR to a folder that can."
-        ) from error
+        raise _unwritable(lock, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,10 +101,14 @@ def write_access(file: Path, access: Access) -> None:
             json.dump(asdict(access), output)
         new.replace(file)
     except OSError as error:
-        raise ServerError(
-            f"{file} can't be written ({error.strerror}), where the key of this server's administration is kept. Set "
-            f"XDG_RUNTIME_DIR to a folder that can."
-        ) from error
+        raise _unwritable(file, error) from error
+
+
+def _unwritable(file: Path, error: OSError) -> ServerError:
+    return ServerError(
+        f"{file} can't be written ({error.strerror}); the key of this server's administration is kept in its folder. "
+        f"Set XDG_RUNTIME_DIR to a folder that can."
+    )
 
 
 def read_access(port: int) -> Access:

@@ -24,7 +24,7 @@ from inference_export.repository import exported_version, hold_version
 
 from .administration import Access, ModelControl, access_file, claim, new_key, read_access, write_access
 from .checking import base_url
-from .diagnosis import Diagnosis, Finding
+from .diagnosis import STOPPED_S, Diagnosis, Finding
 from .model_processes import STOPPED_STATES, dead_children, model_processes, read_state
 from .process import free_ports, start_child
 from .shared_memory import SharedMemory
@@ -32,7 +32,6 @@ from .tritonserver import LOOPBACK, Command, ServerError
 
 POLL_S = 0.2
 LONGEST_START_S = 600.0
-STOPPED_S = 1.0
 LASTING_S = 10.0  # a replacement that lives as long has worked
 EXIT_TIMEOUT_S = 30.0
 LAST_ANSWERS_S = 1.0  # for what the models have answered to reach the clients
@@ -175,8 +174,11 @@ class Watcher:
             self._restart("it was stopped")
             return
         self._hold(self._read_access().version)  # another one after a reload
-        for finding in self._diagnosis.look():
+        diagnosis = self._diagnosis
+        for finding in diagnosis.look():
             self._replace(finding)
+            if diagnosis is not self._diagnosis:  # a restart, which has made the others void
+                break
 
     def _replace(self, finding: Finding) -> None:
         """Have Triton start a model's processes anew, while everything else goes on."""
