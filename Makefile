@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 12)) and \
 	  f"make needs CPython 3.11 or 3.12 and found {sys.version.split()[0]}: name another, as make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[export,server,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[export,server,report,dev]'
 	touch $@
 
 install: $(VENV)/installed ## Make the virtual environment, with the pinned packages
@@ -82,11 +82,17 @@ fuzz: $(VENV)/fuzz-installed ## Fuzz the decoding of images for SECONDS=60
 reload: install ## Have the server of make serve answer with the newest export (OPTIONS=--rollback: the one before)
 	$(BIN)/reload-repository $(OPTIONS)
 
-# nginx, for the tests of the gateway.
+# What the tests drive that is not on PyPI: the gateway, the monitoring, and a browser for the evaluation's page.
+SYSTEM_PACKAGES := nginx-light prometheus chromium chromium-driver
+SYSTEM_COMMANDS := nginx prometheus promtool chromium chromedriver
+
 $(VENV)/system-packages: $(VENV)/installed
-	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light; \
-	  else echo 'nginx is missing, which the tests need. On Debian and Ubuntu: apt-get install nginx-light' >&2; exit 1; fi
+	@missing=; for command in $(SYSTEM_COMMANDS); do \
+	  PATH="$$PATH:/usr/sbin" command -v $$command >/dev/null || missing="$$missing $$command"; done; \
+	if [ -z "$$missing" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES); \
+	else echo "the tests need$$missing. On Debian: apt-get install $(SYSTEM_PACKAGES)" >&2; exit 1; fi
 	@touch $@
 
 perf: install ## Drive the served demonstration with perf_analyzer
@@ -94,8 +100,8 @@ perf: install ## Drive the served demonstration with perf_analyzer
 
 lock: ## Pin what a fresh environment holds now, in constraints.txt
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/pip install --quiet 'torch==$(shell sed -n 's/^torch==//p' constraints.txt)' '.[export,server,dev,bench,fuzz]'
+	build/lock/bin/pip install --quiet 'torch==$(shell sed -n 's/^torch==//p' constraints.txt)' '.[export,server,report,dev,bench,fuzz]'
 	build/lock/bin/pip freeze --exclude classify-triton | sed 's/+cpu$$//' > constraints.txt
 
 clean: ## Remove everything that was made here, the virtual environment too
-	rm -rf build $(VENV) dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build $(VENV) dist site .mypy_cache .pytest_cache .ruff_cache
