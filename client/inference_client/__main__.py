@@ -1,7 +1,6 @@
 """The command line: ``classify``, also ``python -m inference_client``."""
 
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from http import HTTPStatus
@@ -10,6 +9,7 @@ from typing import Any
 import click
 
 from inference_client.classify import Classify, Results
+from inference_client.options import request_options, server_option
 from inference_client.progress import progress
 from inference_client.version import __version__
 
@@ -28,17 +28,6 @@ class LinksCommand(click.Command):
         return super().parse_args(ctx, list(_repeat_links(args, ctx)))
 
 
-class FiniteFloatRange(click.FloatRange):
-    """A number in a range; nan and infinity are in none."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Refuse what click lets through."""
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number.", param, ctx)
-        return number
-
-
 @click.command(
     cls=LinksCommand,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120},
@@ -54,30 +43,9 @@ class FiniteFloatRange(click.FloatRange):
     required=True,
     help="Image files, sent as they are on disk.",
 )
-@click.option("-ip", "--server_ip", "url", metavar="URL", required=True, help="The server: http://host:port.")
+@server_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the evidence, instead of a table.")
-@click.option(
-    "--sim_thres",
-    metavar="FLOAT",
-    type=FiniteFloatRange(-1, 1),
-    help="Smallest cosine similarity at which a base image counts as a match. Clustering mode only; without it the "
-    "server's own holds.",
-)
-@click.option("--client_id", metavar="TEXT", help="Who is asking, for the server's metrics.")
-@click.option(
-    "--api_key",
-    metavar="TEXT",
-    envvar="CLASSIFY_API_KEY",
-    show_envvar=True,
-    help="The server's API key. As an argument other users of this computer can read it: prefer the variable.",
-)
-@click.option(
-    "--timeout_s",
-    metavar="SECONDS",
-    type=FiniteFloatRange(min=0, min_open=True),
-    default=60.0,
-    help="Longest time that a request, of up to as many images as the server takes at once, may last.",
-)
+@request_options
 @click.version_option(__version__, prog_name="classify")
 @click.pass_context
 def main(

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import gevent
@@ -15,7 +16,7 @@ import numpy as np
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from inference_client.answers import failed_entry, output_names, read_entries
+from inference_client.answers import Tensors, failed_entry, output_names, read_entries
 from inference_client.failures import STALE_CONNECTION, describe, may_pass, undecodable_reasons
 from inference_client.settings import Settings
 from inference_client.workers import InterruptedRequestError
@@ -107,16 +108,30 @@ class Connection:
         Raises:
             RequestError: The request failed.
         """
+        return self._ask_ensemble(
+            contents,
+            outputs=output_names(details=details),
+            sim_thres=sim_thres,
+            read=partial(read_entries, images=len(contents), details=details),
+        )
+
+    def _ask_ensemble(
+        self,
+        contents: Sequence[bytes],
+        *,
+        outputs: Sequence[str],
+        sim_thres: str | None,
+        read: Callable[[Tensors], list[dict[str, Any]]],
+    ) -> list[dict[str, Any]]:
         image = InferInput("IMAGE", [len(contents), 1], "BYTES")
         image.set_data_from_numpy(np.array([[content] for content in contents], dtype=np.object_))
-        outputs = [InferRequestedOutput(name, binary_data=True) for name in output_names(details=details)]
+        requested = [InferRequestedOutput(name, binary_data=True) for name in outputs]
         parameters = None if sim_thres is None else {"sim_thres": sim_thres}
 
         def request(client: InferenceServerClient) -> list[dict[str, Any]]:
             # tritonclient adds to the headers that it is given.
             headers = dict(self._settings.headers)
-            response = client.infer(MODEL, [image], outputs=outputs, headers=headers, parameters=parameters)
-            return read_entries(response, len(contents), details=details)
+            return read(client.infer(MODEL, [image], outputs=requested, headers=headers, parameters=parameters))
 
         try:
             return self._retry(request)

@@ -1,0 +1,60 @@
+"""What the commands that ask a server have in common on their command lines."""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class FiniteFloatRange(click.FloatRange):
+    """A number in a range; nan and infinity are in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Refuse what click lets through."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+def server_option(command: F) -> F:
+    """Add ``-ip``, the server's address, as ``url``."""
+    return click.option(
+        "-ip", "--server_ip", "url", metavar="URL", required=True, help="The server: http://host:port."
+    )(command)
+
+
+def request_options(command: F) -> F:
+    """Add what every request says: ``sim_thres``, ``client_id``, ``api_key`` and ``timeout_s``."""
+    for option in reversed(_REQUEST_OPTIONS):
+        command = option(command)
+    return command
+
+
+_REQUEST_OPTIONS = (
+    click.option(
+        "--sim_thres",
+        metavar="FLOAT",
+        type=FiniteFloatRange(-1, 1),
+        help="Smallest cosine similarity at which a base image counts as a match. Clustering mode only; without it the "
+        "server's own holds.",
+    ),
+    click.option("--client_id", metavar="TEXT", help="Who is asking, for the server's metrics."),
+    click.option(
+        "--api_key",
+        metavar="TEXT",
+        envvar="CLASSIFY_API_KEY",
+        show_envvar=True,
+        help="The server's API key. As an argument other users of this computer can read it: prefer the variable.",
+    ),
+    click.option(
+        "--timeout_s",
+        metavar="SECONDS",
+        type=FiniteFloatRange(min=0, min_open=True),
+        default=60.0,
+        help="Longest time that a request, of up to as many images as the server takes at once, may last.",
+    ),
+)
