@@ -1,0 +1,1 @@
+"""What README and docs promise: that their commands run, their links lead somewhere, and their reference is current."""

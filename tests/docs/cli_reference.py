@@ -1,0 +1,36 @@
+"""The page of the commands, made from what each says with ``-h``: ``python -m tests.docs.cli_reference``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[2]
+PAGE = CHECKOUT / "docs" / "reference" / "cli.md"
+WIDTH = 100
+TRITONS_OWN = "\nTriton's own help:"
+HEAD = """# Commands
+
+Each command's own `-h`. Every one exits with 0 if it did what was asked, and 2 on wrong usage; results go to standard
+output, progress and messages to standard error.
+"""
+
+
+def cli_reference() -> str:
+    """Ask every command of the project for its help, and put the answers into one page."""
+    scripts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    return HEAD + "".join(f"\n## {name}\n\n```text\n{_help(name)}\n```\n" for name in scripts)
+
+
+def _help(name: str) -> str:
+    command = Path(sys.executable).with_name(name)
+    environment = {**os.environ, "COLUMNS": str(WIDTH)}
+    output = subprocess.run([command, "-h"], env=environment, capture_output=True, text=True, check=True).stdout
+    return output.partition(TRITONS_OWN)[0].strip()
+
+
+if __name__ == "__main__":
+    PAGE.write_text(cli_reference(), encoding="utf-8")

@@ -1,0 +1,100 @@
+"""The folder in which the blocks of a page run: a clone after ``make install``, with trained resources and images."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.docs.snippets import Outcome
+
+CHECKOUT = Path(__file__).parents[2]
+ENVIRONMENT = Path(sys.prefix)
+OUTCOMES = pytest.StashKey[list[Outcome]]()
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout with the demonstration's network really trained, and its images beside it.
+
+    ``trained``, ``base``, ``queries``, ``a.jpg`` and ``b.jpg`` are what the pages name.
+    """
+    folder = tmp_path_factory.mktemp("docs") / "clone"
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=CHECKOUT, capture_output=True, text=True, check=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, tracked):
+        if (CHECKOUT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(CHECKOUT / name, folder / name)
+            os.utime(folder / name, (0, 0))  # older than the environment: make installs nothing again
+    (folder / ".venv").symlink_to(ENVIRONMENT)
+    subprocess.run([sys.executable, "-m", "examples.demonstration", "prepare"], cwd=folder, check=True)
+    demonstration = folder / "build" / "demonstration"
+    (folder / "trained").symlink_to(demonstration / "resources")
+    shutil.copytree(demonstration / "base", folder / "base")
+    shutil.copytree(demonstration / "query", folder / "queries")
+    for name, pattern in (("a.jpg", "face/*"), ("b.jpg", "not_face/*")):
+        Image.open(min((folder / "queries").glob(pattern))).save(folder / name, quality=95)
+    subprocess.run(
+        [ENVIRONMENT / "bin" / "export-repository", "-r", "trained", "-data", "base", "--image_size", "64"],
+        cwd=folder, check=True,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def page_folder(clone: Path, tmp_path: Path) -> Path:
+    """A page's own copy of the clone; what is large is linked."""
+    folder = tmp_path / "clone"
+    shutil.copytree(clone, folder, symlinks=True, copy_function=_link_large, ignore=shutil.ignore_patterns("build"))
+    (folder / "build").mkdir()
+    (folder / "build" / "demonstration").symlink_to(clone / "build" / "demonstration")
+    return folder
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """The environment variables of an activated ``.venv``."""
+    return _activated(ENVIRONMENT)
+
+
+@pytest.fixture(scope="session")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Those of an environment without this project, but with the packages that it needs."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return _activated(folder)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which blocks of README and docs were run, and why the others were not."""
+    outcomes = config.stash.get(OUTCOMES, [])
+    if outcomes:
+        terminalreporter.section("code of README and docs")
+        for outcome in outcomes:
+            terminalreporter.line(str(outcome))
+        left_out = sum(outcome.seconds is None for outcome in outcomes)
+        terminalreporter.line(f"{len(outcomes) - left_out} blocks run, {left_out} not run here")
+
+
+def _link_large(source: str, target: str) -> str:
+    if Path(source).stat().st_size > 1_000_000:
+        os.link(source, target)
+        return target
+    return shutil.copy2(source, target)
+
+
+def _activated(environment: Path) -> dict[str, str]:
+    path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "VIRTUAL_ENV": str(environment), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
