@@ -1,45 +1,75 @@
-"""How a list is cut into requests, and how many of them are in flight."""
+"""How images are cut into requests, and how many of them are in flight."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
 
 MAX_REQUEST_BYTES = 32 * 2**20
 MAX_IN_FLIGHT = 8
+# Of a stream: requests whose results the caller has not taken yet, in flight or answered.
+MAX_AHEAD = 2 * MAX_IN_FLIGHT
 
 
-def split(sizes_bytes: Sequence[int], max_images: int) -> Iterator[range]:
-    """Cut a list into requests, in order.
+class Sized(Protocol):
+    """An image, as far as it counts here."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file that is sent, bytes."""
+
+
+I = TypeVar("I", bound=Sized)  # noqa: E741  (Image, and whatever the tests send)
+
+
+def split(images: Iterable[I], max_images: int) -> Iterator[list[I]]:
+    """Cut images into requests, in order, and take no more of them than the next request needs.
 
     Args:
-        sizes_bytes: Size of each image's file, bytes.
+        images: What is to be sent. If it raises, what came before is still given.
         max_images: Most images in one request, >= 1.
 
     Yields:
-        The indices of each request's images; at most ``max_images``, and at most ``MAX_REQUEST_BYTES`` of files unless
-        it is a single file.
+        Each request's images; at most ``max_images``, and at most ``MAX_REQUEST_BYTES`` of files unless it is a single
+        file.
 
-    >>> list(split([MAX_REQUEST_BYTES // 2] * 3, max_images=32))
-    [range(0, 2), range(2, 3)]
+    >>> from types import SimpleNamespace
+    >>> half = SimpleNamespace(size_bytes=MAX_REQUEST_BYTES // 2)
+    >>> [len(request) for request in split([half] * 3, max_images=32)]
+    [2, 1]
     """
-    start = 0
+    request: list[I] = []
     request_bytes = 0
-    for index, size_bytes in enumerate(sizes_bytes):
-        full = index - start == max_images or request_bytes + size_bytes > MAX_REQUEST_BYTES
-        if full and index > start:
-            yield range(start, index)
-            start, request_bytes = index, 0
-        request_bytes += size_bytes
-    if start < len(sizes_bytes):
-        yield range(start, len(sizes_bytes))
+    source = iter(images)
+    failure: Exception | None = None
+    while True:
+        try:
+            image = next(source)
+        except StopIteration:
+            break
+        except Exception as error:
+            failure = error
+            break
+        if request and request_bytes + image.size_bytes > MAX_REQUEST_BYTES:
+            yield request
+            request, request_bytes = [], 0
+        request.append(image)
+        request_bytes += image.size_bytes
+        if len(request) == max_images:
+            yield request
+            request, request_bytes = [], 0
+    if request:
+        yield request
+    if failure is not None:
+        raise failure
 
 
 def requests_in_flight(slowest_answer_s: float | None, timeout_s: float) -> int:
-    """Choose how many requests of one list are in flight, so that they never time each other out.
+    """Choose how many requests of one call are in flight, so that they never time each other out.
 
     A server that takes one request after the other answers the last of W in W times the time of one. Half of the
     timeout is left for what other clients send.
 
     Args:
-        slowest_answer_s: Longest time that an answer of this list took, seconds; None before the first answer.
+        slowest_answer_s: Longest time that an answer of this call took, seconds; None before the first answer.
         timeout_s: Deadline of one request, seconds.
 
     Returns:

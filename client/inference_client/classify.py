@@ -4,17 +4,20 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from functools import partial
+from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from inference_client.images import ImageInput, collect
+from inference_client.errors import StreamError
+from inference_client.images import Image, ImageInput, collect, collect_lazily
 from inference_client.settings import read_settings
 from inference_client.workers import InterruptedRequestError, WorkerPool
 
 if TYPE_CHECKING:
+    from inference_client.calls import Options
     from inference_client.transport import Connection
 
 Results: TypeAlias = list[dict[str, Any]] | dict[str, str]
@@ -115,14 +118,10 @@ class Classify:
             ValueError: An array of another shape, or a file that is not a regular one.
             RuntimeError: It is closed, or was closed during the call.
         """
-        from inference_client.calls import Call, Options
+        from inference_client.calls import Call
         from inference_client.failures import RequestError
 
-        options = Options(
-            sim_thres=self._sim_thres if sim_thres is None else _threshold_text(sim_thres),
-            details=self._details if details is None else details,
-            timeout_s=self._settings.timeout_s,
-        )
+        options = self._options(sim_thres=sim_thres, details=details)
         collected = collect(images)
         self._require_open()
         if not collected:
@@ -136,6 +135,49 @@ class Classify:
             self._require_open()
             raise
 
+    def stream(
+        self, images: Iterable[ImageInput], *, sim_thres: float | None = None, details: bool | None = None
+    ) -> Generator[dict[str, Any], None, None]:
+        """Classify any number of images, in bounded memory.
+
+        Images are taken from the iterable as results are taken from here, in the same thread, at most 16 requests of
+        them ahead. Closing the generator, or leaving a loop over it and letting go of it, breaks off what is in flight.
+
+        Args:
+            images: As many as you like, each as a call takes it; an iterator or generator is read once.
+            sim_thres: As in the constructor, for this stream.
+            details: As in the constructor, for this stream.
+
+        Yields:
+            Each image's entry, in order, as a call's list has it: with ``Error`` also for a path that can't be read, an
+            array of another shape, and an image whose request failed.
+
+        Raises:
+            TypeError: Not an iterable of images; or not an image, raised after the results of those before it, as
+                whatever else the iterable raises.
+            StreamError: The server is gone, refuses the first request, or has failed 8 requests in a row. No result is
+                given for the images from there on; those before it have theirs.
+            RuntimeError: It is closed, or was closed meanwhile.
+        """
+        options = self._options(sim_thres=sim_thres, details=details)
+        collected = collect_lazily(images)
+        self._require_open()
+        return self._stream(collected, options)
+
+    def _stream(self, images: Iterator[Image], options: "Options") -> Generator[dict[str, Any], None, None]:
+        from inference_client.calls import Stream
+        from inference_client.failures import RequestError
+
+        for first in images:  # none: nothing is asked
+            try:
+                limit = self._images_per_request()
+                yield from Stream(self._pool, chain([first], images), max_images=limit, options=options).entries()
+            except RequestError as failure:
+                raise StreamError(failure.message, failure.status) from None
+            except (InterruptedRequestError, CancelledError, RuntimeError):
+                self._require_open()
+                raise
+
     def close(self) -> None:
         """End all connections. Calls in flight in other threads end with RuntimeError, as does every later one."""
         self._pool.close()
@@ -147,6 +189,15 @@ class Classify:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _options(self, *, sim_thres: float | None, details: bool | None) -> "Options":
+        from inference_client.calls import Options
+
+        return Options(
+            sim_thres=self._sim_thres if sim_thres is None else _threshold_text(sim_thres),
+            details=self._details if details is None else details,
+            timeout_s=self._settings.timeout_s,
+        )
 
     def _require_open(self) -> None:
         if self._pool.closed:

@@ -52,6 +52,11 @@ class RequestError(Exception):
         return self.status not in ABOUT_THE_CONTENT
 
     @property
+    def about_one_request(self) -> bool:
+        """Whether it says nothing of the server, only of what this request carried."""
+        return self.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+    @property
     def lost(self) -> bool:
         """Whether there is no server any more, or none yet."""
         return self.status == HTTPStatus.SERVICE_UNAVAILABLE and not self.answered

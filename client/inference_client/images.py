@@ -5,7 +5,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, Union
 
@@ -117,6 +117,19 @@ class PixelImage:
         return file.getvalue()
 
 
+class MissingImage:
+    """An image of a stream that can't be sent, which must not cost the others their results."""
+
+    size_bytes = 0
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def read(self) -> bytes:
+        """Say why."""
+        raise UnreadableImageError(self.reason)
+
+
 def collect(images: "ImageInput | Iterable[ImageInput]") -> list[Image]:
     """Check what the caller gave, one image or several, before anything is sent.
 
@@ -138,6 +151,36 @@ def collect(images: "ImageInput | Iterable[ImageInput]") -> list[Image]:
     if isinstance(images, (Mapping, Set)) or not isinstance(images, Iterable):
         raise _not_an_image(images)
     return [_image(item) or _refuse(item) for item in images]
+
+
+def collect_lazily(images: "Iterable[ImageInput]") -> Iterator[Image]:
+    """Check images one by one, as they are asked for.
+
+    Args:
+        images: As ``collect`` takes several.
+
+    Returns:
+        One entry per image, in the caller's order; one that can't be sent says why when it is read.
+
+    Raises:
+        TypeError: Not several images; raised at once. When it is its turn: not an image.
+    """
+    one = (str, os.PathLike, bytes, bytearray, memoryview)
+    if isinstance(images, (*one, Mapping, Set)) or not isinstance(images, Iterable):
+        raise TypeError(
+            f"a stream of images can't be read from {type(images).__name__}: pass an iterable of paths, bytes of "
+            "files, PIL images or uint8 arrays, for example target_server.stream(Path('photos').rglob('*.jpg'))"
+        )
+    return (_image_or_reason(item) for item in images)
+
+
+def _image_or_reason(item: object) -> Image:
+    try:
+        return _image(item) or _refuse(item)
+    except OSError as error:
+        return MissingImage(f"{error.filename} can't be read: {error.strerror}" if error.filename else str(error))
+    except ValueError as error:
+        return MissingImage(str(error))
 
 
 def _image(item: object) -> Image | None:

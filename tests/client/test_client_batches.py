@@ -1,5 +1,7 @@
 """How a list is cut, and how many requests are in flight."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from inference_client.batches import MAX_REQUEST_BYTES, requests_in_flight, split
@@ -21,9 +23,28 @@ from inference_client.batches import MAX_REQUEST_BYTES, requests_in_flight, spli
     ],
 )
 def test_requests_keep_to_the_batch_limit_and_the_byte_limit(sizes, limit, lengths):
-    requests = list(split(sizes, limit))
+    images = [SimpleNamespace(size_bytes=size) for size in sizes]
+    requests = list(split(images, limit))
     assert [len(request) for request in requests] == lengths
-    assert [index for request in requests for index in request] == list(range(len(sizes)))
+    assert [id(image) for request in requests for image in request] == [id(image) for image in images]
+
+
+def test_full_request_is_given_before_another_image_is_asked_for():
+    taken = []
+    images = (taken.append(number) or SimpleNamespace(size_bytes=1) for number in range(9))
+    assert len(next(split(images, 4))) == 4
+    assert taken == [0, 1, 2, 3]
+
+
+def test_images_before_a_failure_of_their_source_are_given_first():
+    def images():
+        yield from [SimpleNamespace(size_bytes=1)] * 5
+        raise ZeroDivisionError
+
+    requests = split(images(), 4)
+    assert [len(next(requests)), len(next(requests))] == [4, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(requests)
 
 
 @pytest.mark.parametrize(
