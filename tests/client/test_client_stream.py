@@ -201,7 +201,7 @@ def test_server_that_fails_again_and_again_ends_the_stream():
     assert labels(given[:100]) == numbers(100)
     assert all("broken" in entry["Error"] for entry in given[100:])
     assert error.status_code == 500
-    assert 8 <= len(server.inferences) - 25 <= 8 + 8
+    assert 8 <= len(server.inferences) - 25 <= 3 * 8  # an answer that comes late among them counts anew
 
 
 @pytest.mark.parametrize("status", [500, 413, 400], ids=str)
