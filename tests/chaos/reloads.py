@@ -17,7 +17,7 @@ from .tally import Tally
 
 BEFORE_S = 3.0
 AFTER_S = 1.0
-MOST_LONGER_S = 1.0  # 0.3 is wanted, and mostly kept; docs/security.md has what was measured
+MOST_LONGER_S = 1.0  # 0.3 is wanted, and mostly kept; docs/explanation/security.md has what was measured
 # About half of what two cores can do: where all is taken, loading costs every request its share.
 CLIENTS = 2
 PAUSE_S = 0.05

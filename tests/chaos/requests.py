@@ -23,7 +23,7 @@ INFER, GENERATE = "/v2/models/ensemble/infer", "/v2/models/ensemble/generate"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 JSON = {"Content-Type": "application/json"}
 CLIENT_ERRORS = frozenset(range(400, 500))
-# Triton's own, for JSON that it can't parse; docs/security.md lists them.
+# Triton's own, for JSON that it can't parse; docs/explanation/security.md lists them.
 UNPARSABLE = CLIENT_ERRORS | {500}
 CLOSED = frozenset({0})  # the connection, without an answer
 TIMEOUT_S = 60.0

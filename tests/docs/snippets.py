@@ -137,9 +137,7 @@ class Reader:
                     start = time.monotonic()
                     if snippet.not_run is None:
                         self._run(snippet)
-                    yield Outcome(
-                        snippet=snippet, seconds=None if snippet.not_run else time.monotonic() - start
-                    )
+                    yield Outcome(snippet=snippet, seconds=None if snippet.not_run else time.monotonic() - start)
         finally:
             for process in reversed(self._staying):
                 _stop(process)

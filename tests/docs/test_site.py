@@ -24,7 +24,13 @@ def test_site_builds_with_every_link_and_page_in_place(tmp_path: Path) -> None:
     for page in pages:
         built_page = tmp_path / page.removesuffix("index.md").removesuffix(".md") / "index.html"
         assert "<h1" in built_page.read_text(encoding="utf-8")
-    assert re.findall(r'(?:src|href)="(https?://(?!www\.mkdocs|squidfunk)[^"]*\.(?:js|css|woff2))"', (tmp_path / "index.html").read_text()) == []
+    assert (
+        re.findall(
+            r'(?:src|href)="(https?://(?!www\.mkdocs|squidfunk)[^"]*\.(?:js|css|woff2))"',
+            (tmp_path / "index.html").read_text(),
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("broken", ["[a](missing.md)", "[a](tutorial.md#no-such-heading)"])
