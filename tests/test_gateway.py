@@ -82,7 +82,7 @@ def test_right_key_is_answered_and_the_id_of_its_client_counted(
     body = _request(query_images[0], **{"X-Client-Id": "ward 8", "x-client-id": "ward 8"})
     assert _send(gateway, "POST", INFER, body, {**JSON, "X-API-Key": KEY, "X-Client-Id": "ward 8"})[0] == 200
     counted = "".join(urllib.request.urlopen(server.metrics_url).read().decode() for server in servers)
-    assert 'classify_images{client="ward 7"' in counted
+    assert 'classify_images_total{client="ward 7"' in counted
     assert "ward 8" not in counted
     assert KEY not in counted
 

@@ -98,7 +98,8 @@ input [
 ]
 output [
   {{ name: "PIXELS" data_type: TYPE_UINT8 dims: [ {size}, {size}, 3 ] }},
-  {{ name: "ERROR" data_type: TYPE_STRING dims: [ 1 ] }}
+  {{ name: "ERROR" data_type: TYPE_STRING dims: [ 1 ] }},
+  {{ name: "FILE_BYTES" data_type: TYPE_INT64 dims: [ 1 ] }}
 ]
 {_common(versions, count=1, kind="KIND_CPU")}{parameters}"""
 
@@ -126,7 +127,8 @@ max_batch_size: {shape.max_batch_size}
 input [
   {{ name: "EMBEDDING" data_type: TYPE_FP32 dims: [ {shape.embedding_size} ] }},
   {{ name: "PROBABILITIES" data_type: TYPE_FP32 dims: [ {shape.network_classes} ] }},
-  {{ name: "ERROR" data_type: TYPE_STRING dims: [ 1 ] }}
+  {{ name: "ERROR" data_type: TYPE_STRING dims: [ 1 ] }},
+  {{ name: "FILE_BYTES" data_type: TYPE_INT64 dims: [ 1 ] optional: true }}
 ]
 {_OUTPUTS % shape.embedding_size}
 {_common(versions, count=1, kind="KIND_CPU")}"""
@@ -149,7 +151,8 @@ ensemble_scheduling {{
       input_map {{ key: "IMAGE" value: "IMAGE" }}
       output_map [
         {{ key: "PIXELS" value: "pixels" }},
-        {{ key: "ERROR" value: "decode_error" }}
+        {{ key: "ERROR" value: "decode_error" }},
+        {{ key: "FILE_BYTES" value: "file_bytes" }}
       ]
     }},
     {{
@@ -165,7 +168,8 @@ ensemble_scheduling {{
       input_map [
         {{ key: "EMBEDDING" value: "embedding" }},
         {{ key: "PROBABILITIES" value: "probabilities" }},
-        {{ key: "ERROR" value: "decode_error" }}
+        {{ key: "ERROR" value: "decode_error" }},
+        {{ key: "FILE_BYTES" value: "file_bytes" }}
       ]
       output_map [
 {head_outputs}

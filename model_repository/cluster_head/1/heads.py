@@ -36,6 +36,8 @@ class ClassificationHead:
         settings: ``classes`` (names in index order) and ``neighbors`` (K).
     """
 
+    mode = "classification"
+
     def __init__(self, settings: dict[str, Any]) -> None:
         self._classes = np.array(settings["classes"], dtype=np.object_)
         self._neighbors: int = settings["neighbors"]
@@ -68,6 +70,8 @@ class ClusteringHead:
             ``neighbors`` (K).
         base: The base set, its classes in the order of ``classes``.
     """
+
+    mode = "clustering"
 
     def __init__(self, settings: dict[str, Any], base: BaseSet) -> None:
         self._classes = np.array(settings["classes"], dtype=np.object_)
@@ -113,6 +117,6 @@ def load_head(folder: Path) -> ClassificationHead | ClusteringHead:
         folder: The version folder.
     """
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    if settings["mode"] == "classification":
+    if settings["mode"] == ClassificationHead.mode:
         return ClassificationHead(settings)
     return ClusteringHead(settings, load_base_set(folder))

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from parameters import KnownClients, check_threshold, client_id
+from access_log import AccessLog, entry
+from metrics import BAD_THRESHOLD, NO_DECODABLE_IMAGE, NOT_TEXT, Metrics
+from parameters import UNUSABLE_CLIENT, client_id, read_threshold
 from preprocessing import BatchDecoder, Limits
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 NICENESS = 10  # of 19: it still gets its share where other programs are busy
 
@@ -29,67 +27,85 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         size = next(int(output["dims"][0]) for output in config["output"] if output["name"] == "PIXELS")
         threads = int(config["parameters"]["decode_threads"]["string_value"])
+        self._version = int(args["model_version"])
         folder = Path(args["model_repository"]) / args["model_version"]
         settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        self._counters = ClientCounters()
+        self._metrics = Metrics()
+        self._access_log = AccessLog(pb_utils.Logger.log_warn)
         self._decoder = BatchDecoder(
             size, reduced=settings["decode"] == "reduced", limits=Limits(**settings["limits"]), threads=threads
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer every request with ``PIXELS`` uint8 [N, S, S, 3] and ``ERROR`` [N, 1], or an error of its own."""
-        refusals = [_unusable_threshold(request) for request in requests]
-        images = [
-            pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().ravel().tolist() if refusal is None else []
-            for request, refusal in zip(requests, refusals, strict=True)
+        """Answer every request with an image's outputs, or an error of its own.
+
+        ``PIXELS`` uint8 [N, S, S, 3], ``ERROR`` [N, 1], and for the access log ``FILE_BYTES`` int64 [N, 1].
+        """
+        refusals = [_unusable_parameters(request) for request in requests]
+        files = [
+            pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().ravel().tolist() for request in requests
         ]
-        pixels, reasons = self._decoder.decode([file for files in images for file in files])
-        self._counters.count(
-            (request.parameters(), len(files)) for request, files in zip(requests, images, strict=True) if files
+        accepted = [[] if refusal else images for refusal, images in zip(refusals, files, strict=True)]
+        pixels, errors, seconds = self._decoder.decode_timed([image for images in accepted for image in images])
+        self._metrics.count_decoded(errors, seconds)
+        responses, lines = [], []
+        end = 0
+        for request, images, decoded, refusal in zip(requests, files, accepted, refusals, strict=True):
+            start, end = end, end + len(decoded)
+            reason, message = refusal or _unusable_images(errors[start:end])
+            sizes = [len(image) for image in images]
+            if reason:
+                self._metrics.count_refused(reason)
+                lines.append(self._refused(request, reason, sizes, errors[start:end]))
+                responses.append(_refusal(message))
+            else:
+                responses.append(_response(pixels[start:end], errors[start:end], sizes))
+        self._metrics.count_lost_lines(self._access_log.write(lines))
+        return responses
+
+    def finalize(self) -> None:
+        """Write what the access log still has to write."""
+        self._access_log.close()
+
+    def _refused(self, request: Any, reason: str, sizes: list[int], errors: list[str]) -> bytes:
+        readable = reason != NOT_TEXT
+        return entry(
+            client=client_id(request.parameters()) if readable else UNUSABLE_CLIENT,
+            request_id=_request_id(request),
+            model_version=self._version,
+            file_bytes=sizes,
+            images=len(sizes),
+            errors=errors,
+            sim_thres=read_threshold(request.parameters()) if reason == NO_DECODABLE_IMAGE else None,
+            refused=reason,
         )
-        ends = np.cumsum([len(files) for files in images]).tolist()
-        return [
-            _response(pixels[end - len(files) : end], reasons[end - len(files) : end]) if refusal is None else refusal
-            for refusal, files, end in zip(refusals, images, ends, strict=True)
-        ]
 
 
-class ClientCounters:
-    """The metric that says how many images each client has sent."""
-
-    def __init__(self) -> None:
-        self._family = pb_utils.MetricFamily(
-            name="classify_images", description="Images received, by client", kind=pb_utils.MetricFamily.COUNTER
-        )
-        self._clients = KnownClients()
-        self._metrics: dict[str, Any] = {}
-
-    def count(self, batch: Iterable[tuple[str, int]]) -> None:
-        """Count the images of a batch: each request's parameters, and its number of images."""
-        images: Counter[str] = Counter()
-        for parameters, number in batch:
-            images[self._clients.label(client_id(parameters))] += number
-        for client, number in images.items():
-            if client not in self._metrics:
-                self._metrics[client] = self._family.Metric(labels={"client": client})
-            self._metrics[client].increment(number)
-
-
-def _unusable_threshold(request: Any) -> Any:
+def _unusable_parameters(request: Any) -> tuple[str, str] | None:
     try:
-        check_threshold(request.parameters())
+        read_threshold(request.parameters())
     except UnicodeDecodeError:
-        return _refusal("a request parameter, or the header X-Client-Id, is not UTF-8 text")
+        return NOT_TEXT, "a request parameter, or the header X-Client-Id, is not UTF-8 text"
     except ValueError as error:
-        return _refusal(str(error))
+        return BAD_THRESHOLD, str(error)
     return None
 
 
-def _response(pixels: Any, reasons: list[str]) -> Any:
-    if all(reasons):
-        return _refusal(f"no decodable image: {json.dumps(reasons)}")
-    errors = np.array(reasons, dtype=np.object_).reshape(-1, 1)
-    return pb_utils.InferenceResponse([pb_utils.Tensor("PIXELS", pixels), pb_utils.Tensor("ERROR", errors)])
+def _unusable_images(errors: list[str]) -> tuple[str, str]:
+    return (NO_DECODABLE_IMAGE, f"no decodable image: {json.dumps(errors)}") if all(errors) else ("", "")
+
+
+def _request_id(request: Any) -> str:
+    try:
+        return str(request.request_id())
+    except UnicodeDecodeError:
+        return ""
+
+
+def _response(pixels: Any, errors: list[str], sizes: list[int]) -> Any:
+    column = np.array(errors, dtype=np.object_).reshape(-1, 1)
+    outputs = {"PIXELS": pixels, "ERROR": column, "FILE_BYTES": np.array(sizes, np.int64).reshape(-1, 1)}
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, value) for name, value in outputs.items()])
 
 
 def _refusal(message: str) -> Any:

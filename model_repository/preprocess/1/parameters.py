@@ -1,4 +1,4 @@
-"""What a request may ask for beside its tensors."""
+"""What a request may say beside its tensors; the same file in ``preprocess`` and in ``cluster_head``."""
 
 from __future__ import annotations
 
@@ -9,25 +9,33 @@ from typing import Any
 CLIENT_ID_PARAMETER = "x-client-id"
 LONGEST_CLIENT_ID = 64
 UNKNOWN_CLIENT, UNUSABLE_CLIENT, OTHER_CLIENTS = RESERVED = "unknown", "unusable", "other"
+HEALTH_CHECK = "health-check"  # who sends the same image again and again, which says nothing of the other ones
 MOST_CLIENTS = 100  # told apart; whoever chooses ids can't fill the memory of those who count them
 
 
-def check_threshold(parameters: str) -> None:
-    """Refuse a request whose threshold no scoring could use, before any image is decoded.
+def read_threshold(parameters: str) -> float | None:
+    """Read the threshold that a request names, so that one is refused whose threshold no scoring could use.
 
     Args:
         parameters: The request's parameters as Triton hands them over, a JSON object or "".
 
+    Returns:
+        The threshold, -1 to 1; None for a request that names none.
+
     Raises:
         ValueError: ``sim_thres`` is no number or text of a number, not finite, or not within -1 to 1.
     """
-    value = json.loads(parameters or "{}").get("sim_thres", 0.0)
+    values = json.loads(parameters or "{}")
+    if "sim_thres" not in values:
+        return None
+    value = values["sim_thres"]
     try:
         threshold = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         threshold = math.nan
     if not -1 <= threshold <= 1:
         raise ValueError(f"sim_thres is {value!r}, and must be a number from -1 to 1")
+    return threshold
 
 
 def client_id(parameters: str) -> str:

@@ -1,0 +1,83 @@
+"""What Prometheus is told of answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import triton_python_backend_utils as pb_utils
+from parameters import HEALTH_CHECK, KnownClients
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Finer where thresholds and most answers lie.
+PROBABILITY_BUCKETS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0]
+
+
+class Metrics:
+    """The metrics of ``cluster_head``. Triton keeps one of each name, which all versions add to, until it ends.
+
+    Args:
+        mode: ``clustering`` or ``classification``.
+    """
+
+    def __init__(self, mode: str) -> None:
+        self._mode = mode
+        self._families = (
+            pb_utils.MetricFamily(
+                name="classify_images_total",
+                description="Images that were given a label, by client, label and mode",
+                kind=pb_utils.MetricFamily.COUNTER,
+            ),
+            pb_utils.MetricFamily(
+                name="classify_probability",
+                description="Probability of the label: in clustering mode its highest similarity, -1 to 1",
+                kind=pb_utils.MetricFamily.HISTOGRAM,
+            ),
+            pb_utils.MetricFamily(
+                name="classify_not_finite_images_total",
+                description="Images without an answer because the network's output is not finite",
+                kind=pb_utils.MetricFamily.COUNTER,
+            ),
+            pb_utils.MetricFamily(
+                name="classify_access_log_lost_lines_total",
+                description="Lines that the access log did not write, by model",
+                kind=pb_utils.MetricFamily.COUNTER,
+            ),
+        )
+        self._image_family, probability, not_finite, lost = self._families
+        self._images: dict[tuple[str, str], Any] = {}
+        self._clients = KnownClients()
+        self._probability = probability.Metric(labels={"mode": mode}, buckets=PROBABILITY_BUCKETS)
+        self._not_finite = not_finite.Metric(labels={})
+        self._lost = lost.Metric(labels={"model": "cluster_head"})
+
+    def count_answers(self, clients: Iterable[str], labels: Iterable[str], probabilities: Iterable[float]) -> None:
+        """Count the images of a batch that have an answer.
+
+        Args:
+            clients: The client that sent each of them.
+            labels: The label of each.
+            probabilities: Its probability.
+        """
+        images: Counter[tuple[str, str]] = Counter()
+        for client, label, probability in zip(clients, labels, probabilities, strict=True):
+            images[self._clients.label(client), label] += 1
+            if client != HEALTH_CHECK:
+                self._probability.observe(probability)
+        for (client, label), number in images.items():
+            if (client, label) not in self._images:
+                named = {"client": client, "label": label, "mode": self._mode}
+                self._images[client, label] = self._image_family.Metric(labels=named)
+            self._images[client, label].increment(number)
+
+    def count_not_finite(self, number: int) -> None:
+        """Count images for which the network's output is not finite."""
+        if number:
+            self._not_finite.increment(number)
+
+    def count_lost_lines(self, number: int) -> None:
+        """Count lines that the access log lost."""
+        if number:
+            self._lost.increment(number)
