@@ -20,7 +20,7 @@ from inference_export.options import base_data_option, export_options, resources
 from inference_export.provenance import ExportOptions
 
 from .administration import Access
-from .checking import check
+from .checking import TIMEOUT_S, check
 from .options import port_option
 from .tritonserver import (
     FORWARD_CLIENT_ID,
@@ -70,7 +70,15 @@ RESERVED_OPTIONS = (
     "only_check",
     is_flag=True,
     help="Start nothing: have the server at --host and --port classify a small image, and exit with 0 if it did within "
-    "5 s. For load balancers and readiness probes.",
+    "--check_timeout. For load balancers, health checks and probes.",
+)
+@click.option(
+    "--check_timeout",
+    type=click.IntRange(1, 600),
+    default=round(TIMEOUT_S),
+    show_default=True,
+    help="Seconds that --check takes at most. A server that is too busy (503) is asked again until then; give 30 "
+    "where a busy server must not be taken for a broken one.",
 )
 @click.argument("triton_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- TRITON_ARGUMENT...]")
 @click.version_option(__version__)
@@ -83,6 +91,7 @@ def main(
     port: int,
     metrics_port: int,
     only_check: bool,
+    check_timeout: int,
     triton_arguments: tuple[str, ...],
     **options: Any,
 ) -> None:
@@ -108,7 +117,7 @@ def main(
     """  # noqa: D301  (click wants the backspace itself)
     if only_check:
         try:
-            check(host, port)
+            check(host, port, check_timeout)
         except ServerError as error:
             raise click.ClickException(str(error)) from error
         return

@@ -58,7 +58,8 @@ def check(host: str, port: int, timeout_s: float = TIMEOUT_S) -> None:
             return
         except urllib.error.HTTPError as error:
             if error.code != _BUSY or time.monotonic() + _PAUSE_S >= deadline_s:
-                raise ServerError(f"{url} answered {error.code}: {error.read(500).decode('utf-8', 'replace')}") from error
+                message = error.read(500).decode("utf-8", "replace")
+                raise ServerError(f"{url} answered {error.code}: {message}") from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise ServerError(f"{url} gave no label within {timeout_s:g} s: {reason}. Is it running?") from error
