@@ -9,7 +9,7 @@ OPTIONS ?=
 DEMONSTRATION := build/demonstration
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve reload test check format bench chaos soak fuzz perf lock clean
+.PHONY: help install demo serve reload test check format bench chaos soak fuzz perf docs release lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -97,6 +97,13 @@ $(VENV)/system-packages: $(VENV)/installed
 
 perf: install ## Drive the served demonstration with perf_analyzer
 	$(BIN)/python -m bench.perf
+
+docs: install ## Build the pages of docs/ into site/, after their reference of the commands
+	$(BIN)/python -m tests.docs.cli_reference
+	$(BIN)/mkdocs build --strict
+
+release: install ## Build wheel and sdist into dist/, and do the demonstration with them in an empty environment
+	$(BIN)/python -m tests.release
 
 lock: ## Pin what a fresh environment holds now, in constraints.txt
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from inference_client import Classify
+from inference_client.version import __version__
 from inference_export.extras import EXTRA_PACKAGES
 from inference_export.template import template_directory
 from tests.conftest import SMALL, Trained, export
@@ -24,8 +27,8 @@ CHECKOUT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory, small: Trained) -> Path:
-    """A wheel built in a copy of the checkout that holds an export."""
+def built(tmp_path_factory: pytest.TempPathFactory, small: Trained) -> Path:
+    """The folder of an sdist, and of a wheel made from it, built in a copy of the checkout that holds an export."""
     folder = tmp_path_factory.mktemp("checkout")
     tracked = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -39,11 +42,33 @@ def wheel(tmp_path_factory: pytest.TempPathFactory, small: Trained) -> Path:
     export(small, folder / "model_repository")
     assert (folder / "model_repository" / "classifier" / "1" / "model.onnx").is_file()
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder / "out"), str(folder)],
+        [sys.executable, "-m", "build", "--outdir", str(folder / "out"), str(folder)],
         capture_output=True, check=True,
     )  # fmt: skip
-    (built,) = (folder / "out").glob("*.whl")
-    return built
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (file,) = built.glob("*.whl")
+    return file
+
+
+def test_sdist_holds_what_is_tracked_and_nothing_of_an_export(built: Path) -> None:
+    (file,) = built.glob("*.tar.gz")
+    with tarfile.open(file) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    ).stdout.split()  # fmt: skip
+    assert set(tracked) - names == set()
+    assert not [name for name in names if name.endswith((".onnx", ".npy"))]
+
+
+def test_version_of_the_distribution_is_the_one_that_the_commands_say(wheel: Path) -> None:
+    assert wheel.name.split("-")[1] == __version__
+    text = (CHECKOUT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(__version__)}\b", text, re.MULTILINE), "CHANGELOG.md has no such version"
 
 
 def test_wheel_built_beside_an_export_holds_the_template_and_nothing_of_the_export(wheel: Path) -> None:

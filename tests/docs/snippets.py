@@ -63,7 +63,7 @@ class Snippet:
 
     def __str__(self) -> str:
         first = next((line for line in self.code.splitlines() if line.strip() and not line.startswith("import")), "")
-        return f"{self.page}:{self.line}: {first[:80]}"
+        return f"{os.path.relpath(self.page)}:{self.line}: {first[:80]}"
 
 
 def read_snippets(page: Path) -> list[Snippet]:
