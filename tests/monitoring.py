@@ -1,0 +1,160 @@
+"""Asks a Prometheus for every expression of ``deploy/monitoring``: ``python -m tests.monitoring http://host:9090``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from inference_server.process import free_ports, start_child, stop
+from inference_server.tritonserver import LOOPBACK
+
+MONITORING = Path(__file__).parents[1] / "deploy" / "monitoring"
+START_TIMEOUT_S = 20.0
+# What a day of traffic gives, asked for within seconds.
+HASTE = {"15s": "1s", "offset 1d": "offset 2s", ">= 200": ">= 1"}
+VARIABLES = {"$__rate_interval": "1m", "$instance": ".*", "${datasource}": "prometheus"}
+_COMPARISON = re.compile(r"\s*(==|>=|>)\s*[\d.]+$")
+
+
+@dataclass(frozen=True)
+class Expression:
+    """One query.
+
+    Args:
+        source: The rule's name, or the dashboard panel's title.
+        text: In PromQL, without variables.
+    """
+
+    source: str
+    text: str
+
+
+def dashboard() -> dict[str, Any]:
+    """Read the Grafana dashboard."""
+    found: dict[str, Any] = json.loads((MONITORING / "grafana" / "dashboard.json").read_text(encoding="utf-8"))
+    return found
+
+
+def panel_expressions() -> list[Expression]:
+    """List what the dashboard's panels and its instance variable ask."""
+    return [
+        Expression(panel["title"], _substitute(target["expr"], VARIABLES))
+        for panel in dashboard()["panels"]
+        for target in panel.get("targets", ())
+    ]
+
+
+def rule_expressions() -> list[Expression]:
+    """List what the rules record, and what the alerts compare."""
+    found = []
+    for group in yaml.safe_load((MONITORING / "rules.yml").read_text(encoding="utf-8"))["groups"]:
+        for rule in group["rules"]:
+            if "record" in rule:
+                found += [Expression(rule["record"], rule["expr"]), Expression(rule["record"], rule["record"])]
+            else:
+                parts = re.sub(r"^absent\((.*)\)$", r"\1", rule["expr"]).split(" and ")
+                found += [Expression(rule["alert"], _COMPARISON.sub("", part)) for part in parts]
+    return found
+
+
+def hasten(text: str) -> str:
+    """Shorten the times that a test can't wait for."""
+    return _substitute(text, HASTE)
+
+
+def query(prometheus: str, text: str) -> list[dict[str, Any]]:
+    """Evaluate an expression now.
+
+    Args:
+        prometheus: URL.
+        text: The expression.
+
+    Returns:
+        Its series, each with its labels and value.
+    """
+    body = urllib.parse.urlencode({"query": text}).encode()
+    with urllib.request.urlopen(f"{prometheus}/api/v1/query", body, timeout=10) as answer:
+        result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+    return result
+
+
+def describe(series: list[dict[str, Any]]) -> str:
+    """Say how many series there are, and the first one's labels and value."""
+    if not series:
+        return "NO DATA"
+    labels = ", ".join(f"{name}={value}" for name, value in series[0]["metric"].items() if name != "__name__")
+    return f"{len(series)} series, {{{labels}}} {float(series[0]['value'][1]):.4g}"
+
+
+@contextlib.contextmanager
+def running_prometheus(folder: Path, targets: list[str]) -> Iterator[str]:
+    """Run a Prometheus with a hastened copy of the configuration.
+
+    Args:
+        folder: For the copy, its data and its log.
+        targets: ``host:port`` of each server's metrics.
+
+    Yields:
+        Its URL.
+    """
+    for name in ("prometheus.yml", "rules.yml"):
+        (folder / name).write_text(hasten((MONITORING / name).read_text(encoding="utf-8")), encoding="utf-8")
+    (folder / "targets.yml").write_text(yaml.safe_dump([{"targets": targets}]), encoding="utf-8")
+    binary = shutil.which("prometheus")
+    assert binary is not None, "apt-get install prometheus"
+    (port,) = free_ports(1)
+    url = f"http://{LOOPBACK}:{port}"
+    command = [binary, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
+               f"--web.listen-address={LOOPBACK}:{port}"]  # fmt: skip
+    log = folder / "prometheus.log"
+    with log.open("wb") as output:
+        process = start_child(command, output=output)
+    try:
+        _wait_until_ready(url, process, log)
+        yield url
+    finally:
+        stop(process)
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while True:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/-/ready", timeout=2):
+            return
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        assert time.monotonic() < deadline_s, log.read_text(encoding="utf-8")
+        time.sleep(0.1)
+
+
+def _substitute(text: str, replacements: dict[str, str]) -> str:
+    for name, value in replacements.items():
+        text = text.replace(name, value)
+    return text
+
+
+def main() -> int:
+    """Print every expression and what a running Prometheus says to it; 1 if it says nothing to one."""
+    (prometheus,) = sys.argv[1:]
+    empty = 0
+    for expression in (*panel_expressions(), *rule_expressions()):
+        series = query(prometheus, expression.text)
+        empty += not series
+        print(f"{expression.source}\n  {expression.text}\n  {describe(series)}")
+    return min(empty, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

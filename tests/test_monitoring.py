@@ -1,0 +1,246 @@
+"""What an operator sees: metrics, rules and dashboard, with a real Prometheus on a real server."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from inference_client import Classify
+from inference_export.template import load_served_module, template_directory
+from inference_server.checking import HEALTH_CHECK, check
+from inference_server.process import RunningServer, running_server
+from tests.monitoring import (
+    MONITORING,
+    dashboard,
+    describe,
+    hasten,
+    panel_expressions,
+    query,
+    rule_expressions,
+    running_prometheus,
+)
+
+DOCS = MONITORING.parents[1] / "docs"
+TRAFFIC_S = 6
+SCRAPES_S = 15
+KEY = "X-Admin-Key"
+
+
+@pytest.fixture(scope="module")
+def server(workspace: Path, small_clustering: Path) -> Iterator[RunningServer]:
+    arguments = ["--metrics-config=summary_latencies=true"]
+    with running_server(small_clustering, log=workspace / "monitored.log", arguments=arguments) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def prometheus(server: RunningServer, query_images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A Prometheus that has seen a few seconds of every kind of request."""
+    target = server.metrics_url.removeprefix("http://").removesuffix("/metrics")
+    with running_prometheus(tmp_path_factory.mktemp("prometheus"), [target]) as url:
+        until_s = time.monotonic() + TRAFFIC_S
+        while time.monotonic() < until_s:
+            _send_every_kind(server, query_images)
+            time.sleep(0.3)
+        yield url
+
+
+def _send_every_kind(server: RunningServer, images: list[Path]) -> None:
+    with Classify(server.url, client_id="ward 7") as classify:
+        assert classify(images)[1] == 200
+        assert classify([images[0], b"no image"])[1] == 207
+        assert classify([b"no image", b""])[1] == 400
+    assert _infer(server, images[0].read_bytes(), sim_thres=7) == 400
+
+
+def _infer(server: RunningServer, file: bytes, **parameters: Any) -> int:
+    inputs = [{"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "data": [b64encode(file).decode()]}]
+    body = json.dumps({"inputs": inputs, "parameters": parameters}).encode()
+    try:
+        with urllib.request.urlopen(f"{server.url}/v2/models/ensemble/infer", body, timeout=20) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def _metrics(server: RunningServer) -> str:
+    return str(urllib.request.urlopen(server.metrics_url, timeout=10).read().decode())
+
+
+def _value(text: str, series: str) -> float:
+    found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def _promtool(*arguments: object, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    binary = shutil.which("promtool")
+    assert binary is not None, "apt-get install prometheus"
+    command = [binary, *map(str, arguments)]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_each_image_is_counted_once_by_what_became_of_it(server: RunningServer, query_images: list[Path]) -> None:
+    counted = (
+        'classify_images_total{client="counted",label=',
+        'classify_undecodable_images_total{reason="unsupported"}',
+        'classify_undecodable_images_total{reason="empty"}',
+        'classify_refused_requests_total{reason="no_decodable_image"}',
+        'classify_refused_requests_total{reason="threshold"}',
+        'classify_probability_count{mode="clustering"}',
+        "classify_decode_seconds_count",
+        "classify_not_finite_images_total",
+    )
+    before = _metrics(server)
+    with Classify(server.url, client_id="counted") as classify:
+        results, _ = classify([*query_images, b"no image"])
+        classify([b"no image", b""])
+    _infer(server, query_images[0].read_bytes(), sim_thres=7)
+    after = _metrics(server)
+    increases = [_value(after, series) - _value(before, series) for series in counted[1:]]
+    assert increases == [2, 1, 1, 1, len(query_images), len(query_images) + 3, 0]
+    labels = dict(re.findall(rf'^{counted[0]}"(.*)",mode="clustering"\}} (\d+)$', after, re.MULTILINE))
+    given = [result["Label"] for result in results if result["Label"]]
+    assert {label: int(number) for label, number in labels.items()} == {label: given.count(label) for label in given}
+
+
+def test_health_checks_are_counted_and_left_out_of_the_distribution(server: RunningServer) -> None:
+    before = _metrics(server)
+    host, port = server.url.removeprefix("http://").split(":")
+    check(host, int(port))
+    after = _metrics(server)
+    distribution = 'classify_probability_count{mode="clustering"}'
+    assert _value(after, distribution) == _value(before, distribution)
+    assert f'classify_images_total{{client="{HEALTH_CHECK}"' in after
+    assert load_served_module("cluster_head", "parameters").HEALTH_CHECK == HEALTH_CHECK
+
+
+def test_metrics_have_names_and_units_as_prometheus_wants_them(server: RunningServer) -> None:
+    ours = [line for line in _metrics(server).splitlines(keepends=True) if "nv_" not in line]
+    linted = _promtool("check", "metrics", text="".join(ours))
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+def test_every_metric_is_documented(server: RunningServer) -> None:
+    names = set(re.findall(r"^# TYPE (classify_\w+)", _metrics(server), re.MULTILINE))
+    page = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8")
+    assert names == set(re.findall(r"`(classify_\w+)`", page))
+
+
+def test_counts_go_on_when_a_second_version_takes_over(small_clustering: Path, tmp_path: Path) -> None:
+    """Both versions count in the same series, and the first one's end takes none away."""
+    repository = tmp_path / "repository"
+    head = shutil.copytree(small_clustering / "cluster_head", repository / "cluster_head")
+    shutil.copytree(head / "1", head / "2")
+    config = head / "config.pbtxt"
+    arguments = ["--model-control-mode=explicit", "--load-model=*", f"--http-restricted-api=model-repository:{KEY}=k"]
+    with running_server(repository, log=tmp_path / "log", arguments=arguments) as running:
+        _score(running, 1)
+        for versions in ("1, 2", "2"):
+            config.write_text(re.sub(r"versions: \[.*?\]", f"versions: [{versions}]", config.read_text()))
+            url = f"{running.url}/v2/repository/models/cluster_head/load"
+            urllib.request.urlopen(urllib.request.Request(url, b"{}", {KEY: "k"}), timeout=60).close()
+            _score(running, 2)
+        counted = re.findall(r'classify_images_total\{client="caller",.*\} (\d+)', _metrics(running))
+    assert counted == ["3"]
+
+
+def _score(server: RunningServer, version: int) -> None:
+    """Call cluster_head alone, as a benchmark does: without what the access log wants to know."""
+    tensors: dict[str, Any] = {
+        "EMBEDDING": ("FP32", [0.1] * 512),
+        "PROBABILITIES": ("FP32", [0.5, 0.3, 0.2]),
+        "ERROR": ("BYTES", [""]),
+    }
+    inputs = [
+        {"name": name, "shape": [1, len(data)], "datatype": datatype, "data": data}
+        for name, (datatype, data) in tensors.items()
+    ]
+    body = json.dumps({"inputs": inputs, "parameters": {"x-client-id": "caller"}}).encode()
+    url = f"{server.url}/v2/models/cluster_head/versions/{version}/infer"
+    with urllib.request.urlopen(url, body, timeout=20) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize("name", ["access_log.py", "parameters.py"])
+def test_modules_of_both_python_models_are_the_same(name: str) -> None:
+    first, second = (template_directory() / model / "1" / name for model in ("preprocess", "cluster_head"))
+    assert first.read_text(encoding="utf-8") == second.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("check", "config", "prometheus.yml"), ("check", "rules", "rules.yml"),
+                  ("test", "rules", "rules.test.yml")], ids=lambda arguments: arguments[-1]
+)  # fmt: skip
+def test_promtool_accepts(arguments: tuple[str, ...]) -> None:
+    done = _promtool(*arguments[:-1], MONITORING / arguments[-1])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_shown_firing_and_not_firing_and_has_a_runbook() -> None:
+    groups = yaml.safe_load((MONITORING / "rules.yml").read_text(encoding="utf-8"))["groups"]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    shown = {
+        (case["alertname"], bool(case["exp_alerts"]))
+        for test in yaml.safe_load((MONITORING / "rules.test.yml").read_text(encoding="utf-8"))["tests"]
+        for case in test["alert_rule_test"]
+    }
+    assert shown == {(alert["alert"], fires) for alert in alerts for fires in (True, False)}
+    page = (DOCS / "how-to" / "monitor.md").read_text(encoding="utf-8")
+    for alert in alerts:
+        assert "$value" in alert["annotations"]["description"], alert
+        assert alert["annotations"]["runbook"] == f"docs/how-to/monitor.md#{alert['alert'].lower()}"
+        assert f"### {alert['alert']}\n" in page
+
+
+def test_every_expression_of_rules_and_dashboard_returns_data(prometheus: str) -> None:
+    """Printed with ``-s``: each panel and rule, its query and its value."""
+    waiting = [*panel_expressions(), *rule_expressions()]
+    deadline_s = time.monotonic() + SCRAPES_S
+    while waiting and time.monotonic() < deadline_s:
+        for expression in list(waiting):
+            series = query(prometheus, hasten(expression.text))
+            if series:
+                print(f"{expression.source}\n  {hasten(expression.text)}\n  {describe(series)}")
+                waiting.remove(expression)
+        time.sleep(0.5)
+    assert not waiting
+
+
+def test_dashboard_is_what_grafana_needs() -> None:
+    found = dashboard()
+    sources = yaml.safe_load((MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text())
+    variables = {variable["name"]: variable for variable in found["templating"]["list"]}
+    assert sources["datasources"][0]["type"] == variables["datasource"]["query"] == "prometheus"
+    assert found["schemaVersion"] >= 39
+    panels = found["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert len({panel["title"] for panel in panels}) == len(panels)
+    filled: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"])
+                 for y in range(place["y"], place["y"] + place["h"])}  # fmt: skip
+        assert not cells & filled, f"{panel['title']} lies over another panel"
+        filled |= cells
+        if panel["type"] == "row":
+            continue
+        assert panel["description"].endswith(".")
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        references = [target["refId"] for target in panel["targets"]]
+        assert len(set(references)) == len(references)
+        for target in panel["targets"]:
+            assert target["datasource"] == panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+            assert set(re.findall(r"\$(\w+)", target["expr"])) <= {"instance", "__rate_interval"}
