@@ -18,11 +18,15 @@ import psutil
 import pytest
 
 from inference_client import Classify
+from inference_client.evaluation.asking import ask
+from inference_client.evaluation.labelled_images import LabelledImage
+from inference_client.settings import read_settings
 from inference_server.process import RunningServer, running_server
 from tests.gateway import CERTIFICATE, Gateway, running_gateway
 
 KEY, OTHER_KEY = "correct-horse-battery-staple", "another-key-of-another-client"
 INFER = "/v2/models/ensemble/infer"
+HEAD = "/v2/models/cluster_head/versions/1"
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +102,10 @@ def test_right_key_is_answered_and_the_id_of_its_client_counted(
         ),
         pytest.param("POST", "/v2/repository/index", {**JSON, "X-API-Key": KEY}, 404, "not served", id="repository"),
         pytest.param("POST", "/v2/models/ensemble/../preprocess/infer", {**JSON, "X-API-Key": KEY}, 404, "", id="dots"),
+        pytest.param("POST", f"{HEAD}/infer", JSON, 401, "X-API-Key", id="head-no-key"),
+        pytest.param("GET", f"{HEAD}/config", {"X-API-Key": "wrong"}, 403, "not known", id="head-wrong-key"),
+        pytest.param("GET", f"{HEAD}/infer", {"X-API-Key": KEY}, 405, "POST", id="head-method"),
+        pytest.param("POST", f"{HEAD}/generate", {**JSON, "X-API-Key": KEY}, 404, "not served", id="head-generate"),
         pytest.param("GET", "/v2/logging", {"X-API-Key": KEY}, 404, "not served", id="logging"),
         pytest.param("GET", "/metrics", {"X-API-Key": KEY}, 404, "not served", id="metrics"),
     ],
@@ -108,6 +116,14 @@ def test_request_that_is_not_for_clients_is_refused(
     answered, body = _send(gateway, method, path, b"{}" if method == "POST" else None, headers)
     assert answered == status
     assert says in body["error"]
+
+
+def test_evaluation_is_told_the_answers_at_other_thresholds(gateway: Gateway, query_images: list[Path]) -> None:
+    settings = read_settings(gateway.url, timeout_s=60, connect_timeout_s=5, client_id=None, api_key=KEY)
+    images = [LabelledImage(path=path, truth="alpha") for path in query_images[:2]]
+    answers = ask(settings, images, sim_thres=None, progress=lambda _: None)
+    assert answers.no_sweep is None
+    assert all(each.labels is not None for each in answers.predictions)
 
 
 def test_missing_and_wrong_keys_are_told_through_the_client(gateway: Gateway, query_images: list[Path]) -> None:
