@@ -188,7 +188,7 @@ class Figures:
         errors: Reasons of the others, with their number.
         accuracy: Right answers of all. The unknown label is right for an image of an unknown class.
         known_accuracy: The same of the images of classes that the server knows.
-        macro_recall: Mean recall of the classes that have images.
+        macro_recall: Mean recall of the server's classes that have images.
         confusion: Images by class and answer.
         classes: Each class's figures.
         curves: One-vs-rest curves.
@@ -266,7 +266,7 @@ def compute_figures(answers: Answers, *, sim_thres: float | None) -> Figures:
     truths = sorted({each.image.truth for each in classified})
     labels = list(dict.fromkeys([*sorted(server_classes), *(each.label for each in classified)]))
     classes = _class_figures(classified, truths, labels)
-    recalls = [each.recall for each in classes if each.images and each.recall is not None]
+    recalls = [each.recall for each in classes if each.name in server_classes and each.recall is not None]
     trials = try_thresholds(classified, mode=mode)
     choice, no_choice = choose_threshold(classified, mode=mode, no_sweep=answers.no_sweep)
     return Figures(

@@ -1,6 +1,7 @@
 """Figures in words, as the page and the terminal say them."""
 
 from inference_client.evaluation.figures import CLUSTERING, Figures, Share, ThresholdInForce, Unmatched
+from inference_client.evaluation.thresholds import Trial
 
 FEW_IMAGES = 100
 FEW_UNMATCHED = 10
@@ -10,8 +11,8 @@ NOT_DEFINED = "not defined"
 def percent(share: float | None) -> str:
     """Write a share in percent.
 
-    >>> percent(0.98333), percent(1.0), percent(None)
-    ('98.3 %', '100 %', 'not defined')
+    >>> percent(0.98333).split(), percent(1.0).split(), percent(None)
+    (['98.3', '%'], ['100', '%'], 'not defined')
     """
     if share is None:
         return NOT_DEFINED
@@ -19,7 +20,7 @@ def percent(share: float | None) -> str:
     rounded = min(99.9, round(100 * share, 1)) if share < 1 else 100
     if share > 0:
         rounded = max(0.1, rounded)
-    return f"{rounded:g} %" if rounded in {0, 100} else f"{rounded:.1f} %"
+    return f"{rounded:.{0 if rounded in {0, 100} else 1}f}\N{NO-BREAK SPACE}%"
 
 
 def figure(value: float | None, digits: int = 3) -> str:
@@ -83,16 +84,39 @@ def recommendation(figures: Figures) -> list[str]:
     sentences = [
         f"Take -thres {choice.threshold:.2f}.",
         f"There, something matches {trial.matched:,} of {count(of, 'image')}, and "
-        f"{trial.matched_right:,} of these are answered right.",
+        f"{trial.matched_right:,} of these are answered right"
+        + (
+            "."
+            if trial.matched_right == trial.right_with_unknown
+            else f"; {trial.right_with_unknown:,} count as right with images of unknown classes that nothing matches."
+        ),
         f"It is the middle of {choice.low:.2f} to {choice.high:.2f}, where the results can't be told from the best: "
         f"they differ by at most {count(choice.tolerance_images, 'image')}, one standard error.",
-        f"That is measured on the images that it was chosen by. Chosen by four fifths of them and measured on the fifth "
-        f"that was left out, in turn, the threshold was {spread}, and {choice.held_out_right:,} of {of:,} "
+        f"That is measured on the images that it was chosen by. Chosen by four fifths of them and measured on the "
+        f"fifth that was left out, in turn, the threshold was {spread}, and {choice.held_out_right:,} of {of:,} "
         f"({percent(choice.held_out_right / of)}) counted as right: expect that of new images.",
     ]
+    now = _trial_in_force(figures)
+    if now is not None:
+        gain = trial.right_with_unknown - now.right_with_unknown
+        told = "a change would gain nothing that can be told" if gain <= choice.tolerance_images else "change it"
+        sentences.append(f"At the threshold in force {now.right_with_unknown:,} count as right: {told}.")
     if of < FEW_IMAGES:
         sentences.append(f"{count(of, 'image')} are few: evaluate again with more before much depends on it.")
     return sentences
+
+
+def _trial_in_force(figures: Figures) -> Trial | None:
+    threshold = figures.threshold
+    if threshold is None:
+        return None
+    if threshold.given is not None:
+        found = [each for each in figures.trials if each.threshold == threshold.given]
+    elif threshold.above is not None and threshold.below is not None:
+        found = [each for each in figures.trials if threshold.above < each.threshold < threshold.below]
+    else:
+        found = []
+    return found[len(found) // 2] if found else None
 
 
 def unknown_label(figures: Figures) -> list[str]:
@@ -111,15 +135,14 @@ def unknown_label(figures: Figures) -> list[str]:
         )
     if unmatched.unknown_images:
         sentences.append(
-            f"{count(unmatched.unknown_images, 'image')} of classes that the server does not know "
-            f"{'were' if unmatched.unknown_images > 1 else 'was'} among them: nothing matches "
+            f"The server does not know the class of {count(unmatched.unknown_images, 'image')}: nothing matches "
             f"{unmatched.unknown_unmatched:,} of these, so that unknown_label catches "
             f"{percent(unmatched.unknown_unmatched / unmatched.unknown_images)} of them."
         )
     else:
         sentences.append(
-            "No image of an unknown class was among them, so how well those are told apart was not measured: add "
-            "a folder of images that are of none of the classes."
+            "No image is of a class that the server does not know, so how well it tells such images apart was not "
+            "measured: add a folder of images that are of none of its classes."
         )
     return sentences
 
@@ -176,8 +199,8 @@ def cautions(figures: Figures) -> list[str]:
         )
     if figures.classified < figures.images:
         found.append(
-            f"{count(figures.images - figures.classified, 'image')} of {figures.images:,} could not be decoded, and "
-            "count in no figure."
+            f"{count(figures.images - figures.classified, 'image')} of {figures.images:,} could not be decoded: no "
+            "figure counts them."
         )
     if len(figures.confusion.truths) == 1:
         found.append("All classified images are of one class, so nothing is said about telling classes apart.")
