@@ -38,6 +38,7 @@ def main(**options: Any) -> None:
     Examples:
       export-repository -r trained/                          classification
       export-repository -r trained/ -data base/ -thres 0.8   clustering, stricter matches
+      export-repository -r trained/ --network nets:make      a network of your own, from nets.py
 
     Exit status: 0 exported, 1 refused or failed (nothing replaced), 2 wrong usage.
     """  # noqa: D301  (click wants the backspace itself)
@@ -67,6 +68,7 @@ def format_summary(summary: Summary, repository: Path) -> str:
         f"exported          {repository}, version {summary.version}",
         f"mode              {summary.mode}",
         f"checkpoint        {summary.checkpoint.path} ({summary.checkpoint.reason})",
+        *([f"network           {summary.network}, embeddings of {summary.embedding_size}"] if summary.network else []),
         f"image size        {summary.image_size} x {summary.image_size}",
         f"network classes   {', '.join(summary.network_classes)}",
         *(

@@ -26,6 +26,10 @@ class BaseDataError(ExportError):
     """The base data can't serve as a base set."""
 
 
+class NetworkError(ExportError):
+    """The network can't be made, or what it computes can't be served."""
+
+
 class ParityError(ExportError):
     """The exported graph does not compute what PyTorch computes."""
 

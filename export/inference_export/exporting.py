@@ -19,6 +19,7 @@ from .embedding_cache import open_cache
 from .embeddings import embed_images
 from .errors import BaseDataError, PrecisionError
 from .graph import Parity, compare_with_pytorch, export_graph, open_graph
+from .own_network import measure_embedding, read_preprocessing
 from .precision import PrecisionLoss, reduce_precision
 from .preprocessing import BatchDecoder, Limits, decode_files, open_decoder
 from .provenance import PROVENANCE_FILE, ExportOptions, describe
@@ -49,6 +50,8 @@ class Summary:
         version: The number it has in the repository.
         mode: ``classification`` or ``clustering``.
         checkpoint: The chosen checkpoint.
+        network: ``package.module:factory`` of the user's own; None: the built-in one.
+        embedding_size: Length D of an embedding.
         image_size: Side S in pixels.
         network_classes: The network's C' class names in index order.
         base_images: Class name to its number of base images; empty in classification mode.
@@ -62,6 +65,8 @@ class Summary:
     version: int
     mode: str
     checkpoint: Checkpoint
+    network: str | None
+    embedding_size: int
     image_size: int
     network_classes: list[str]
     base_images: dict[str, int]
@@ -85,7 +90,7 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
     Raises:
         ExportError: Anything is missing, malformed or unsafe, or the result does not verify; nothing was replaced.
     """
-    from .network import EMBEDDING_SIZE, ServedNetwork
+    from .network import ServedNetwork
 
     base = find_base_set(options.base_data)
     mode = "classification" if base is None else "clustering"
@@ -93,9 +98,11 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
     _check_precision(options)
     labels = read_labels(options.resources)
     checkpoint = select_checkpoint(options.resources, mode)
+    network = load_network(checkpoint.path, len(labels), options.network)
+    preprocessing = read_preprocessing(network, options.network, options.image_size)
     shape = RepositoryShape(
-        image_size=options.image_size,
-        embedding_size=EMBEDDING_SIZE,
+        image_size=preprocessing.image_size,
+        embedding_size=measure_embedding(network, options.network, preprocessing, len(labels)),
         network_classes=len(labels),
         max_batch_size=options.max_batch_size,
         device=options.device,
@@ -103,26 +110,31 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
     )
     repository = resolve_destination(options.model_repository)
     check_destination(repository, shape)
-    network = load_network(checkpoint.path, len(labels))
     provenance = describe(options, base, checkpoint.path)
     limits = Limits(file_bytes=options.max_image_bytes, pixels=options.max_image_pixels, scans=options.max_jpeg_scans)
-    decoder = open_decoder(options.image_size, options.decode, limits)
+    decoder = open_decoder(shape.image_size, options.decode, limits)
 
     with staging(repository) as staged:
         graph = staged / "classifier" / "model.onnx"
-        served = ServedNetwork(network).eval()
+        served = ServedNetwork(network, preprocessing).eval()
         with progress("exporting the network", 1) as advance:
-            export_graph(served, options.image_size, graph)
+            export_graph(served, shape.image_size, graph)
             advance(1)
-        pixels, parity_images = _parity_images(base, decoder, options.image_size)
+        pixels, parity_images = _parity_images(base, decoder, shape.image_size)
         parity = compare_with_pytorch(open_graph(graph), served, pixels)
         loss = None
         if options.precision != "fp32":
             loss = reduce_precision(
-                options=options, network=network, graph=graph, base=base, decoder=decoder, progress=progress
+                options=options,
+                network=network,
+                preprocessing=preprocessing,
+                graph=graph,
+                base=base,
+                decoder=decoder,
+                progress=progress,
             )
-        preprocessing = hash_file(staged / "preprocess" / "preprocessing.py")
-        provenance |= {"graph": hash_file(graph), "preprocessing": preprocessing}
+        decoding = hash_file(staged / "preprocess" / "preprocessing.py")
+        provenance |= {"graph": hash_file(graph), "preprocessing": decoding}
         _write_json(staged / "preprocess" / "settings.json", {"decode": options.decode, "limits": limits._asdict()})
         settings = {"mode": mode, "classes": labels, "neighbors": options.neighbors}
         if base is not None:
@@ -130,7 +142,8 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
                 options=options,
                 base=base,
                 graph=graph,
-                preprocessing=f"{preprocessing} {options.decode} {tuple(limits)}",
+                shape=shape,
+                decoding=f"{decoding} {options.decode} {tuple(limits)}",
                 decoder=decoder,
                 folder=staged / "cluster_head",
                 progress=progress,
@@ -158,7 +171,9 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
         version=version,
         mode=mode,
         checkpoint=checkpoint,
-        image_size=options.image_size,
+        network=options.network,
+        embedding_size=shape.embedding_size,
+        image_size=shape.image_size,
         network_classes=labels,
         base_images={} if base is None else {name: len(files) for name, files in base.classes.items()},
         parity=parity,
@@ -209,15 +224,14 @@ def _embed_base_set(
     options: ExportOptions,
     base: BaseSet,
     graph: Path,
-    preprocessing: str,
+    shape: RepositoryShape,
+    decoding: str,
     decoder: BatchDecoder,
     folder: Path,
     progress: Progress,
 ) -> BaseSet:
     """Write the base set into a version folder; return what of it decodes."""
-    from .network import EMBEDDING_SIZE
-
-    key = f"{hash_file(graph)} {options.image_size} {preprocessing}"
+    key = f"{hash_file(graph)} {shape.image_size} {decoding}"
     with (
         open_cache(options.cache, hashlib.sha256(key.encode()).hexdigest()[:32]) as cache,
         progress("embedding base images", len(base.files)) as advance,
@@ -228,7 +242,7 @@ def _embed_base_set(
             cache,
             base.files,
             destination=folder / _base_files.EMBEDDINGS_FILE,
-            embedding_size=EMBEDDING_SIZE,
+            embedding_size=shape.embedding_size,
             batch_size=options.batch_size,
             skip_unreadable=options.skip_unreadable,
             advance=advance,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ParityError, ResourcesError
+from .errors import NetworkError, ParityError, ResourcesError
 from .scoring import normalize
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
         served: A ``ServedNetwork`` in evaluation mode.
         image_size: Side S in pixels.
         path: The file to write, weights inside.
+
+    Raises:
+        NetworkError: PyTorch can't export it.
+        ParityError: It came out in a form that Triton does not read.
     """
     import onnx
     import torch
@@ -61,18 +65,25 @@ def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
         warnings.simplefilter("ignore")  # PyTorch's exporter warns of its own internals
         for talkative in ("onnxscript", "torch.onnx"):
             logging.getLogger(talkative).setLevel(logging.ERROR)
-        torch.onnx.export(
-            served,
-            (pixels,),
-            path,
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            torch.onnx.export(
+                served,
+                (pixels,),
+                path,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:  # of many kinds, about what the network's own code does
+            raise NetworkError(
+                f"PyTorch can't export this network to ONNX: {_cause(error)}\n"
+                f"  Python conditions on the values of tensors, shapes tied to a number of images, and operators "
+                f"without an ONNX form are what usually stands in the way; see torch.onnx.export(dynamo=True)."
+            ) from error
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     if model.ir_version > MAX_IR_VERSION:
@@ -150,3 +161,11 @@ def compare_with_pytorch(
             f"probability; at most {PARITY_TOLERANCE:.0e} is accepted. Install the versions that constraints.txt names."
         )
     return Parity(images=len(pixels), similarity=similarity, probability=probability)
+
+
+def _cause(error: BaseException) -> str:
+    """Return the first line of what was raised first: the exporter wraps it in reports of its own."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first, *_ = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {first}"

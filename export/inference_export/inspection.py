@@ -77,11 +77,12 @@ def what_changed(export: Export, options: ExportOptions) -> list[str]:
         options: What is asked for.
 
     Returns:
-        Any of ``software``, ``options``, ``resources``, ``base data``; empty: it would be exported the same again.
+        Any of ``software``, ``options``, ``network``, ``resources``, ``base data`` and ``calibration``; empty: it would
+        be exported the same again.
     """
     checkpoint = options.resources / MODELS / str(export.provenance.get("checkpoint"))
     try:
         wanted = describe(options, find_base_set(options.base_data), checkpoint)
     except (OSError, ExportError):  # the export will say what is wrong
-        return ["resources or base data"]
+        return ["resources, base data or network"]
     return [key for key, value in wanted.items() if export.provenance.get(key) != json.loads(json.dumps(value))]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .own_network import MEAN, STD, Preprocessing
+
+__all__ = ["MEAN", "STD", "ServedNetwork", "TwoHeadedResNet50"]
+
 EMBEDDING_SIZE = 512
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 class Bottleneck(nn.Module):
@@ -93,18 +95,19 @@ class ServedNetwork(nn.Module):
 
     Args:
         network: Returns (embedding, logits) for mean/std-normalized images.
+        preprocessing: Whose mean and std normalize them.
         dtype: What the network computes with; pixels, embeddings and probabilities stay as they are.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.network = network.to(dtype)
         self.dtype = dtype
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map pixels, uint8 [N, S, S, 3], to embeddings float32 [N, D] and probabilities float32 [N, C']."""

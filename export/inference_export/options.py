@@ -11,6 +11,8 @@ import click
 
 from .configs import ALL_CORES
 from .embedding_cache import default_cache_folder
+from .network_source import NETWORK_NAME
+from .own_network import DEFAULT_IMAGE_SIZE, IMAGE_SIZES
 from .preprocessing import DEFAULT_LIMITS, EXACT, REDUCED
 from .provenance import PRECISIONS
 
@@ -31,6 +33,14 @@ class FiniteRange(click.FloatRange):
 def _printable(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None and not (value.strip() and value.isprintable()):
         raise click.BadParameter(f"{value!r} is no label: it must be printable text, and not empty.")
+    return value
+
+
+def _network_name(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not NETWORK_NAME.fullmatch(value):
+        raise click.BadParameter(
+            f"{value!r} is not of the form package.module:factory, as in my_networks:make_network."
+        )
     return value
 
 
@@ -91,10 +101,18 @@ def export_options(command: Any) -> Any:
             help="The model repository to write.",
         ),
         click.option(
+            "--network",
+            metavar="PACKAGE.MODULE:FACTORY",
+            callback=_network_name,
+            show_default="ResNet-50 with two heads",
+            help="A network of your own: a function or class of a module that Python can import from the current "
+            "folder. Called with the number of classes, it gives a torch.nn.Module that returns (embedding, logits). "
+            "The export runs the module's code.",
+        ),
+        click.option(
             "--image_size",
-            type=click.IntRange(32, 2048),
-            default=384,
-            show_default=True,
+            type=click.IntRange(*IMAGE_SIZES),
+            show_default=f"the network's own, {DEFAULT_IMAGE_SIZE} where it names none",
             help="Side in pixels to which images are resized: the one that the network was trained with.",
         ),
         click.option(

@@ -22,8 +22,9 @@ from .scoring import Comparer, best_class, normalize
 
 if TYPE_CHECKING:
     import onnxruntime
+    from torch import nn
 
-    from .network import TwoHeadedResNet50
+    from .own_network import Preprocessing
 
 CALIBRATION_IMAGES = 128
 HELD_OUT_IMAGES = 128
@@ -79,7 +80,8 @@ class PrecisionLoss:
 def reduce_precision(
     *,
     options: ExportOptions,
-    network: TwoHeadedResNet50,
+    network: nn.Module,
+    preprocessing: Preprocessing,
     graph: Path,
     base: BaseSet | None,
     decoder: BatchDecoder,
@@ -88,8 +90,9 @@ def reduce_precision(
     """Replace a float32 graph by one in fewer bits, if that costs no more than is sound.
 
     Args:
-        options: ``precision``, ``calibration``, ``accept_loss``, ``image_size`` and ``sim_thres`` count.
+        options: ``precision``, ``calibration``, ``accept_loss`` and ``sim_thres`` count.
         network: The network that the graph was exported from.
+        preprocessing: What it asks of images.
         graph: The float32 graph, replaced.
         base: The base set; None in classification mode.
         decoder: The server's decoder.
@@ -118,7 +121,8 @@ def reduce_precision(
 
         from .network import ServedNetwork
 
-        export_graph(ServedNetwork(copy.deepcopy(network), torch.float16).eval(), options.image_size, smaller)
+        half = ServedNetwork(copy.deepcopy(network), preprocessing, torch.float16).eval()
+        export_graph(half, preprocessing.image_size, smaller)
     judges = None if base is None else _judges(base, set(held_out), decoder, options.sim_thres)
     loss = measure_loss(open_graph(graph), open_graph(smaller), held_out_pixels, judges)
     if not loss.is_acceptable and not options.accept_loss:

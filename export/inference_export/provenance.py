@@ -10,6 +10,7 @@ from typing import Any
 from inference_client.version import __version__
 
 from .base_set import BaseSet, calibration_files
+from .network_source import fingerprint
 from .regular_files import hash_file
 from .resources import LABELS, LOGS, list_checkpoints
 from .template import template_directory
@@ -28,7 +29,8 @@ class ExportOptions:
         model_repository: Folder to write.
         sim_thres: Lowest similarity that is a match, -1 to 1.
         batch_size: Images in a run of the graph while base embeddings are computed.
-        image_size: Side S of the network's input in pixels.
+        network: ``package.module:factory`` that makes the network; None: the built-in one.
+        image_size: Side S of the network's input in pixels; None: the network's own.
         max_batch_size: Most images in a request to the server.
         unknown_label: Label of a query without any match; None: the nearest class.
         neighbors: Number K of most similar base images in an answer.
@@ -50,7 +52,8 @@ class ExportOptions:
     model_repository: Path
     sim_thres: float
     batch_size: int
-    image_size: int
+    network: str | None
+    image_size: int | None
     max_batch_size: int
     unknown_label: str | None
     neighbors: int
@@ -79,10 +82,13 @@ def describe(options: ExportOptions, base: BaseSet | None, checkpoint: Path) -> 
         JSON-ready values by what they describe; equal ones mean an equal export.
     """
     # Where and how, not what.
-    hidden = ("resources", "base_data", "model_repository", "batch_size", "calibration", "accept_loss", "cache")
+    hidden = (
+        "resources", "base_data", "model_repository", "batch_size", "network", "calibration", "accept_loss", "cache",
+    )  # fmt: skip
     return {
         "software": [__version__, hash_files(template_directory().glob("*/1/*.py"))],
         "options": {name: value for name, value in asdict(options).items() if name not in hidden},
+        "network": options.network and {"name": options.network, "source": fingerprint(options.network)},
         "checkpoint": checkpoint.name,
         "resources": {
             "labels": hash_file(options.resources / LABELS),

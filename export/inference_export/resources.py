@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ResourcesError
+from .own_network import make_network
 from .unpickling import read_plain_pickle
 
 if TYPE_CHECKING:
-    from .network import TwoHeadedResNet50
+    from torch import nn
 
 LABELS = "labels"
 MODELS = "models"
@@ -117,20 +118,20 @@ def select_checkpoint(resources: Path, mode: str) -> Checkpoint:
     return Checkpoint(path=chosen, reason=f"best validation {accuracy}, {best:.4g}, of {len(values)} epochs")
 
 
-def load_network(checkpoint: Path, classes: int) -> TwoHeadedResNet50:
+def load_network(checkpoint: Path, classes: int, name: str | None = None) -> nn.Module:
     """Load a checkpoint into the network, in evaluation mode on the CPU.
 
     Args:
         checkpoint: A ``state_dict`` file.
         classes: Number of classes C' that the labels name.
+        name: ``package.module:factory`` that makes the network; None: the built-in one.
 
     Raises:
+        NetworkError: The network can't be made.
         ResourcesError: Not a readable state dict, of another network or number of classes, or with a weight that is
             not finite.
     """
     import torch
-
-    from .network import TwoHeadedResNet50
 
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -151,8 +152,8 @@ def load_network(checkpoint: Path, classes: int) -> TwoHeadedResNet50:
             f"torch.save(network.state_dict(), file).",
             checkpoint,
         )
-    network = TwoHeadedResNet50(classes)
-    _compare_shapes(state, network.state_dict(), checkpoint, classes)
+    network = make_network(name, classes).to("cpu")
+    _compare_shapes(state, network.state_dict(), checkpoint, classes, name)
     odd = [key for key, value in state.items() if not _is_plain(value, network.state_dict()[key])]
     if odd:
         raise ResourcesError(
@@ -188,9 +189,11 @@ def _read_validation(path: Path, accuracy: str) -> tuple[list[int], list[float]]
     return epochs, values
 
 
-def _compare_shapes(state: dict[str, Any], expected: dict[str, Any], checkpoint: Path, classes: int) -> None:
+def _compare_shapes(
+    state: dict[str, Any], expected: dict[str, Any], checkpoint: Path, classes: int, name: str | None
+) -> None:
     head = state.get("classifier.weight")
-    if head is not None and head.ndim and len(head) != classes:
+    if name is None and head is not None and head.ndim and len(head) != classes:
         raise ResourcesError(
             f"{checkpoint} was trained for {len(head)} classes, and {checkpoint.parents[1] / LABELS} names {classes}. "
             f"They must come from the same training.",
@@ -210,6 +213,12 @@ def _compare_shapes(state: dict[str, Any], expected: dict[str, Any], checkpoint:
         for problem, keys in (("lacks", missing), ("has unknown", unexpected), ("has other shapes for", misshapen))
         if keys
     ]
+    if problems and name is not None:
+        raise ResourcesError(
+            f"{checkpoint} is not of --network {name}: it {'; it '.join(problems)}.\n"
+            f"  Expected: the state_dict of what it gives for {classes} classes, with these keys and shapes.",
+            checkpoint,
+        )
     if problems:
         raise ResourcesError(
             f"{checkpoint} is of another network: it {'; it '.join(problems)}.\n"
