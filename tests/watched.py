@@ -75,8 +75,8 @@ class WatchedServer:
 def watched_server(*arguments: object, log: Path) -> Iterator[WatchedServer]:
     """Run the command on free ports until the context ends; it answers when this yields."""
     port, metrics_port = free_ports(2)
-    command = [sys.executable, "-m", "inference_server", *map(str, arguments), "--port", str(port),
-               "--metrics_port", str(metrics_port)]  # fmt: skip
+    command = [sys.executable, "-m", "inference_server", "--port", str(port), "--metrics_port", str(metrics_port),
+               *map(str, arguments)]  # fmt: skip
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     server = WatchedServer(port=port, metrics_port=metrics_port, process=process, log=log)
