@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,8 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
                 progress=progress,
             )
         decoding = hash_file(staged / "preprocess" / "preprocessing.py")
-        provenance |= {"graph": hash_file(graph), "preprocessing": decoding}
+        exported = datetime.now(UTC).isoformat(timespec="seconds")
+        provenance |= {"graph": hash_file(graph), "preprocessing": decoding, "exported": exported}
         _write_json(staged / "preprocess" / "settings.json", {"decode": options.decode, "limits": limits._asdict()})
         settings = {"mode": mode, "classes": labels, "neighbors": options.neighbors}
         if base is not None:

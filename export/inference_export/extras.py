@@ -9,6 +9,7 @@ DISTRIBUTION = "classify-triton"
 EXTRA_PACKAGES = {
     "export": ("torch", "onnx", "onnxscript", "onnxruntime"),
     "server": ("nvidia-pytriton", "onnxruntime"),
+    "report": ("jinja2", "matplotlib", "scikit-learn"),
 }
 _GPU_NAMES = {"onnxruntime": "onnxruntime-gpu"}
 
@@ -21,7 +22,7 @@ def require_extras(*extras: str) -> None:
     """Check that extras are installed, without importing any of them.
 
     Args:
-        extras: ``export`` or ``server`` or both; the ``gpu`` extra stands for both.
+        extras: Any of ``EXTRA_PACKAGES``; the ``gpu`` extra stands for ``export`` and ``server``.
 
     Raises:
         MissingExtraError: A package of theirs is missing, or onnxruntime and onnxruntime-gpu are both installed.
@@ -30,8 +31,9 @@ def require_extras(*extras: str) -> None:
     names = dict.fromkeys(name for extra in extras for name in EXTRA_PACKAGES[extra])
     missing = [name for name in names if not (_installed(name) or _installed(_GPU_NAMES.get(name)))]
     if missing:
+        instead = "" if extras == ("report",) else ", or gpu on a machine with an NVIDIA GPU"
         raise MissingExtraError(
-            f"{', '.join(missing)} not installed. Install what is missing, or gpu on a machine with an NVIDIA GPU:\n"
+            f"{', '.join(missing)} not installed. Install what is missing{instead}:\n"
             f"  pip install '{DISTRIBUTION}[{','.join(extras)}]'"
         )
 

@@ -19,7 +19,7 @@ _SHORT_HASH = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """The version of a repository that its ensemble answers with.
+    """A version that lies in a repository.
 
     Args:
         version: Its number.
@@ -32,11 +32,12 @@ class Export:
     provenance: dict[str, Any]
 
 
-def read_export(repository: Path) -> Export | None:
-    """Read the served version, and check that its parts belong together.
+def read_export(repository: Path, version: int | None = None) -> Export | None:
+    """Read a version, and check that its parts belong together.
 
     Args:
         repository: The model repository.
+        version: A complete version; None: the one that the ensemble answers with.
 
     Returns:
         The export; None where none lies.
@@ -44,7 +45,8 @@ def read_export(repository: Path) -> Export | None:
     Raises:
         RepositoryError: Its files are broken, or its base embeddings come from another graph or preprocessing.
     """
-    version = exported_version(repository)
+    if version is None:
+        version = exported_version(repository)
     if version is None:
         return None
     head = repository / "cluster_head" / str(version)
