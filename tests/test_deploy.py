@@ -215,7 +215,7 @@ def test_every_compose_service_is_restricted_and_only_the_gateway_is_reached_fro
 def test_files_that_compose_mounts_exist_and_their_names_agree_with_the_gateway_and_prometheus() -> None:
     compose = compose_file()
     for name, config in compose["configs"].items():
-        assert "content" in config or (DEPLOY / config["file"]).is_file(), name
+        assert (DEPLOY / config["file"]).is_file(), name  # a config's content can't be put into a read-only container
     for service in compose["services"].values():
         for volume in service.get("volumes", ()):
             source = volume["source"] if isinstance(volume, dict) else volume.split(":")[0]
@@ -223,8 +223,10 @@ def test_files_that_compose_mounts_exist_and_their_names_agree_with_the_gateway_
     gateway = compose["services"]["gateway"]
     beside = {Path(each["target"]).name for each in [*gateway["configs"], *gateway["secrets"]]}
     assert beside == {"nginx.conf", "checks.conf", "proxy.conf", "servers.conf", "keys.map", "server.crt", "server.key"}
-    assert re.findall(r"^server (\S+)", compose["configs"]["servers"]["content"], re.MULTILINE) == ["server:8080"]
-    assert yaml.safe_load(compose["configs"]["targets"]["content"]) == [{"targets": ["server:8002"]}]
+    assert re.findall(r"^server (\S+)", (DEPLOY / "compose" / "servers.conf").read_text(), re.MULTILINE) == [
+        "server:8080"
+    ]
+    assert yaml.safe_load((DEPLOY / "compose" / "targets.yml").read_text()) == [{"targets": ["server:8002"]}]
     mounted = {Path(each["target"]).name for each in compose["services"]["prometheus"]["configs"]}
     prometheus = yaml.safe_load((DEPLOY / "monitoring" / "prometheus.yml").read_text())
     wanted = {*prometheus["rule_files"], *prometheus["scrape_configs"][0]["file_sd_configs"][0]["files"]}
@@ -318,6 +320,7 @@ def test_image_is_built_from_files_that_exist_and_pins_what_it_installs() -> Non
     for source in sources:
         assert (DEPLOY.parent / source).exists()
         assert f"\n!{source}\n" in ignored
+    assert instructions(text)["USER"] == ["1000:1000"]
     requirements = (DEPLOY / "requirements.txt").read_text()
     pins = dict(re.findall(r"^([a-z-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", requirements, re.MULTILINE))
     assert len(pins) == requirements.count("==")
