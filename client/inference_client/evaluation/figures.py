@@ -302,6 +302,8 @@ def _confusion(classified: Sequence[Prediction], truths: Sequence[str], labels: 
     if not classified:
         return Confusion(truths=[], labels=[], counts=[])
     names = list(dict.fromkeys([*truths, *labels]))
+    if len(names) == 1:  # of which scikit-learn warns
+        return Confusion(truths=truths, labels=labels, counts=[[len(classified)]])
     counts = confusion_matrix(
         [each.image.truth for each in classified], [each.label for each in classified], labels=names
     )

@@ -1,0 +1,60 @@
+"""Answers made by hand, for what no server of the tests says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from inference_client.evaluation.asking import Answers, Prediction
+from inference_client.evaluation.labelled_images import LabelledImage
+from inference_client.evaluation.sweep import THRESHOLDS
+
+NAMES = ("a", "b")
+
+
+def matched(
+    truth: str, similarities: dict[str, Sequence[float]], *, threshold: float = 0.75, unknown_label: str | None = None
+) -> Prediction:
+    """Answer an image of a truth as the server would, by its similarities with the base images of each class."""
+
+    def count(at: float) -> dict[str, int]:
+        return {name: sum(value >= at for value in values) for name, values in similarities.items()}
+
+    def best(at: float) -> str:
+        return max(similarities, key=lambda name: (count(at)[name], max(similarities[name])))
+
+    label = best(threshold)
+    if unknown_label is not None and not any(count(threshold).values()):
+        label = unknown_label
+    scores = {name: max(values) for name, values in similarities.items()}
+    return Prediction(
+        image=LabelledImage(path=Path(truth) / "image.png", truth=truth),
+        label=label,
+        probability=scores.get(label, max(scores.values())),
+        scores=scores,
+        matches=count(threshold),
+        neighbors=[(f"{name}/base.png", value) for name, value in scores.items()],
+        labels=[best(at) for at in THRESHOLDS],
+        matched=np.array([any(count(at).values()) for at in THRESHOLDS]),
+    )
+
+
+def classified(truth: str, probabilities: dict[str, float]) -> Prediction:
+    """Answer an image as a server in classification mode would."""
+    label = max(probabilities, key=probabilities.__getitem__)
+    return Prediction(
+        image=LabelledImage(path=Path(truth) / "image.png", truth=truth),
+        label=label,
+        probability=probabilities[label],
+        scores=probabilities,
+    )
+
+
+def undecodable(truth: str) -> Prediction:
+    return Prediction(image=LabelledImage(path=Path(truth) / "bad.png", truth=truth), error="truncated")
+
+
+def answers(predictions: Sequence[Prediction], no_sweep: str | None = None) -> Answers:
+    return Answers(version=1, predictions=predictions, no_sweep=no_sweep)

@@ -1,0 +1,144 @@
+"""The command ``classify-evaluate``, as a user types it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from inference_client import transport
+from inference_client.evaluation import __main__ as command
+from inference_client.evaluation import asking
+from inference_client.evaluation.labelled_images import LabelledImage
+from inference_client.settings import read_settings
+from inference_server.process import RunningServer, free_ports
+from tests.evaluation.conftest import Evaluated
+
+FILES = ["evaluation.json", "predictions.csv", "report.html"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    images = tmp_path / "images"
+    for name in ("a/1.png", "b/2.png"):
+        (images / name).parent.mkdir(parents=True)
+        (images / name).write_text(name)
+    return images
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(command.main, list(map(str, arguments)), catch_exceptions=False)
+
+
+def test_three_files_are_written_and_named(clustering_evaluation: Evaluated) -> None:
+    assert sorted(file.name for file in clustering_evaluation.out.iterdir()) == FILES
+    assert not list(clustering_evaluation.out.parent.glob(f".{clustering_evaluation.out.name}-*"))
+    assert "Take -thres 0." in clustering_evaluation.stdout
+    assert "report.html" in clustering_evaluation.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("nowhere", "-ip", "localhost:8080"), "does not exist"),
+        (("images", "-ip", "localhost"), "port is missing"),
+        (("images",), "--server_ip"),
+        (("images", "-ip", "localhost:8080", "--sim_thres", "nan"), "not a finite number"),
+        (("images/a", "-ip", "localhost:8080"), "holds no images"),
+    ],
+    ids=["no-folder", "no-port", "no-server", "nan", "no-class-folders"],
+)
+def test_wrong_usage_is_refused_before_anything_is_sent(
+    arguments: tuple[str, ...], says: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert [entry.name for entry in folder.parent.iterdir()] == ["images"]
+
+
+def test_failed_evaluation_leaves_an_earlier_one_as_it_was(folder: Path) -> None:
+    out = folder.parent / "out"
+    out.mkdir()
+    (out / "report.html").write_text("earlier")
+    (port,) = free_ports(1)
+    result = run(folder, "-ip", f"127.0.0.1:{port}", "--out", out)
+    assert result.exit_code == 1
+    assert "refused the connection" in result.stderr
+    assert "Nothing was written" in result.stderr
+    assert (out / "report.html").read_text() == "earlier"
+    assert sorted(entry.name for entry in folder.parent.iterdir()) == ["images", "out"]
+
+
+def test_image_whose_request_failed_fails_the_evaluation(
+    folder: Path, clustering_server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "MODEL", "absent")
+    result = run(folder, "-ip", clustering_server.url, "--out", folder.parent / "out")
+    assert result.exit_code == 1
+    assert "2 of 2 images were not answered" in result.stderr
+    assert "absent" in result.stderr
+    assert [entry.name for entry in folder.parent.iterdir()] == ["images"]
+
+
+def test_interrupted_evaluation_leaves_nothing_behind(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "inference_client.evaluation", str(folder), "-ip", address, "--out", "out"],
+            cwd=folder.parent,
+            stderr=subprocess.PIPE,
+        )
+        connection, _ = silent.accept()
+        with connection:
+            connection.recv(1)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert b"Aborted!" in errors
+    assert [entry.name for entry in folder.parent.iterdir()] == ["images"]
+
+
+def test_extra_that_is_missing_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "matplotlib":
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(command, "version", version)
+    result = run(folder, "-ip", "localhost:8080")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: matplotlib not installed. Install what is missing:\n  pip install 'classify-triton[report]'\n"
+    )
+
+
+def test_extra_brings_what_the_command_needs_and_asking_for_help_none_of_it() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    brought = [requirement.split(">")[0] for requirement in project["optional-dependencies"]["report"]]
+    assert sorted(brought) == sorted(command.REPORT_PACKAGES)
+    code = (
+        "import sys, inference_client.evaluation.__main__; "
+        "print([name for name in ('jinja2', 'matplotlib', 'sklearn', 'torch', 'onnx') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_curve_is_left_out_with_a_reason_where_the_last_step_can_not_be_asked(
+    clustering_server: RunningServer, query_images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "HEAD", "absent")
+    settings = read_settings(clustering_server.url, timeout_s=60, connect_timeout_s=5, client_id=None, api_key=None)
+    images = [LabelledImage(path=path, truth="alpha") for path in query_images[:2]]
+    found = asking.ask(settings, images, sim_thres=0.4, progress=lambda _: None)
+    assert "absent" in (found.no_sweep or "")
+    assert [each.labels for each in found.predictions] == [None, None]
+    assert all(each.matches for each in found.predictions)

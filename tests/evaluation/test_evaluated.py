@@ -1,0 +1,134 @@
+"""Evaluations of real servers: their figures are scikit-learn's of their CSV, and what the server says itself."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import metrics
+from sklearn.calibration import calibration_curve
+
+from inference_client import Classify
+from inference_server.process import RunningServer
+from tests.evaluation.conftest import HOSTILE_CLASS, HOSTILE_FILE, Evaluated
+
+
+def _rows(evaluated: Evaluated) -> list[dict[str, str]]:
+    with (evaluated.out / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _figures(evaluated: Evaluated) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads((evaluated.out / "evaluation.json").read_text(), parse_constant=refuse)
+
+
+@pytest.fixture(params=["clustering", "classification"])
+def evaluated(request: pytest.FixtureRequest) -> Evaluated:
+    return request.getfixturevalue(f"{request.param}_evaluation")
+
+
+def test_figures_are_scikit_learns_of_the_csv(evaluated: Evaluated) -> None:
+    figures = _figures(evaluated)
+    rows = [row for row in _rows(evaluated) if not row["error"]]
+    truth, label = ([row[name] for row in rows] for name in ("truth", "label"))
+    assert figures["images"] == len(_rows(evaluated))
+    assert figures["classified"] == len(rows)
+    assert figures["accuracy"]["share"] == metrics.accuracy_score(truth, label)
+    assert [int(row["right"]) for row in rows] == [int(a == b) for a, b in zip(truth, label, strict=True)]
+
+    report = metrics.classification_report(truth, label, output_dict=True, zero_division=np.nan)
+    for each in figures["classes"]:
+        expected = report.get(each["name"])
+        if expected is None:
+            assert each["images"] == each["answered"] == 0
+            continue
+        for name, theirs in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
+            assert (np.nan if each[name] is None else each[name]) == pytest.approx(expected[theirs], nan_ok=True), name
+        scores = [float(row.get(f"score:{each['name']}") or "nan") for row in rows]
+        if not np.isnan(scores).any() and each["images"]:
+            of_class = [name == each["name"] for name in truth]
+            assert each["roc_auc"] == pytest.approx(metrics.roc_auc_score(of_class, scores))
+            assert each["average_precision"] == pytest.approx(metrics.average_precision_score(of_class, scores))
+            (roc,) = (curve for curve in figures["curves"]["roc"] if curve["name"] == each["name"])
+            assert metrics.auc(roc["x"], roc["y"]) == pytest.approx(each["roc_auc"])
+
+    matrix = figures["confusion"]
+    for name, counts in zip(matrix["truths"], matrix["counts"], strict=True):
+        for answer, count in zip(matrix["labels"], counts, strict=True):
+            assert count == sum(pair == (name, answer) for pair in zip(truth, label, strict=True))
+
+    right = [int(row["right"]) for row in rows]
+    probability = np.clip([float(row["probability"]) for row in rows], 0, 1)
+    accuracies, means = calibration_curve(right, probability, n_bins=10)
+    filled = [each for each in figures["calibration"]["bins"] if each["images"]]
+    assert [each["accuracy"] for each in filled] == pytest.approx(accuracies.tolist())
+    assert [each["mean_probability"] for each in filled] == pytest.approx(means.tolist())
+    sizes = np.array([each["images"] for each in filled])
+    assert figures["calibration"]["ece"] == pytest.approx((sizes * abs(accuracies - means)).sum() / len(rows))
+    assert sum(figures["histogram"]["right"]) == sum(right)
+    assert sum(figures["histogram"]["wrong"]) == len(rows) - sum(right)
+
+
+def test_trials_are_what_the_server_answers_at_their_thresholds(
+    clustering_evaluation: Evaluated, clustering_server: RunningServer
+) -> None:
+    rows = [row for row in _rows(clustering_evaluation) if not row["error"]]
+    files = [
+        path for path in sorted(clustering_evaluation.images.rglob("*")) if path.is_file() and path.suffix != ".jpg"
+    ]
+    assert len(files) == len(rows)
+    trials = _figures(clustering_evaluation)["trials"]
+    with Classify(clustering_server.url, details=True) as classify:
+        for trial in trials[:: len(trials) // 4]:
+            results, status = classify(files, sim_thres=trial["threshold"])
+            assert status == 200
+            matched = [any(each["Matches"].values()) for each in results]
+            right = [each["Label"] == file.parent.name for each, file in zip(results, files, strict=True)]
+            assert trial["matched"] == sum(matched)
+            assert trial["right"] == sum(right)
+            assert trial["matched_right"] == sum(np.logical_and(matched, right))
+
+
+def test_threshold_in_force_is_found_between_two_others(clustering_evaluation: Evaluated) -> None:
+    threshold = _figures(clustering_evaluation)["threshold"]
+    assert threshold["given"] is None
+    assert threshold["above"] < 0.4 < threshold["below"]
+    assert threshold["below"] - threshold["above"] < 0.1
+
+
+def test_facts_of_the_server_and_the_folder_are_told(clustering_evaluation: Evaluated) -> None:
+    figures = _figures(clustering_evaluation)
+    assert figures["mode"] == "clustering"
+    assert figures["version"] == 1
+    assert figures["unknown_classes"] == [HOSTILE_CLASS]
+    assert figures["setting"]["empty_classes"] == ["nothing"]
+    assert list(figures["errors"].values()) == [1]
+    assert "of classes that it knows" in clustering_evaluation.stdout
+    assert "Evaluating: 18 of 18 (100 %)" in clustering_evaluation.stderr
+
+
+def test_classification_mode_has_trials_of_the_probability_and_no_threshold(
+    classification_evaluation: Evaluated,
+) -> None:
+    figures = _figures(classification_evaluation)
+    assert figures["mode"] == "classification"
+    assert (figures["threshold"], figures["choice"]) == (None, None)
+    assert "-thres has no effect" in figures["no_choice"]
+    rows = _rows(classification_evaluation)
+    assert "matches:other" not in rows[0]
+    for trial in figures["trials"]:
+        reached = [row for row in rows if float(row["probability"]) >= trial["threshold"]]
+        assert (trial["matched"], trial["matched_right"]) == (len(reached), sum(int(row["right"]) for row in reached))
+
+
+def test_nearest_base_image_of_a_copy_is_its_original(clustering_evaluation: Evaluated) -> None:
+    (copy,) = (row for row in _rows(clustering_evaluation) if row["file"].endswith("gnp.png"))
+    assert HOSTILE_FILE not in copy["file"]  # what turns the direction of writing is replaced
+    assert copy["nearest"].split("/")[0] == copy["truth"]
+    assert float(copy["nearest_similarity"]) == pytest.approx(1, abs=1e-4)

@@ -1,0 +1,166 @@
+"""The figures of unusual evaluations: honest, never NaN, never a crash."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+
+import pytest
+from scipy.stats import binomtest  # type: ignore[import-untyped]
+
+from inference_client.evaluation import words
+from inference_client.evaluation.asking import Prediction
+from inference_client.evaluation.figures import Figures, compute_figures, wilson
+from inference_client.evaluation.page import Setting, render
+from tests.evaluation.answered import answers, classified, matched, undecodable
+
+SETTING = Setting(
+    folder="queries",
+    url="http://localhost:8080",
+    base_data=None,
+    evaluated=datetime(2026, 1, 1, tzinfo=UTC),
+    version="0",
+    empty_classes=["nothing"],
+    notes=[],
+)
+A_RIGHT = matched("a", {"a": [0.9, 0.8], "b": [0.5]})
+B_RIGHT = matched("b", {"a": [0.3, 0.2], "b": [0.85]})
+A_WRONG = matched("a", {"a": [0.4, 0.3], "b": [0.8]})
+B_UNMATCHED_WRONG = matched("b", {"a": [0.6, 0.3], "b": [0.5]})
+STRANGER_MATCHED = matched("stranger", {"a": [0.78, 0.3], "b": [0.5]})
+STRANGER_UNMATCHED = matched("stranger", {"a": [0.1, 0.3], "b": [0.5]}, unknown_label="who?")
+CASES = {
+    "two classes": [A_RIGHT, B_RIGHT, A_WRONG],
+    "one class": [A_RIGHT, A_RIGHT, A_WRONG],
+    "all wrong": [A_WRONG, B_UNMATCHED_WRONG],
+    "all right": [A_RIGHT, B_RIGHT] * 10,
+    "all undecodable": [undecodable("a"), undecodable("b")],
+    "one image": [A_RIGHT],
+    "strangers only": [STRANGER_MATCHED, STRANGER_UNMATCHED] * 6,
+    "all unmatched": [B_UNMATCHED_WRONG] * 12,
+    "constant scores": [matched("a", {"a": [0.5], "b": [0.5]}), matched("b", {"a": [0.5], "b": [0.5]})],
+    "negative similarities": [matched("a", {"a": [-0.5], "b": [-0.9]}), matched("b", {"a": [-0.9], "b": [-1.0]})],
+    "classification": [classified("a", {"a": 0.9, "b": 0.1}), classified("b", {"a": 0.6, "b": 0.4})],
+    "classification, one class": [classified("a", {"a": 1.0})],
+    "many classes": [
+        matched(f"c{truth}", {f"c{name}": [0.9 if name == truth else 0.1] for name in range(40)}) for truth in range(40)
+    ],
+}
+
+
+def figures_of(*predictions: Prediction, sim_thres: float | None = None) -> Figures:
+    return compute_figures(answers(predictions), sim_thres=sim_thres)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_unusual_evaluation_gives_a_page_and_strict_json(name: str) -> None:
+    figures = compute_figures(answers(CASES[name]), sim_thres=None)
+    json.dumps(asdict(figures), allow_nan=False)
+    page = render(figures, CASES[name], SETTING)
+    assert not re.search(r"\bnan\b", page, re.IGNORECASE)
+    assert words.accuracy(figures)
+
+
+@pytest.mark.parametrize(("count", "of"), [(0, 7), (7, 7), (59, 60), (1, 10_000)])
+def test_interval_is_wilsons(count: int, of: int) -> None:
+    share = wilson(count, of)
+    interval = binomtest(count, of).proportion_ci(method="wilson")
+    assert (share.low, share.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_nothing_classified_leaves_every_figure_undefined() -> None:
+    figures = figures_of(undecodable("a"), undecodable("b"))
+    assert figures.mode is None
+    assert figures.accuracy.share is None
+    assert figures.calibration.ece is None
+    assert figures.errors == {"truncated": 2}
+    assert words.accuracy(figures) == "Accuracy is not defined, since none of 2 images was classified."
+
+
+def test_figures_that_are_not_defined_say_why() -> None:
+    of_a, of_b = figures_of(A_RIGHT, A_RIGHT).classes
+    assert (of_a.recall, of_a.roc_auc) == (1, None)
+    assert of_a.notes == ["the ROC curve is not defined, since every image is of this class"]
+    assert (of_b.precision, of_b.recall, of_b.f1) == (None, None, None)
+    assert of_b.notes == [
+        "precision is not defined, since no image was given this answer",
+        "recall and the curves are not defined, since no image is of this class",
+    ]
+
+
+def test_unknown_label_is_right_for_an_image_of_no_class_of_the_servers_only() -> None:
+    figures = figures_of(A_RIGHT, STRANGER_UNMATCHED, STRANGER_MATCHED)
+    assert figures.unknown_label == "who?"
+    assert figures.unknown_classes == ["stranger"]
+    assert (figures.accuracy.count, figures.accuracy.of) == (2, 3)
+    assert (figures.known_accuracy.count, figures.known_accuracy.of) == (1, 1)
+    withheld = matched("a", {"a": [0.5], "b": [0.1]}, unknown_label="who?")
+    assert figures_of(withheld, A_RIGHT).accuracy.count == 1
+
+
+@pytest.mark.parametrize(
+    ("predictions", "verdict"),
+    [
+        ([A_RIGHT, B_UNMATCHED_WRONG], "It helps: unknown_label withholds 1 wrong answer and 0 right answers."),
+        ([B_UNMATCHED_WRONG, matched("a", {"a": [0.5], "b": [0.1]})], "It makes no difference in number"),
+        ([A_RIGHT, matched("a", {"a": [0.5], "b": [0.1]})], "It costs more than it saves"),
+        ([A_RIGHT, B_RIGHT], "would change nothing here"),
+        ([STRANGER_UNMATCHED, STRANGER_MATCHED], "nothing matches 1 of these, so that unknown_label catches 50.0\xa0%"),
+        ([classified("a", {"a": 1.0})], "no effect in classification mode"),
+    ],
+    ids=["helps", "even", "costs", "all-matched", "strangers", "classification"],
+)
+def test_verdict_on_unknown_label(predictions: list[Prediction], verdict: str) -> None:
+    assert verdict in " ".join(words.unknown_label(figures_of(*predictions)))
+
+
+def test_counts_of_a_threshold_are_those_of_its_answers() -> None:
+    figures = figures_of(A_RIGHT, A_WRONG, B_RIGHT, B_UNMATCHED_WRONG, STRANGER_MATCHED)
+    trial = next(each for each in figures.trials if each.threshold == 0.75)
+    assert (trial.matched, trial.matched_right, trial.right, trial.right_with_unknown) == (4, 2, 2, 2)
+    trial = next(each for each in figures.trials if each.threshold == 0.79)
+    assert (trial.matched, trial.matched_right, trial.right, trial.right_with_unknown) == (3, 2, 2, 3)
+
+
+def test_recommended_threshold_is_the_middle_of_those_that_do_as_well() -> None:
+    # Below 0.4 the two similar images of the other class win, above 0.8 nothing matches.
+    figures = figures_of(*[matched("a", {"a": [0.8], "b": [0.4, 0.4]})] * 100, B_RIGHT)
+    assert figures.choice is not None
+    assert (figures.choice.low, figures.choice.threshold, figures.choice.high) == (0.41, 0.61, 0.8)
+    assert figures.choice.trial.matched_right == 101
+    assert figures.choice.held_out_right == 101
+
+
+def test_threshold_that_rejects_strangers_counts_that_as_right() -> None:
+    strangers = [matched("stranger", {"a": [0.6], "b": [0.3]})] * 60
+    figures = figures_of(*[matched("a", {"a": [0.9], "b": [0.1]})] * 40, *strangers)
+    assert figures.choice is not None
+    assert 0.6 < figures.choice.low <= figures.choice.threshold <= figures.choice.high == 0.9
+    assert figures.choice.trial.right_with_unknown == 100
+
+
+@pytest.mark.parametrize(
+    ("predictions", "no_sweep", "why"),
+    [
+        ([A_RIGHT] * 9, None, "9 images are too few"),
+        ([classified("a", {"a": 1.0})] * 20, None, "-thres has no effect"),
+        ([undecodable("a")], None, "no image was classified"),
+        ([replace(A_RIGHT, labels=None, matched=None)] * 20, "the gateway said no", "asked for: the gateway said no"),
+        ([STRANGER_MATCHED] * 20, None, "at no threshold is any image answered right"),
+    ],
+    ids=["few", "classification", "undecodable", "not-told", "strangers"],
+)
+def test_no_threshold_is_recommended_without_a_reason_for_it(
+    predictions: list[Prediction], no_sweep: str | None, why: str
+) -> None:
+    figures = compute_figures(answers(predictions, no_sweep), sim_thres=None)
+    assert figures.choice is None
+    assert why in words.recommendation(figures)[0]
+
+
+def test_threshold_in_force_is_told_as_far_as_it_is_known() -> None:
+    assert words.threshold_in_force(figures_of(A_RIGHT, sim_thres=0.8).threshold) == "0.8, as --sim_thres said"
+    assert "do not tell" in words.threshold_in_force(figures_of(A_RIGHT).threshold)
+    assert "none" in words.threshold_in_force(figures_of(classified("a", {"a": 1.0})).threshold)
