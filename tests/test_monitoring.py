@@ -6,11 +6,13 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ import pytest
 import yaml
 
 from inference_client import Classify
+from inference_export.configs import MODELS
 from inference_export.template import load_served_module, template_directory
 from inference_server.checking import HEALTH_CHECK, check
 from inference_server.process import RunningServer, running_server
+from inference_server.tritonserver import LOOPBACK
 from tests.monitoring import (
     MONITORING,
     dashboard,
@@ -35,12 +39,50 @@ from tests.monitoring import (
 DOCS = MONITORING.parents[1] / "docs"
 TRAFFIC_S = 6
 SCRAPES_S = 15
+SPANS_S = 10
 KEY = "X-Admin-Key"
+FILE_BYTES = {"FILE_BYTES": ("INT64", [1000])}
+
+
+class Collector(ThreadingHTTPServer):
+    """Takes traces as an OpenTelemetry collector does, over HTTP in JSON."""
+
+    def __init__(self) -> None:
+        self.spans: list[dict[str, Any]] = []
+        super().__init__((LOOPBACK, 0), _Receiver)
+
+
+class _Receiver(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        assert self.path == "/v1/traces"
+        sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.spans += [
+            span for each in sent["resourceSpans"] for scope in each["scopeSpans"] for span in scope["spans"]
+        ]
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
 
 
 @pytest.fixture(scope="module")
-def server(workspace: Path, small_clustering: Path) -> Iterator[RunningServer]:
-    arguments = ["--metrics-config=summary_latencies=true"]
+def collector() -> Iterator[Collector]:
+    with Collector() as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+@pytest.fixture(scope="module")
+def server(workspace: Path, small_clustering: Path, collector: Collector) -> Iterator[RunningServer]:
+    traces = (
+        "mode=opentelemetry", f"opentelemetry,url=http://{LOOPBACK}:{collector.server_port}/v1/traces",
+        "rate=1", "level=TIMESTAMPS", "opentelemetry,bsp_schedule_delay=200",
+    )  # fmt: skip
+    arguments = ["--metrics-config=summary_latencies=true", *(f"--trace-config={each}" for each in traces)]
     with running_server(small_clustering, log=workspace / "monitored.log", arguments=arguments) as running:
         yield running
 
@@ -65,11 +107,12 @@ def _send_every_kind(server: RunningServer, images: list[Path]) -> None:
     assert _infer(server, images[0].read_bytes(), sim_thres=7) == 400
 
 
-def _infer(server: RunningServer, file: bytes, **parameters: Any) -> int:
+def _infer(server: RunningServer, file: bytes, *, headers: dict[str, str] | None = None, **parameters: Any) -> int:
     inputs = [{"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "data": [b64encode(file).decode()]}]
     body = json.dumps({"inputs": inputs, "parameters": parameters}).encode()
     try:
-        with urllib.request.urlopen(f"{server.url}/v2/models/ensemble/infer", body, timeout=20) as answer:
+        request = urllib.request.Request(f"{server.url}/v2/models/ensemble/infer", body, headers or {})
+        with urllib.request.urlopen(request, timeout=20) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -115,6 +158,24 @@ def test_each_image_is_counted_once_by_what_became_of_it(server: RunningServer, 
     assert {label: int(number) for label, number in labels.items()} == {label: given.count(label) for label in given}
 
 
+def test_trace_of_a_request_shows_every_model_under_the_callers_span(
+    server: RunningServer, collector: Collector, query_images: list[Path]
+) -> None:
+    trace_id, caller = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    assert _infer(server, query_images[0].read_bytes(), headers={"traceparent": f"00-{trace_id}-{caller}-01"}) == 200
+    wanted = {"InferRequest", "ensemble", *MODELS}
+    deadline_s = time.monotonic() + SPANS_S
+    while True:
+        spans = {span["name"]: span for span in list(collector.spans) if span["traceId"] == trace_id}
+        if wanted <= set(spans):
+            break
+        assert time.monotonic() < deadline_s, set(spans)
+        time.sleep(0.1)
+    assert spans["InferRequest"]["parentSpanId"] == caller
+    assert spans["ensemble"]["parentSpanId"] == spans["InferRequest"]["spanId"]
+    assert {spans[model]["parentSpanId"] for model in MODELS} == {spans["ensemble"]["spanId"]}
+
+
 def test_health_checks_are_counted_and_left_out_of_the_distribution(server: RunningServer) -> None:
     before = _metrics(server)
     host, port = server.url.removeprefix("http://").split(":")
@@ -146,22 +207,31 @@ def test_counts_go_on_when_a_second_version_takes_over(small_clustering: Path, t
     config = head / "config.pbtxt"
     arguments = ["--model-control-mode=explicit", "--load-model=*", f"--http-restricted-api=model-repository:{KEY}=k"]
     with running_server(repository, log=tmp_path / "log", arguments=arguments) as running:
-        _score(running, 1)
+        _score(running, 1, FILE_BYTES)
         for versions in ("1, 2", "2"):
             config.write_text(re.sub(r"versions: \[.*?\]", f"versions: [{versions}]", config.read_text()))
             url = f"{running.url}/v2/repository/models/cluster_head/load"
             urllib.request.urlopen(urllib.request.Request(url, b"{}", {KEY: "k"}), timeout=60).close()
-            _score(running, 2)
+            _score(running, 2, FILE_BYTES)
         counted = re.findall(r'classify_images_total\{client="caller",.*\} (\d+)', _metrics(running))
     assert counted == ["3"]
 
 
-def _score(server: RunningServer, version: int) -> None:
-    """Call cluster_head alone, as a benchmark does: without what the access log wants to know."""
+def test_embeddings_scored_again_are_answered_and_not_counted_as_images(server: RunningServer) -> None:
+    """Without FILE_BYTES, as a benchmark and an evaluation at other thresholds ask cluster_head alone."""
+    before = _metrics(server)
+    _score(server, 1, {})
+    assert 'client="caller"' not in _metrics(server)
+    distribution = 'classify_probability_count{mode="clustering"}'
+    assert _value(_metrics(server), distribution) == _value(before, distribution)
+
+
+def _score(server: RunningServer, version: int, more: dict[str, Any]) -> None:
     tensors: dict[str, Any] = {
         "EMBEDDING": ("FP32", [0.1] * 512),
         "PROBABILITIES": ("FP32", [0.5, 0.3, 0.2]),
         "ERROR": ("BYTES", [""]),
+        **more,
     }
     inputs = [
         {"name": name, "shape": [1, len(data)], "datatype": datatype, "data": data}

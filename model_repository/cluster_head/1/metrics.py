@@ -53,16 +53,14 @@ class Metrics:
         self._not_finite = not_finite.Metric(labels={})
         self._lost = lost.Metric(labels={"model": "cluster_head"})
 
-    def count_answers(self, clients: Iterable[str], labels: Iterable[str], probabilities: Iterable[float]) -> None:
+    def count_answers(self, answers: Iterable[tuple[str, str, float]]) -> None:
         """Count the images of a batch that have an answer.
 
         Args:
-            clients: The client that sent each of them.
-            labels: The label of each.
-            probabilities: Its probability.
+            answers: The client that sent each of them, its label, and the label's probability.
         """
         images: Counter[tuple[str, str]] = Counter()
-        for client, label, probability in zip(clients, labels, probabilities, strict=True):
+        for client, label, probability in answers:
             images[self._clients.label(client), label] += 1
             if client != HEALTH_CHECK:
                 self._probability.observe(probability)

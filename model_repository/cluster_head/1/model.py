@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from access_log import AccessLog, entry
 from heads import load_head
-from metrics import Metrics
-from parameters import UNUSABLE_CLIENT, client_id, read_threshold
+from parameters import read_threshold
+from recording import Recorder
 
 NOT_FINITE = "not classified: the network's output for this image is not finite"
-BAD_PARAMETERS = "parameters"
 
 
 class TritonPythonModel:
@@ -22,29 +20,22 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the version's settings and, in clustering mode, its base set."""
-        self._version = int(args["model_version"])
         self._head = load_head(Path(args["model_repository"]) / args["model_version"])
-        self._metrics = Metrics(self._head.mode)
-        self._access_log = AccessLog(pb_utils.Logger.log_warn)
+        self._recorder = Recorder(self._head.mode, int(args["model_version"]))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request with all outputs of the ensemble, or an error of its own."""
         thresholds = [_threshold(request) for request in requests]
         accepted = [request for request, threshold in zip(requests, thresholds, strict=True) if threshold is not None]
         answers = self._answers(accepted, [t for t in thresholds if t is not None]) if accepted else []
-        clients = [_client(request) for request in accepted]
-        self._count(clients, answers)
-        lines = [self._entry(*each) for each in zip(accepted, clients, answers, strict=True)]
-        lines += [
-            self._refused(request) for request, threshold in zip(requests, thresholds, strict=True) if threshold is None
-        ]
-        self._metrics.count_lost_lines(self._access_log.write(lines))
+        refused = [request for request, threshold in zip(requests, thresholds, strict=True) if threshold is None]
+        self._recorder.record(list(zip(accepted, answers, strict=True)), refused)
         responses = map(_response, answers)
         return [_refusal() if threshold is None else next(responses) for threshold in thresholds]
 
     def finalize(self) -> None:
         """Write what the access log still has to write."""
-        self._access_log.close()
+        self._recorder.close()
 
     def _answers(self, requests: list[Any], thresholds: list[float]) -> list[dict[str, Any]]:
         """Answer all rows together; each request's outputs, by their names."""
@@ -67,9 +58,7 @@ class TritonPythonModel:
 
     def _answer(self, embeddings: Any, probabilities: Any, errors: Any, thresholds: Any) -> dict[str, Any]:
         finite = np.isfinite(embeddings).all(axis=1) & np.isfinite(probabilities).all(axis=1)
-        unanswered = ~finite[:, None] & (errors == b"")
-        self._metrics.count_not_finite(int(unanswered.sum()))
-        errors = np.where(unanswered, NOT_FINITE.encode(), errors)
+        errors = np.where(finite[:, None] | (errors != b""), errors, NOT_FINITE.encode())
         bad = (errors != b"").ravel()
         embeddings = np.where(bad[:, None], np.float32(0), embeddings)
         probabilities = np.where(bad[:, None], np.float32(0), probabilities)
@@ -79,43 +68,6 @@ class TritonPythonModel:
             if name != "CLASSES":
                 value[bad] = "" if value.dtype == object else 0
         return {**outputs, "ERROR": errors, "EMBEDDING": embeddings}
-
-    def _count(self, clients: list[str], answers: list[dict[str, Any]]) -> None:
-        senders, labels, probabilities = [], [], []
-        for client, answer in zip(clients, answers, strict=True):
-            good = (answer["ERROR"] == b"").ravel()
-            labels += answer["LABEL"][good].ravel().tolist()
-            probabilities += answer["PROBABILITY"][good].ravel().tolist()
-            senders += [client] * int(good.sum())
-        self._metrics.count_answers(senders, labels, probabilities)
-
-    def _entry(self, request: Any, client: str, answer: dict[str, Any]) -> bytes:
-        sizes = pb_utils.get_input_tensor_by_name(request, "FILE_BYTES")
-        errors = [error.decode("utf-8", "replace") for error in answer["ERROR"].ravel()]
-        return entry(
-            client=client,
-            request_id=_request_id(request),
-            model_version=self._version,
-            mode=self._head.mode,
-            file_bytes=None if sizes is None else sizes.as_numpy().ravel().tolist(),
-            images=len(errors),
-            errors=filter(None, errors),
-            labels=[label for label, error in zip(answer["LABEL"].ravel(), errors, strict=True) if not error],
-            sim_thres=read_threshold(request.parameters()),
-        )
-
-    def _refused(self, request: Any) -> bytes:
-        return entry(
-            client=_client(request),
-            request_id=_request_id(request),
-            model_version=self._version,
-            mode=self._head.mode,
-            file_bytes=None,
-            images=len(pb_utils.get_input_tensor_by_name(request, "ERROR").as_numpy()),
-            errors=(),
-            sim_thres=None,
-            refused=BAD_PARAMETERS,
-        )
 
 
 def _threshold(request: Any) -> float | None:
@@ -129,20 +81,6 @@ def _threshold(request: Any) -> float | None:
     except ValueError:  # UnicodeDecodeError is one
         return None
     return math.nan if threshold is None else threshold
-
-
-def _client(request: Any) -> str:
-    try:
-        return client_id(request.parameters())
-    except UnicodeDecodeError:
-        return UNUSABLE_CLIENT
-
-
-def _request_id(request: Any) -> str:
-    try:
-        return str(request.request_id())
-    except UnicodeDecodeError:
-        return ""
 
 
 def _response(answer: dict[str, Any]) -> Any:
