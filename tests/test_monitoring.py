@@ -193,7 +193,8 @@ def test_metrics_have_names_and_units_as_prometheus_wants_them(server: RunningSe
     assert linted.returncode == 0, linted.stdout + linted.stderr
 
 
-def test_every_metric_is_documented(server: RunningServer) -> None:
+def test_every_metric_is_documented(server: RunningServer, query_images: list[Path]) -> None:
+    assert _infer(server, query_images[0].read_bytes()) == 200
     names = set(re.findall(r"^# TYPE (classify_\w+)", _metrics(server), re.MULTILINE))
     page = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8")
     assert names == set(re.findall(r"`(classify_\w+)`", page))
