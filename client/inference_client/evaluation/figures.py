@@ -14,6 +14,7 @@ from inference_client.evaluation.asking import Answers, Prediction
 from inference_client.evaluation.thresholds import ThresholdChoice, Trial, choose_threshold, try_thresholds
 
 BINS = 10
+MAX_CURVE_POINTS = 500
 Z_95 = 1.959963984540054
 CLUSTERING, CLASSIFICATION = "clustering", "classification"
 
@@ -68,7 +69,7 @@ class ClassFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A curve of one class; x and y are equally long."""
+    """A curve of one class; x and y are equally long, at most ``MAX_CURVE_POINTS`` of all points."""
 
     name: str
     x: Sequence[float]
@@ -366,11 +367,16 @@ def _curves(classified: Sequence[Prediction], truths: Sequence[str], server_clas
         if scores is None:
             continue
         precision, recall, _ = precision_recall_curve(of_class, scores, drop_intermediate=True)
-        precision_recall.append(Curve(name=name, x=recall.tolist(), y=precision.tolist()))
+        precision_recall.append(_curve(name, recall, precision))
         if not of_class.all():
             false_positive, true_positive, _ = roc_curve(of_class, scores)
-            roc.append(Curve(name=name, x=false_positive.tolist(), y=true_positive.tolist()))
+            roc.append(_curve(name, false_positive, true_positive))
     return Curves(roc=roc, precision_recall=precision_recall)
+
+
+def _curve(name: str, x: Floats, y: Floats) -> Curve:
+    shown = np.unique(np.linspace(0, len(x) - 1, MAX_CURVE_POINTS).round().astype(int))
+    return Curve(name=name, x=x[shown].tolist(), y=y[shown].tolist())
 
 
 def _one_against_rest(classified: Sequence[Prediction], name: str) -> "tuple[NDArray[np.bool_], Floats | None]":

@@ -45,9 +45,9 @@ class ThresholdChoice:
     Attributes:
         threshold: It.
         trial: What it does to the images that it was chosen by.
-        low: Lowest threshold of the unbroken run, around the best one, whose results can't be told from the best.
+        low: Lowest threshold of the unbroken run, around the best one, within one standard error of it.
         high: Highest of them.
-        tolerance_images: Right answers by which results may differ and not be told apart: one standard error.
+        tolerance_images: One standard error of the number that counts as right, rounded down.
         held_out_right: Right answers with an unknown label (``right_with_unknown``) of images that the choice did not
             see, in cross-validation.
         fold_choices: The thresholds that were chosen there.
@@ -87,9 +87,8 @@ def choose_threshold(
     """Recommend a threshold.
 
     An image counts for a threshold where it is answered right on the evidence of a match, or, if its class is one that
-    the server does not know, where nothing matches it. Thresholds that fall short of the best count by no more than one
-    standard error can't be told from it; the middle of the unbroken run of such thresholds around the best one is
-    taken.
+    the server does not know, where nothing matches it. The middle is taken of the unbroken run of thresholds around the
+    best one, that fall short of its count by one standard error at most.
 
     Returns:
         The choice, or None and why there is none.

@@ -90,8 +90,8 @@ def recommendation(figures: Figures) -> list[str]:
             if trial.matched_right == trial.right_with_unknown
             else f"; {trial.right_with_unknown:,} count as right with images of unknown classes that nothing matches."
         ),
-        f"It is the middle of {choice.low:.2f} to {choice.high:.2f}, where the results can't be told from the best: "
-        f"they differ by at most {count(choice.tolerance_images, 'image')}, one standard error.",
+        f"It is the middle of {choice.low:.2f} to {choice.high:.2f}, where the number that counts as right is within "
+        f"one standard error, {count(choice.tolerance_images, 'image')}, of the best.",
         f"That is measured on the images that it was chosen by. Chosen by four fifths of them and measured on the "
         f"fifth that was left out, in turn, the threshold was {spread}, and {choice.held_out_right:,} of {of:,} "
         f"({percent(choice.held_out_right / of)}) counted as right: expect that of new images.",
@@ -99,8 +99,8 @@ def recommendation(figures: Figures) -> list[str]:
     now = _trial_in_force(figures)
     if now is not None:
         gain = trial.right_with_unknown - now.right_with_unknown
-        told = "a change would gain nothing that can be told" if gain <= choice.tolerance_images else "change it"
-        sentences.append(f"At the threshold in force {now.right_with_unknown:,} count as right: {told}.")
+        advice = "no need to change it" if gain <= choice.tolerance_images else "a change is worth making"
+        sentences.append(f"At the threshold in force {now.right_with_unknown:,} count as right: {advice}.")
     if of < FEW_IMAGES:
         sentences.append(f"{count(of, 'image')} are few: evaluate again with more before much depends on it.")
     return sentences
