@@ -17,7 +17,7 @@ MAX_QUERIES = 100_000  # base images that are asked about, at all; the work grow
 MAX_THRESHOLD_QUERIES = 2_000  # and under each of these
 THRESHOLDS = np.round(np.arange(0.3, 1.0, 0.05), 2).astype(np.float32)
 MAX_PAIRS = 1_000  # near-duplicates that are listed, of one class and of two
-_BLOCK_VALUES = 8 * 2**20  # similarities in memory at a time
+_BLOCK_VALUES = 2 * 2**20  # similarities in memory at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,13 +106,14 @@ def analyze(
     for start in range(0, len(rows), at_a_time):
         part = slice(start, start + at_a_time)
         similarities, best = _compare(embeddings, class_starts, rows[part])
+        if best.max() >= DUPLICATE_SIMILARITY:
+            duplicates = _add_duplicates(duplicates, similarities, rows[part], class_of, whole=len(rows) == count)
         positions = np.arange(len(best))
         own[part] = best[positions, class_of[rows[part]]]
         if classes > 1:
             best[positions, class_of[rows[part]]] = -np.inf
             other_class[part] = best.argmax(axis=1)
             other[part] = best.max(axis=1)
-        duplicates = _add_duplicates(duplicates, similarities, rows[part], class_of, whole=len(rows) == count)
         advance(len(best))
     chosen = rows[_spread(len(rows), MAX_THRESHOLD_QUERIES)]
     return Analysis(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +12,14 @@ import numpy.typing as npt
 from .base_analysis import Index
 from .scoring import Float32
 
-# Okabe and Ito's colors, which people with any color vision tell apart, in an order of contrast; yellow is too pale.
+# Okabe and Ito's colors, which people with any color vision tell apart, without their yellow, which is too pale. As 7
+# and 4 have no divisor in common, each class has a pair of its own.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D")
 MAX_NAMED = len(COLORS) * len(MARKERS)
 MAX_POINTS = 20_000
-_REST_COLOR = "#BBBBBB"
+REST_COLOR = "#BBBBBB"
+LEGEND_AREA = 36
 _BLOCK_ROWS = 8192
 _NAME_LENGTH = 32
 
@@ -63,7 +66,7 @@ def draw_map(
         file: The file to write.
         embeddings: L2-normalized, float32 [B, D], those of one class side by side.
         class_starts: First row of each class, ascending integers [C] from 0.
-        classes: Class names [C]; the ``MAX_NAMED`` largest have a color and marker of their own.
+        classes: Class names [C]; the largest, up to ``MAX_NAMED``, have a color and marker of their own.
         misplaced: Rows of images to ring: they are closer to another class than to their own.
         title: What is shown.
 
@@ -86,35 +89,32 @@ def draw_map(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     handles, labels = [], []
-    rest = drawn[~np.isin(class_of[drawn], named)]
-    if len(rest):
-        handles.append(axes.scatter(x[rest], y[rest], s=area / 2, c=_REST_COLOR, linewidths=0))
-        labels.append(f"{len(classes) - len(named)} smaller classes")
     for order, index in enumerate(named):
         points = drawn[class_of[drawn] == index]
-        marker = MARKERS[order // len(COLORS)]
-        handles.append(
-            axes.scatter(
-                x[points], y[points], s=area, c=COLORS[order % len(COLORS)], marker=marker, alpha=0.75, linewidths=0
-            )
-        )
+        color, marker = COLORS[order % len(COLORS)], MARKERS[order % len(MARKERS)]
+        handles.append(axes.scatter(x[points], y[points], s=area, c=color, marker=marker, alpha=0.7, linewidths=0))
         labels.append(f"{_short(classes[index])} ({sizes[index]})")
+    rest = drawn[~np.isin(class_of[drawn], named)]
+    if len(rest):
+        handles.append(axes.scatter(x[rest], y[rest], s=area, c=REST_COLOR, linewidths=0, zorder=0.9))
+        labels.append(f"{len(classes) - len(named)} other classes")
     if len(misplaced):
-        ring = axes.scatter(
-            x[misplaced], y[misplaced], s=3 * area + 30, facecolors="none", edgecolors="black", linewidths=0.9
-        )
-        handles.append(ring)
+        rings: dict[str, Any] = {"facecolors": "none", "edgecolors": "black", "linewidths": 0.8}
+        handles.append(axes.scatter(x[misplaced], y[misplaced], s=2 * area + 40, **rings))
         labels.append(f"closer to another class ({len(misplaced)})")
     sampled = "" if step == 1 else f", {len(drawn)} of them drawn"
     axes.set_title(f"{title}{sampled}", parse_math=False, loc="left")
     axes.set_xlabel(f"first principal component, {shares[0]:.0%} of the variance")
     axes.set_ylabel(f"second principal component, {shares[1]:.0%}")
-    axes.set_aspect("equal", adjustable="datalim")
     axes.grid(color="#E5E5E5", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     # Outside, so that it hides no point; the texts later, since a label that begins with _ would be left out.
     legend = figure.legend(handles, ["label"] * len(handles), loc="outside right upper", frameon=False, fontsize=9)
+    drawn_handles: list[Any] = list(legend.legend_handles)
+    for handle in drawn_handles:
+        handle.set_sizes([LEGEND_AREA])
+        handle.set_alpha(1)
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_text(label)
         text.set_parse_math(False)

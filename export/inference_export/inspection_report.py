@@ -152,11 +152,12 @@ def _base_lines(contents: Contents, base: StoredBase, analysis: Analysis) -> Ite
 def _threshold_rows(contents: Contents, outcomes: Sequence[ThresholdOutcome]) -> Iterator[tuple[str, str, str, str]]:
     exported = round(float(np.float32(contents.export.settings["threshold"])), 4)
     best = max(outcome.right for outcome in outcomes)
+    differ = any(outcome.right < best for outcome in outcomes)
     for outcome in outcomes:
         remarks = []
         if outcome.threshold == exported:
             remarks.append("as exported")
-        if outcome.right == best:
+        if differ and outcome.right == best:
             remarks.append("best")
         yield f"{outcome.threshold:g}", f"{outcome.right:.1%}", f"{outcome.unmatched:.1%}", ", ".join(remarks)
 
