@@ -164,3 +164,16 @@ def test_threshold_in_force_is_told_as_far_as_it_is_known() -> None:
     assert words.threshold_in_force(figures_of(A_RIGHT, sim_thres=0.8).threshold) == "0.8, as --sim_thres said"
     assert "do not tell" in words.threshold_in_force(figures_of(A_RIGHT).threshold)
     assert "none" in words.threshold_in_force(figures_of(classified("a", {"a": 1.0})).threshold)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "advice"),
+    [
+        (0.7, "there is no need to change it"),
+        (0.3, "a change is worth making"),
+        (0.95, "a change pays where answers without a match are not taken"),
+    ],
+)
+def test_advice_weighs_the_threshold_in_force_against_the_recommended_one(threshold: float, advice: str) -> None:
+    predictions = [matched("a", {"a": [0.8], "b": [0.4, 0.4]}, threshold=threshold)] * 100
+    assert advice in " ".join(words.recommendation(figures_of(*predictions, sim_thres=threshold)))

@@ -84,12 +84,9 @@ def recommendation(figures: Figures) -> list[str]:
     sentences = [
         f"Take -thres {choice.threshold:.2f}.",
         f"There, something matches {trial.matched:,} of {count(of, 'image')}, and "
-        f"{trial.matched_right:,} of these are answered right"
-        + (
-            "."
-            if trial.matched_right == trial.right_with_unknown
-            else f"; {trial.right_with_unknown:,} count as right with images of unknown classes that nothing matches."
-        ),
+        f"{trial.matched_right:,} of these are answered right.",
+        f"Counted as right is an image that is answered right with at least one match, or, if the server does not know "
+        f"its class, one that nothing matches: {trial.right_with_unknown:,}.",
         f"It is the middle of {choice.low:.2f} to {choice.high:.2f}, where the number that counts as right is within "
         f"one standard error, {count(choice.tolerance_images, 'image')}, of the best.",
         f"That is measured on the images that it was chosen by. Chosen by four fifths of them and measured on the "
@@ -98,24 +95,38 @@ def recommendation(figures: Figures) -> list[str]:
     ]
     now = _trial_in_force(figures)
     if now is not None:
-        gain = trial.right_with_unknown - now.right_with_unknown
-        advice = "no need to change it" if gain <= choice.tolerance_images else "a change is worth making"
-        sentences.append(f"At the threshold in force {now.right_with_unknown:,} count as right: {advice}.")
+        sentences.append(
+            f"At the threshold in force {now.right_with_unknown:,} count as right, and {now.right:,} answers are right "
+            f"in all, against {trial.right:,}: {_advice(trial, now, choice.tolerance_images)}."
+        )
     if of < FEW_IMAGES:
         sentences.append(f"{count(of, 'image')} are few: evaluate again with more before much depends on it.")
     return sentences
 
 
+def _advice(recommended: Trial, now: Trial, tolerance: int) -> str:
+    if recommended.right_with_unknown - now.right_with_unknown <= tolerance:
+        return "there is no need to change it"
+    if recommended.right - now.right > tolerance:
+        return "a change is worth making"
+    return "a change pays where answers without a match are not taken, as with an unknown_label"
+
+
 def _trial_in_force(figures: Figures) -> Trial | None:
-    threshold = figures.threshold
-    if threshold is None:
+    threshold, trials = figures.threshold, figures.trials
+    if threshold is None or not trials:
         return None
-    if threshold.given is not None:
-        found = [each for each in figures.trials if each.threshold == threshold.given]
-    elif threshold.above is not None and threshold.below is not None:
-        found = [each for each in figures.trials if threshold.above < each.threshold < threshold.below]
-    else:
-        found = []
+    low = high = threshold.given
+    if low is None or high is None:
+        low, high = threshold.above, threshold.below
+    # Beyond the first and last trial nothing changes.
+    if low is not None and low >= trials[-1].threshold:
+        return trials[-1]
+    if high is not None and high <= trials[0].threshold:
+        return trials[0]
+    if low is None or high is None:
+        return None
+    found = [each for each in trials if low < each.threshold < high or each.threshold == threshold.given]
     return found[len(found) // 2] if found else None
 
 
