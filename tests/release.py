@@ -102,7 +102,7 @@ def serve_and_evaluate(folder: Path, environment: dict[str, str]) -> float:
     finally:
         stop(server)
     evaluation = json.loads((folder / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
-    return float(evaluation["accuracy"]["value"])
+    return float(evaluation["accuracy"]["share"])
 
 
 def run(*command: str, folder: Path, env: dict[str, str]) -> None:
