@@ -31,6 +31,7 @@ A_WRONG = matched("a", {"a": [0.4, 0.3], "b": [0.8]})
 B_UNMATCHED_WRONG = matched("b", {"a": [0.6, 0.3], "b": [0.5]})
 STRANGER_MATCHED = matched("stranger", {"a": [0.78, 0.3], "b": [0.5]})
 STRANGER_UNMATCHED = matched("stranger", {"a": [0.1, 0.3], "b": [0.5]}, unknown_label="who?")
+WITHHELD = matched("a", {"a": [0.5], "b": [0.1]}, unknown_label="who?")
 CASES = {
     "two classes": [A_RIGHT, B_RIGHT, A_WRONG],
     "one class": [A_RIGHT, A_RIGHT, A_WRONG],
@@ -42,6 +43,7 @@ CASES = {
     "all unmatched": [B_UNMATCHED_WRONG] * 12,
     "constant scores": [matched("a", {"a": [0.5], "b": [0.5]}), matched("b", {"a": [0.5], "b": [0.5]})],
     "negative similarities": [matched("a", {"a": [-0.5], "b": [-0.9]}), matched("b", {"a": [-0.9], "b": [-1.0]})],
+    "copies of base images": [matched("a", {"a": [1.0], "b": [0.0]}), matched("b", {"a": [0.0], "b": [1.0]})],
     "classification": [classified("a", {"a": 0.9, "b": 0.1}), classified("b", {"a": 0.6, "b": 0.4})],
     "classification, one class": [classified("a", {"a": 1.0})],
     "many classes": [
@@ -61,6 +63,8 @@ def test_unusual_evaluation_gives_a_page_and_strict_json(name: str) -> None:
     page = render(figures, CASES[name], SETTING)
     assert not re.search(r"\bnan\b", page, re.IGNORECASE)
     assert words.accuracy(figures)
+    assert sum(each.images for each in figures.calibration.bins) == figures.classified
+    assert sum((*figures.histogram.right, *figures.histogram.wrong)) == figures.classified
 
 
 @pytest.mark.parametrize(("count", "of"), [(0, 7), (7, 7), (59, 60), (1, 10_000)])
@@ -96,8 +100,7 @@ def test_unknown_label_is_right_for_an_image_of_no_class_of_the_servers_only() -
     assert figures.unknown_classes == ["stranger"]
     assert (figures.accuracy.count, figures.accuracy.of) == (2, 3)
     assert (figures.known_accuracy.count, figures.known_accuracy.of) == (1, 1)
-    withheld = matched("a", {"a": [0.5], "b": [0.1]}, unknown_label="who?")
-    assert figures_of(withheld, A_RIGHT).accuracy.count == 1
+    assert figures_of(WITHHELD, A_RIGHT).accuracy.count == 1
 
 
 @pytest.mark.parametrize(
@@ -106,11 +109,12 @@ def test_unknown_label_is_right_for_an_image_of_no_class_of_the_servers_only() -
         ([A_RIGHT, B_UNMATCHED_WRONG], "It helps: unknown_label withholds 1 wrong answer and 0 right answers."),
         ([B_UNMATCHED_WRONG, matched("a", {"a": [0.5], "b": [0.1]})], "It makes no difference in number"),
         ([A_RIGHT, matched("a", {"a": [0.5], "b": [0.1]})], "It costs more than it saves"),
+        ([WITHHELD], "unknown_label withholds 0 wrong answers and 1 right answer."),
         ([A_RIGHT, B_RIGHT], "would change nothing here"),
         ([STRANGER_UNMATCHED, STRANGER_MATCHED], "nothing matches 1 of these, so that unknown_label catches 50.0\xa0%"),
         ([classified("a", {"a": 1.0})], "no effect in classification mode"),
     ],
-    ids=["helps", "even", "costs", "all-matched", "strangers", "classification"],
+    ids=["helps", "even", "costs", "already-there", "all-matched", "strangers", "classification"],
 )
 def test_verdict_on_unknown_label(predictions: list[Prediction], verdict: str) -> None:
     assert verdict in " ".join(words.unknown_label(figures_of(*predictions)))
