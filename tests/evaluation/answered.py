@@ -23,7 +23,8 @@ def matched(
         return {name: sum(value >= at for value in values) for name, values in similarities.items()}
 
     def best(at: float) -> str:
-        return max(similarities, key=lambda name: (count(at)[name], max(similarities[name])))
+        matches = count(at)
+        return max(similarities, key=lambda name: (matches[name], max(similarities[name])))
 
     label = best(threshold)
     if unknown_label is not None and not any(count(threshold).values()):
