@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -91,6 +92,11 @@ def query(prometheus: str, text: str) -> list[dict[str, Any]]:
     return result
 
 
+def has_value(series: list[dict[str, Any]]) -> bool:
+    """Say whether there are series, and a number in one of them."""
+    return any(not math.isnan(float(each["value"][1])) for each in series)
+
+
 def describe(series: list[dict[str, Any]]) -> str:
     """Say how many series there are, and the first one's labels and value."""
     if not series:
@@ -151,7 +157,7 @@ def main() -> int:
     empty = 0
     for expression in (*panel_expressions(), *rule_expressions()):
         series = query(prometheus, expression.text)
-        empty += not series
+        empty += not has_value(series)
         print(f"{expression.source}\n  {expression.text}\n  {describe(series)}")
     return min(empty, 1)
 

@@ -63,6 +63,14 @@ def client_id(parameters: str) -> str:
     return text if usable else UNUSABLE_CLIENT
 
 
+def request_id(request: Any) -> str:
+    """Read the id that a request's sender gave it: "" without one, or where it is no text."""
+    try:
+        return str(request.request_id())
+    except UnicodeDecodeError:
+        return ""
+
+
 class KnownClients:
     """The clients that are told apart: the first ``MOST_CLIENTS`` that came."""
 

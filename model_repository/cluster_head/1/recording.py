@@ -7,7 +7,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 from access_log import AccessLog, entry, reason_name
 from metrics import Metrics
-from parameters import UNUSABLE_CLIENT, client_id, read_threshold
+from parameters import UNUSABLE_CLIENT, client_id, read_threshold, request_id
 
 BAD_PARAMETERS = "parameters"
 NOT_FINITE = "not_finite"
@@ -50,7 +50,7 @@ class Recorder:
                 not_finite += sum(reason_name(error) == NOT_FINITE for error in errors if error)
             line = entry(
                 client=client,
-                request_id=_request_id(request),
+                request_id=request_id(request),
                 file_bytes=None if sizes is None else sizes.as_numpy().ravel().tolist(),
                 images=len(errors),
                 errors=filter(None, errors),
@@ -71,7 +71,7 @@ class Recorder:
     def _refused(self, request: Any) -> bytes:
         return entry(
             client=_client(request),
-            request_id=_request_id(request),
+            request_id=request_id(request),
             file_bytes=None,
             images=len(pb_utils.get_input_tensor_by_name(request, "ERROR").as_numpy()),
             errors=(),
@@ -86,10 +86,3 @@ def _client(request: Any) -> str:
         return client_id(request.parameters())
     except UnicodeDecodeError:
         return UNUSABLE_CLIENT
-
-
-def _request_id(request: Any) -> str:
-    try:
-        return str(request.request_id())
-    except UnicodeDecodeError:
-        return ""

@@ -11,7 +11,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from access_log import AccessLog, entry
 from metrics import BAD_THRESHOLD, NO_DECODABLE_IMAGE, NOT_TEXT, Metrics
-from parameters import UNUSABLE_CLIENT, client_id, read_threshold
+from parameters import UNUSABLE_CLIENT, client_id, read_threshold, request_id
 from preprocessing import BatchDecoder, Limits
 
 NICENESS = 10  # of 19: it still gets its share where other programs are busy
@@ -71,7 +71,7 @@ class TritonPythonModel:
         readable = reason != NOT_TEXT
         return entry(
             client=client_id(request.parameters()) if readable else UNUSABLE_CLIENT,
-            request_id=_request_id(request),
+            request_id=request_id(request),
             model_version=self._version,
             file_bytes=sizes,
             images=len(sizes),
@@ -93,13 +93,6 @@ def _unusable_parameters(request: Any) -> tuple[str, str] | None:
 
 def _unusable_images(errors: list[str]) -> tuple[str, str]:
     return (NO_DECODABLE_IMAGE, f"no decodable image: {json.dumps(errors)}") if all(errors) else ("", "")
-
-
-def _request_id(request: Any) -> str:
-    try:
-        return str(request.request_id())
-    except UnicodeDecodeError:
-        return ""
 
 
 def _response(pixels: Any, errors: list[str], sizes: list[int]) -> Any:
