@@ -100,6 +100,7 @@ def test_unknown_label_is_right_for_an_image_of_no_class_of_the_servers_only() -
     assert figures.unknown_classes == ["stranger"]
     assert (figures.accuracy.count, figures.accuracy.of) == (2, 3)
     assert (figures.known_accuracy.count, figures.known_accuracy.of) == (1, 1)
+    assert figures.macro_recall == 1
     assert figures_of(WITHHELD, A_RIGHT).accuracy.count == 1
 
 
@@ -135,6 +136,14 @@ def test_recommended_threshold_is_the_middle_of_those_that_do_as_well() -> None:
     assert (figures.choice.low, figures.choice.threshold, figures.choice.high) == (0.41, 0.61, 0.8)
     assert figures.choice.trial.matched_right == 101
     assert figures.choice.held_out_right == 101
+
+
+def test_thresholds_within_one_standard_error_of_the_best_are_as_good() -> None:
+    plateau = [matched("a", {"a": [0.8], "b": [0.4, 0.4]})] * 99
+    figures = figures_of(*plateau, matched("a", {"a": [0.6], "b": [0.4, 0.4]}))
+    assert figures.choice is not None
+    assert figures.choice.tolerance_images == 1
+    assert (figures.choice.low, figures.choice.threshold, figures.choice.high) == (0.41, 0.61, 0.8)
 
 
 def test_threshold_that_rejects_strangers_counts_that_as_right() -> None:
