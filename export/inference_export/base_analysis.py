@@ -17,7 +17,7 @@ MAX_QUERIES = 100_000  # base images that are asked about, at all; the work grow
 MAX_THRESHOLD_QUERIES = 2_000  # and under each of these
 THRESHOLDS = np.round(np.arange(0.3, 1.0, 0.05), 2).astype(np.float32)
 MAX_PAIRS = 1_000  # near-duplicates that are listed, of one class and of two
-_BLOCK_VALUES = 2 * 2**20  # similarities in memory at a time
+_BLOCK_VALUES = 16 * 2**20  # similarities in memory at a time
 
 
 @dataclass(frozen=True, kw_only=True)
