@@ -128,12 +128,17 @@ def _wait_until_ready(server: RunningServer, timeout_s: float) -> bool:
 
 
 def start_child(
-    arguments: Sequence[str], *, environment: Mapping[str, str] | None = None, output: IO[bytes] | None = None
+    arguments: Sequence[str],
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    output: IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own, which is killed when this process dies.
 
     Args:
         arguments: The program and its arguments.
+        folder: Where it runs; where this process does unless given.
         environment: Its environment variables; this process's unless given.
         output: For what it says; this process's unless given.
     """
@@ -144,6 +149,7 @@ def start_child(
 
     return subprocess.Popen(
         arguments,
+        cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=output,

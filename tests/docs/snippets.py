@@ -22,6 +22,8 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+from inference_server.process import start_child
+
 EXECUTED = ("sh", "python")
 SHOWN = ("text", "json", "yaml", "nginx", "ini", "promql", "http")
 BLOCK_TIMEOUT_S = 240.0
@@ -145,16 +147,13 @@ class Reader:
     def _run(self, snippet: Snippet) -> None:
         log = self._folder / f".snippet-{snippet.line}.log"
         with log.open("wb") as output:
-            process = subprocess.Popen(
+            process = start_child(
                 ["bash", "-euo", "pipefail", "-c", snippet.code]
                 if snippet.language == "sh"
                 else [sys.executable, "-c", snippet.code],
-                cwd=self._folder,
-                env=dict(self._apart if snippet.apart else self._environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+                folder=self._folder,
+                environment=self._apart if snippet.apart else self._environment,
+                output=output,
             )
         if snippet.until is None:
             try:
