@@ -28,8 +28,11 @@ def cli_reference() -> str:
 def _help(name: str) -> str:
     command = Path(sys.executable).with_name(name)
     environment = {**os.environ, "COLUMNS": str(WIDTH)}
-    output = subprocess.run([command, "-h"], env=environment, capture_output=True, text=True, check=True).stdout
-    return output.partition(TRITONS_OWN)[0].strip()
+    # Not `check`: Triton's own help, which ends that of tritonserver, ends with code 1.
+    output = subprocess.run([command, "-h"], env=environment, capture_output=True, text=True, check=False).stdout
+    text = output.partition(TRITONS_OWN)[0].strip()
+    assert text.startswith("Usage: "), output
+    return text
 
 
 if __name__ == "__main__":

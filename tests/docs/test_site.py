@@ -64,6 +64,6 @@ def _links(page: Path) -> list[str]:
 
 def _build(configuration: Path, site: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", str(configuration), "-d", str(site)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(configuration), "-d", str(site)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
