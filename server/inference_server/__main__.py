@@ -213,6 +213,7 @@ def _triton_arguments(
         "--http-port": str(port),
         "--metrics-address": LOOPBACK,
         "--metrics-port": str(metrics_port),
+        "--metrics-config": "summary_latencies=true",
         option: pattern,
     }
     return [*(f"{name}={value}" for name, value in defaults.items() if not names_option(arguments, name)), *arguments]
