@@ -126,6 +126,20 @@ def test_evaluation_is_told_the_answers_at_other_thresholds(gateway: Gateway, qu
     assert all(each.labels is not None for each in answers.predictions)
 
 
+def test_scoring_embeddings_again_is_not_held_to_the_rate_of_images(gateway: Gateway) -> None:
+    connection = http.client.HTTPSConnection(
+        "localhost", gateway.port, context=ssl.create_default_context(cafile=str(CERTIFICATE)), timeout=30
+    )
+    answered = set()
+    for _ in range(400):
+        connection.request("GET", f"{HEAD}/config", headers={"X-API-Key": KEY})
+        answer = connection.getresponse()
+        answer.read()
+        answered.add(answer.status)
+    connection.close()
+    assert answered == {200}
+
+
 def test_missing_and_wrong_keys_are_told_through_the_client(gateway: Gateway, query_images: list[Path]) -> None:
     for key, status in ((None, 401), ("wrong", 403)):
         with Classify(gateway.url, api_key=key) as classify:
