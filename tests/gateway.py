@@ -33,13 +33,16 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running_gateway(folder: Path, servers: Sequence[str], keys: Mapping[str, str]) -> Iterator[Gateway]:
+def running_gateway(
+    folder: Path, servers: Sequence[str], keys: Mapping[str, str], *, evaluators: Sequence[str] = ()
+) -> Iterator[Gateway]:
     """Run nginx with the files of ``deploy/gateway``.
 
     Args:
         folder: For its files; made.
         servers: ``host:port`` of each tritonserver.
         keys: Key to client id.
+        evaluators: Ids of the clients that reach ``cluster_head``.
     """
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     assert nginx is not None, "nginx is missing: apt-get install nginx-light, as make test does"
@@ -54,6 +57,8 @@ def running_gateway(folder: Path, servers: Sequence[str], keys: Mapping[str, str
         shutil.copy(CERTIFICATE, folder / "tls" / name)
     (folder / "keys.map").write_text("".join(f'"{key}" "{client}";\n' for key, client in keys.items()))
     (folder / "servers.conf").write_text("".join(f"server {each} max_fails=1 fail_timeout=2s;\n" for each in servers))
+    if evaluators:
+        (folder / "evaluators.map").write_text("".join(f'"{client}" 1;\n' for client in evaluators))
     with (folder / "errors").open("wb") as output:
         process = start_child([nginx, "-p", str(folder), "-c", str(configuration), "-g", "daemon off;"], output=output)
     try:

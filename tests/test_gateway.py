@@ -45,7 +45,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, servers: list[RunningServe
     addresses = [server.url.removeprefix("http://") for server in servers]
     with (
         pytest.MonkeyPatch.context() as patch,
-        running_gateway(folder, addresses, {KEY: "ward 7", OTHER_KEY: "ward 8"}) as running,
+        running_gateway(folder, addresses, {KEY: "ward 7", OTHER_KEY: "ward 8"}, evaluators=["ward 7"]) as running,
     ):
         patch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
         yield running
@@ -104,7 +104,8 @@ def test_right_key_is_answered_and_the_id_of_its_client_counted(
         pytest.param("POST", "/v2/models/ensemble/../preprocess/infer", {**JSON, "X-API-Key": KEY}, 404, "", id="dots"),
         pytest.param("POST", f"{HEAD}/infer", JSON, 401, "X-API-Key", id="head-no-key"),
         pytest.param("GET", f"{HEAD}/config", {"X-API-Key": "wrong"}, 403, "not known", id="head-wrong-key"),
-        pytest.param("GET", f"{HEAD}/infer", {"X-API-Key": KEY}, 405, "POST", id="head-method"),
+        pytest.param("GET", f"{HEAD}/config", {"X-API-Key": OTHER_KEY}, 404, "evaluators", id="head-no-evaluator"),
+        pytest.param("POST", f"{HEAD}/infer", {**JSON, "X-API-Key": OTHER_KEY}, 404, "not served", id="head-infer"),
         pytest.param("POST", f"{HEAD}/generate", {**JSON, "X-API-Key": KEY}, 404, "not served", id="head-generate"),
         pytest.param("GET", "/v2/logging", {"X-API-Key": KEY}, 404, "not served", id="logging"),
         pytest.param("GET", "/metrics", {"X-API-Key": KEY}, 404, "not served", id="metrics"),

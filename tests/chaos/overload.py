@@ -24,7 +24,8 @@ CALM_S = 4.0
 CALM_CLIENTS = 4
 SMALL_BYTES = 10_000
 CLIENTS = 200  # more than the queues hold
-# docs/explanation/security.md states these: a request waits at most MAX_QUEUE_S for preprocess, and again for the classifier.
+# docs/explanation/security.md states these: a request waits at most MAX_QUEUE_S for preprocess, and again for the
+# classifier.
 MOST_ACCEPTED_P99_S = 45.0
 MOST_GROWTH_MB = 2500.0
 RECOVERY_S = 5.0

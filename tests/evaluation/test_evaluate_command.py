@@ -18,6 +18,7 @@ from inference_client.evaluation import __main__ as command
 from inference_client.evaluation import asking
 from inference_client.evaluation.labelled_images import LabelledImage
 from inference_client.settings import read_settings
+from inference_export import extras
 from inference_server.process import RunningServer, free_ports
 from tests.evaluation.conftest import Evaluated
 
@@ -113,7 +114,7 @@ def test_extra_that_is_missing_is_named(folder: Path, monkeypatch: pytest.Monkey
             raise PackageNotFoundError(name)
         return "1"
 
-    monkeypatch.setattr(command, "version", version)
+    monkeypatch.setattr(extras, "version", version)
     result = run(folder, "-ip", "localhost:8080")
     assert result.exit_code == 1
     assert result.stderr == (
@@ -124,7 +125,7 @@ def test_extra_that_is_missing_is_named(folder: Path, monkeypatch: pytest.Monkey
 def test_extra_brings_what_the_command_needs_and_asking_for_help_none_of_it() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     brought = [requirement.split(">")[0] for requirement in project["optional-dependencies"]["report"]]
-    assert sorted(brought) == sorted(command.REPORT_PACKAGES)
+    assert sorted(brought) == sorted(extras.EXTRA_PACKAGES["report"])
     code = (
         "import sys, inference_client.evaluation.__main__; "
         "print([name for name in ('jinja2', 'matplotlib', 'sklearn', 'torch', 'onnx') if name in sys.modules])"

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
@@ -25,8 +24,8 @@ from inference_client.options import request_options, server_option
 from inference_client.progress import progress
 from inference_client.settings import read_settings
 from inference_client.version import __version__
+from inference_export.extras import MissingExtraError, require_extras
 
-REPORT_PACKAGES = ("jinja2", "matplotlib", "scikit-learn")
 FIGURES_FILE, PREDICTIONS_FILE, PAGE_FILE = "evaluation.json", "predictions.csv", "report.html"
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 CONNECT_TIMEOUT_S = 5.0
@@ -86,7 +85,10 @@ def main(
     Exit status: 0 evaluated, 1 failed (nothing written), 2 wrong usage.
     """  # noqa: D301  (click wants the backspace itself)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))  # so that nothing is left behind
-    _require_report_packages()
+    try:
+        require_extras("report")
+    except MissingExtraError as error:
+        raise click.ClickException(str(error)) from error
     try:
         settings = read_settings(
             url, timeout_s=timeout_s, connect_timeout_s=CONNECT_TIMEOUT_S, client_id=client_id, api_key=api_key
@@ -117,21 +119,6 @@ def main(
         where = error.filename or out
         raise click.ClickException(f"{where}: {error.strerror or error}. Nothing was written.") from error
     click.echo(_summary(figures, out))
-
-
-def _require_report_packages() -> None:
-    missing = [name for name in REPORT_PACKAGES if not _installed(name)]
-    if missing:
-        raise click.ClickException(
-            f"{', '.join(missing)} not installed. Install what is missing:\n  pip install 'classify-triton[report]'"
-        )
-
-
-def _installed(name: str) -> bool:
-    try:
-        return bool(version(name))
-    except PackageNotFoundError:
-        return False
 
 
 @contextmanager
