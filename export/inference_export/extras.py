@@ -25,10 +25,11 @@ def require_extras(*extras: str) -> None:
         extras: Any of ``EXTRA_PACKAGES``; the ``gpu`` extra stands for ``export`` and ``server``.
 
     Raises:
-        MissingExtraError: A package of theirs is missing, or onnxruntime and onnxruntime-gpu are both installed.
+        MissingExtraError: A package of theirs is missing, or onnxruntime, one of them, is there twice.
     """
-    refuse_two_onnxruntimes()
     names = dict.fromkeys(name for extra in extras for name in EXTRA_PACKAGES[extra])
+    if "onnxruntime" in names:
+        refuse_two_onnxruntimes()
     missing = [name for name in names if not (_installed(name) or _installed(_GPU_NAMES.get(name)))]
     if missing:
         instead = "" if extras == ("report",) else ", or gpu on a machine with an NVIDIA GPU"
