@@ -48,10 +48,11 @@ class Classify:
         TypeError: An argument has the wrong type.
         ValueError: An argument is wrong; the message says what to give instead.
 
-    >>> target_server = Classify("http://localhost:8080")
-    >>> target_server([])
-    ([], 200)
-    >>> target_server.close()
+    Examples:
+        >>> target_server = Classify("http://localhost:8080")
+        >>> target_server([])
+        ([], 200)
+        >>> target_server.close()
     """
 
     def __init__(
