@@ -35,7 +35,7 @@ ifeq ($(RESOURCES),)
 	$(if $(DATA),$(error DATA=... needs RESOURCES=... as well))
 	$(BIN)/python -m examples.demonstration prepare --out $(DEMONSTRATION)
 	$(BIN)/inference-server -r $(DEMONSTRATION)/resources -data $(DEMONSTRATION)/base --image_size 64 \
-	  --model_repository $(DEMONSTRATION)/served $(OPTIONS)
+	  --model_repository $(DEMONSTRATION)/model_repository-clustering $(OPTIONS)
 else
 	@mkdir -p build
 	$(BIN)/inference-server -r '$(RESOURCES)' $(if $(DATA),-data '$(DATA)') --model_repository build/model_repository \

@@ -99,6 +99,12 @@ def run(out: Path, mode: str) -> None:
     click.echo(format_accuracy(right, len(answers)))
     if right / len(answers) < ACCURACY_GOAL:
         raise click.ClickException(explain_shortfall(layout.resources, mode))
+    click.echo(
+        f"next, to serve it and judge it:\n"
+        f"  make serve\n"
+        f"  .venv/bin/classify-evaluate {layout.part('query')} -ip http://127.0.0.1:8080 -data {layout.part('base')}",
+        err=True,
+    )
 
 
 if __name__ == "__main__":

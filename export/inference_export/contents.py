@@ -13,6 +13,7 @@ from .base_analysis import Index
 from .configs import CONFIG_FILE, ENSEMBLE, pinned_version
 from .errors import RepositoryError
 from .inspection import Export, read_export
+from .provenance import PROVENANCE_FILE
 from .repository import ARTEFACTS, complete_versions
 from .scoring import Float32
 from .template import load_served_module
@@ -121,6 +122,10 @@ def _pinned(repository: Path) -> int:
 def _refuse_version(repository: Path, version: int, versions: list[int]) -> None:
     there = f"Complete are: {', '.join(map(str, versions))}." if versions else "No version is complete."
     missing = [name.format(version) for name in ARTEFACTS if not (repository / name.format(version)).is_file()]
+    if not versions and not (repository / "cluster_head" / str(version) / PROVENANCE_FILE).exists():
+        raise RepositoryError(
+            f"{repository} holds no export yet. Name a folder that export-repository has written.", repository
+        )
     if len(missing) == len(ARTEFACTS):
         raise RepositoryError(f"{repository} holds no version {version}. {there}", repository)
     raise RepositoryError(

@@ -167,6 +167,8 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
     if before is not None:
         how = "restart it" if replaces else "run reload-repository, or restart it,"
         notes.append(f"a running server goes on with what it has loaded: {how} to serve this version")
+    if options.image_size is None and options.network is None:
+        notes.append("the image size is the default; a network that was trained at another wants --image_size")
     if base is None and options.unknown_label is not None:
         notes.append("--unknown_label has no effect in classification mode")
     return Summary(

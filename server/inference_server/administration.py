@@ -123,7 +123,7 @@ def read_access(port: int) -> Access:
         os.kill(access.pid, 0)
     except (OSError, ValueError, TypeError) as error:
         raise ServerError(
-            f"no inference-server of yours runs on port {port} ({file} says how to reach one). Name its port with "
+            f"no inference-server of yours runs on port {port}: none has left its key in {file}. Name its port with "
             f"--port; a tritonserver that was started otherwise has to be restarted to serve another version."
         ) from error
     return access

@@ -11,9 +11,8 @@ import venv
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from tests.docs.snippets import Outcome
+from tests.docs.snippets import Outcome, read_snippets
 
 CHECKOUT = Path(__file__).parents[2]
 ENVIRONMENT = Path(sys.prefix)
@@ -22,10 +21,7 @@ OUTCOMES = pytest.StashKey[list[Outcome]]()
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout with the demonstration's network really trained, and its images beside it.
-
-    ``trained``, ``base``, ``queries``, ``a.jpg`` and ``b.jpg`` are what the pages name.
-    """
+    """A copy of the checkout with the demonstration's network really trained, and what the pages name put in place."""
     folder = tmp_path_factory.mktemp("docs") / "clone"
     tracked = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -38,12 +34,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
             os.utime(folder / name, (0, 0))  # older than the environment: make installs nothing again
     (folder / ".venv").symlink_to(ENVIRONMENT)
     subprocess.run([sys.executable, "-m", "examples.demonstration", "prepare"], cwd=folder, check=True)
-    demonstration = folder / "build" / "demonstration"
-    (folder / "trained").symlink_to(demonstration / "resources")
-    shutil.copytree(demonstration / "base", folder / "base")
-    shutil.copytree(demonstration / "query", folder / "queries")
-    for name, pattern in (("a.jpg", "face/*"), ("b.jpg", "not_face/*")):
-        Image.open(min((folder / "queries").glob(pattern))).save(folder / name, quality=95)
+    follow_along = next(each for each in read_snippets(CHECKOUT / "docs" / "index.md") if "trained" in each.code)
+    subprocess.run(["bash", "-euo", "pipefail", "-c", follow_along.code], cwd=folder, check=True)
     subprocess.run(
         [ENVIRONMENT / "bin" / "export-repository", "-r", "trained", "-data", "base", "--image_size", "64"],
         cwd=folder, check=True,

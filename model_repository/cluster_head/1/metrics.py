@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import triton_python_backend_utils as pb_utils
-from parameters import HEALTH_CHECK, KnownClients
+from parameters import NOT_TRAFFIC, KnownClients
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,7 +62,7 @@ class Metrics:
         images: Counter[tuple[str, str]] = Counter()
         for client, label, probability in answers:
             images[self._clients.label(client), label] += 1
-            if client != HEALTH_CHECK:
+            if client not in NOT_TRAFFIC:
                 self._probability.observe(probability)
         for (client, label), number in images.items():
             if (client, label) not in self._images:

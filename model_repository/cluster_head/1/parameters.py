@@ -9,7 +9,8 @@ from typing import Any
 CLIENT_ID_PARAMETER = "x-client-id"
 LONGEST_CLIENT_ID = 64
 UNKNOWN_CLIENT, UNUSABLE_CLIENT, OTHER_CLIENTS = RESERVED = "unknown", "unusable", "other"
-HEALTH_CHECK = "health-check"  # who sends the same image again and again, which says nothing of the other ones
+# Who sends what says nothing of the other images: the same one again and again, and those of a known class.
+NOT_TRAFFIC = ("health-check", "evaluation")
 MOST_CLIENTS = 100  # told apart; whoever chooses ids can't fill the memory of those who count them
 
 
