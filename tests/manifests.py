@@ -70,8 +70,8 @@ def validate(manifest: Manifest) -> str:
     kind = f"{manifest['apiVersion']}/{manifest['kind']}"
     if kind == "serving.kserve.io/v1beta1/InferenceService":
         return _validate_inference_service(manifest)
-    if kind == "monitoring.coreos.com/v1/ServiceMonitor":
-        return _validate_service_monitor(manifest)
+    if manifest["apiVersion"] == "monitoring.coreos.com/v1":
+        return _validate_with_operators_model(manifest)
     try:
         kubernetes_validate.validate(manifest, KUBERNETES_VERSION, strict=True)
     except kubernetes_validate.ValidationError as error:
@@ -79,12 +79,12 @@ def validate(manifest: Manifest) -> str:
     return f"Kubernetes {KUBERNETES_VERSION}"
 
 
-def _validate_service_monitor(manifest: Manifest) -> str:
-    from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
+def _validate_with_operators_model(manifest: Manifest) -> str:
+    from cloudcoil.models.prometheus_operator import v1
     from pydantic import ValidationError
 
     try:
-        parsed = ServiceMonitor.model_validate(manifest)
+        parsed = getattr(v1, manifest["kind"]).model_validate(manifest)
     except ValidationError as error:
         raise RefusedError(str(error)) from error
     # The model passes over what it does not know: such a field is missing in what it writes.

@@ -142,6 +142,7 @@ def test_dockerfile_passes_hadolint_and_a_floating_tag_does_not(tmp_path: Path) 
         pytest.param("volume", "HorizontalPodAutoscaler", "spec.minReplicas", "two", id="wrong-type"),
         pytest.param("volume", "NetworkPolicy", "spec.ingres", [], id="misspelt-in-policy"),
         pytest.param("monitoring", "ServiceMonitor", "spec.endpoints.0.prot", "metrics", id="misspelt-in-monitor"),
+        pytest.param("monitoring", "PrometheusRule", "spec.groups.1.rules.0.form", "1m", id="misspelt-in-rule"),
         pytest.param("kserve", "InferenceService", "spec.predictor.maxReplica", 3, id="misspelt-in-kserve"),
         pytest.param("kserve", "InferenceService", "spec.predictor.scaleTarget", "75", id="wrong-type-in-kserve"),
         pytest.param("kserve", "InferenceService", "spec.predictor.containers.0.arg", [], id="misspelt-in-its-pod"),
@@ -442,6 +443,47 @@ def test_autoscaler_asks_for_the_metric_that_the_adapters_rule_makes_of_tritons(
     assert [each["metric"] for each in series] == [{"instance": target}]
     assert float(series[0]["value"][1]) >= 0
     assert len(counted) == 1
+
+
+def test_operators_rules_and_dashboard_are_those_of_the_plain_prometheus(rendered: dict[str, list[Manifest]]) -> None:
+    rules = _one(rendered["monitoring"], "PrometheusRule", "classify")
+    assert rules["spec"] == yaml.safe_load((monitoring.MONITORING / "rules.yml").read_text())
+    dashboard = _one(rendered["monitoring"], "ConfigMap", "classify-dashboard")
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert [json.loads(text) for text in dashboard["data"].values()] == [monitoring.dashboard()]
+    chart = {each["metadata"]["labels"].get("release") for each in rendered["monitoring"]}
+    assert chart == {"kube-prometheus-stack"}
+
+
+def test_operators_prometheus_has_a_running_pod_under_the_job_that_rules_and_dashboard_name(
+    rendered: dict[str, list[Manifest]], tmp_path: Path
+) -> None:
+    (endpoint,) = _one(rendered["monitoring"], "ServiceMonitor", "inference-server")["spec"]["endpoints"]
+    fields = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+    job = {
+        "job_name": "serviceMonitor/classify/inference-server/0",  # as the operator calls it
+        "static_configs": [
+            {"targets": [f"{phase}:8002"], "labels": {"__meta_kubernetes_pod_phase": phase}}
+            for phase in ("Running", "Pending")
+        ],
+        "relabel_configs": [
+            {"target_label": "job", "replacement": "inference-server"},  # and what it names the job after: the Service
+            *({fields.get(name, name): value for name, value in each.items()} for each in endpoint["relabelings"]),
+        ],
+    }
+    configuration = tmp_path / "prometheus.yml"
+    configuration.write_text(yaml.safe_dump({"scrape_configs": [job]}))
+    command = ["promtool", "check", "service-discovery", "--timeout=1s", str(configuration), str(job["job_name"])]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    kept = [each["labels"] for each in json.loads(result.stdout) if each["labels"]]
+    assert [(each["instance"], each["job"]) for each in kept] == [("Running:8002", "classify")]
+    asked = {
+        name
+        for each in [*monitoring.rule_expressions(), *monitoring.panel_expressions()]
+        for name in re.findall(r'job="([^"]+)"', each.text)
+    }
+    assert asked == {"classify"}
 
 
 def test_gateways_command_runs_with_its_configuration_read_only(
