@@ -74,8 +74,8 @@ def test_slow_connections_hold_nobody_up(server: WatchedServer, expected: Expect
 
 
 def test_clients_told_apart_are_bounded_and_the_header_wins(server: WatchedServer, setting: Setting) -> None:
-    for number in range(120):
-        with Classify(server.url, client_id=f"forged {number}") as classify:
+    for client_id in (None, *(f"forged {number}" for number in range(120))):
+        with Classify(server.url, client_id=client_id) as classify:
             assert classify(setting.images[0])[1] == 200
     metrics = urlopen(server.metrics_url).read().decode()
     clients = re.findall(r'^classify_images_total\{client="([^"]*)"', metrics, re.MULTILINE)
@@ -111,7 +111,9 @@ def test_process_that_hangs_with_work_waiting_is_replaced(setting: Setting) -> N
             Classify(server.url, timeout_s=30) as second,
             ThreadPoolExecutor(2) as threads,
         ):
-            answers = list(threads.map(lambda client: client(setting.images[0]), (first, second)))
+            hanging = threads.submit(first, setting.images[0])
+            time.sleep(1)  # or both would be one batch, and nothing wait
+            answers = [second(setting.images[0]), hanging.result()]
         assert [status for _, status in answers] == [200, 200], answers
         assert "was stuck, with work waiting; replaced" in server.said()
 
