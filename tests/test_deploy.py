@@ -283,8 +283,12 @@ def test_gateway_finds_the_server_by_its_service_and_all_its_files(overlay: list
         item["path"] for source in volume["projected"]["sources"] for item in source.get("secret", {}).get("items", ())
     }
     assert set(files) | paths == {
-        "nginx.conf", "checks.conf", "proxy.conf", "servers.conf", "keys.map", "tls/server.crt", "tls/server.key",
+        "nginx.conf", "checks.conf", "proxy.conf", "servers.conf", "keys.map", "evaluators.map",
+        "tls/server.crt", "tls/server.key",
     }  # fmt: skip
+    for source in (each["secret"] for each in volume["projected"]["sources"] if "secret" in each):
+        missing_is_fine = [item["path"] for item in source["items"] if source.get("optional")]
+        assert missing_is_fine in ([], ["evaluators.map"])
     upstream = f"server inference-server.{namespace}.svc.cluster.local:{http} resolve"
     assert upstream in files["servers.conf"]
 
@@ -484,6 +488,41 @@ def test_operators_prometheus_has_a_running_pod_under_the_job_that_rules_and_das
         for name in re.findall(r'job="([^"]+)"', each.text)
     }
     assert asked == {"classify"}
+
+
+def test_samples_of_the_pages_are_what_compose_and_prometheus_take(tmp_path: Path) -> None:
+    overrides = _yaml_blocks("containers.md")
+    assert len(overrides) == 2
+    for text in overrides:
+        file = tmp_path / "compose.override.yaml"
+        file.write_text(text)
+        result = check_compose(file)
+        assert result.returncode == 0, result.stdout + result.stderr
+    alertmanager = yaml.safe_load(overrides[1])["services"]["alertmanager"]
+    assert set(alertmanager["networks"]) & set(compose_file()["services"]["prometheus"]["networks"])
+    alerting, notification = _yaml_blocks("monitor.md")
+    folder = shutil.copytree(monitoring.MONITORING, tmp_path / "monitoring")
+    with (folder / "prometheus.yml").open("a") as file_:
+        file_.write(alerting)
+    command = ["promtool", "check", "config", str(folder / "prometheus.yml")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    (target,) = yaml.safe_load(alerting)["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+    assert target == "alertmanager:9093"
+    severities = {
+        rule["labels"]["severity"]
+        for group in yaml.safe_load((folder / "rules.yml").read_text())["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    route = yaml.safe_load(notification)["route"]
+    routed = {name for each in route["routes"] for name in re.findall(r'severity="(\w+)"', str(each["matchers"]))}
+    assert routed < severities  # what remains goes to the first receiver
+
+
+def _yaml_blocks(page: str) -> list[str]:
+    text = (DEPLOY.parent / "docs" / "how-to" / page).read_text()
+    return re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def test_gateways_command_runs_with_its_configuration_read_only(
