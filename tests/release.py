@@ -23,8 +23,8 @@ from examples.demonstration.held_out import ACCURACY_GOAL
 from examples.demonstration.layout import Layout
 from examples.demonstration.prepare import prepare_demonstration
 from inference_server.process import free_ports, start_child, stop
+from tests.checkout import CHECKOUT
 
-CHECKOUT = Path(__file__).parents[1]
 DIST = CHECKOUT / "dist"
 LAYOUT = Layout(out=CHECKOUT / "build" / "demonstration")
 START_TIMEOUT_S = 60.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import os
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -21,23 +20,15 @@ from inference_client import Classify
 from inference_client.version import __version__
 from inference_export.extras import EXTRA_PACKAGES
 from inference_export.template import template_directory
+from tests.checkout import CHECKOUT, copy_checkout
 from tests.conftest import SMALL, Trained, export
-
-CHECKOUT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, small: Trained) -> Path:
     """The folder of an sdist, and of a wheel made from it, built in a copy of the checkout that holds an export."""
     folder = tmp_path_factory.mktemp("checkout")
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=CHECKOUT, capture_output=True, text=True, check=True,
-    ).stdout.split("\0")  # fmt: skip
-    for name in filter(None, tracked):
-        if (CHECKOUT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(CHECKOUT / name, folder / name)
+    copy_checkout(folder)
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     export(small, folder / "model_repository")
     assert (folder / "model_repository" / "classifier" / "1" / "model.onnx").is_file()

@@ -8,7 +8,8 @@ import sys
 import tomllib
 from pathlib import Path
 
-CHECKOUT = Path(__file__).parents[2]
+from tests.checkout import CHECKOUT
+
 PAGE = CHECKOUT / "docs" / "reference" / "cli.md"
 WIDTH = 100
 TRITONS_OWN = "\nTriton's own help:"

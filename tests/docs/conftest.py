@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import CHECKOUT, copy_checkout
 from tests.docs.snippets import Outcome, read_snippets
 
-CHECKOUT = Path(__file__).parents[2]
 ENVIRONMENT = Path(sys.prefix)
 OUTCOMES = pytest.StashKey[list[Outcome]]()
 
@@ -23,15 +23,7 @@ OUTCOMES = pytest.StashKey[list[Outcome]]()
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout with the demonstration's network really trained, and what the pages name put in place."""
     folder = tmp_path_factory.mktemp("docs") / "clone"
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=CHECKOUT, capture_output=True, text=True, check=True,
-    ).stdout.split("\0")  # fmt: skip
-    for name in filter(None, tracked):
-        if (CHECKOUT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(CHECKOUT / name, folder / name)
-            os.utime(folder / name, (0, 0))  # older than the environment: make installs nothing again
+    copy_checkout(folder)
     (folder / ".venv").symlink_to(ENVIRONMENT)
     subprocess.run([sys.executable, "-m", "examples.demonstration", "prepare"], cwd=folder, check=True)
     follow_along = next(each for each in read_snippets(CHECKOUT / "docs" / "index.md") if "trained" in each.code)

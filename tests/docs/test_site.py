@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from tests.checkout import CHECKOUT
 from tests.docs.cli_reference import PAGE, cli_reference
-from tests.docs.conftest import CHECKOUT
 
 # Not part of the site, whose own links mkdocs checks.
 LOOSE_PAGES = [CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "deploy").rglob("*.md"))]

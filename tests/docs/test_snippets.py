@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.conftest import CHECKOUT, OUTCOMES
+from tests.checkout import CHECKOUT
+from tests.docs.conftest import OUTCOMES
 from tests.docs.snippets import EXECUTED, SHOWN, Outcome, Reader, Snippet, SnippetError, read_snippets
 
 PAGES = [
