@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 import pytest
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 
-from inference_client.evaluation import words
+from inference_client.evaluation import plots, words
 from inference_client.evaluation.asking import Prediction
-from inference_client.evaluation.figures import Figures, compute_figures, wilson
+from inference_client.evaluation.figures import Figures, compute_figures
 from inference_client.evaluation.page import Setting, render
+from inference_client.evaluation.shares import wilson
 from tests.evaluation.answered import answers, classified, matched, undecodable
 
 SETTING = Setting(
@@ -74,12 +75,20 @@ def test_interval_is_wilsons(count: int, of: int) -> None:
     assert (share.low, share.high) == pytest.approx((interval.low, interval.high))
 
 
+@pytest.mark.parametrize("of", [1, 7, 20, 30, 60, 1000])
+def test_interval_ends_exactly_at_one_or_zero_where_all_or_none_count(of: int) -> None:
+    assert wilson(of, of).high == 1
+    assert wilson(0, of).low == 0
+    assert words.interval(wilson(of, of)).endswith(" to 100\xa0%")
+    assert words.interval(wilson(0, of)).startswith("0\xa0% to ")
+
+
 def test_nothing_classified_leaves_every_figure_undefined() -> None:
     figures = figures_of(undecodable("a"), undecodable("b"))
     assert figures.mode is None
     assert figures.accuracy.share is None
     assert figures.calibration.ece is None
-    assert figures.errors == {"truncated": 2}
+    assert figures.errors == {"truncated": ["a/bad.png", "b/bad.png"]}
     assert words.accuracy(figures) == "Accuracy is not defined, since none of 2 images was classified."
 
 
@@ -135,7 +144,7 @@ def test_recommended_threshold_is_the_middle_of_those_that_do_as_well() -> None:
     assert figures.choice is not None
     assert (figures.choice.low, figures.choice.threshold, figures.choice.high) == (0.41, 0.61, 0.8)
     assert figures.choice.trial.matched_right == 101
-    assert figures.choice.held_out_right == 101
+    assert figures.choice.held_out.count == 101
 
 
 def test_thresholds_within_one_standard_error_of_the_best_are_as_good() -> None:
@@ -161,7 +170,7 @@ def test_threshold_that_rejects_strangers_counts_that_as_right() -> None:
         ([classified("a", {"a": 1.0})] * 20, None, "-thres has no effect"),
         ([undecodable("a")], None, "no image was classified"),
         ([replace(A_RIGHT, labels=None, matched=None)] * 20, "the gateway said no", "asked for: the gateway said no"),
-        ([STRANGER_MATCHED] * 20, None, "at no threshold is any image answered right"),
+        ([STRANGER_MATCHED] * 20, None, "at no threshold of 0 or more is any image answered right"),
     ],
     ids=["few", "classification", "undecodable", "not-told", "strangers"],
 )
@@ -180,13 +189,118 @@ def test_threshold_in_force_is_told_as_far_as_it_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("threshold", "advice"),
+    ("threshold", "unknown_label", "change", "headline"),
     [
-        (0.7, "there is no need to change it"),
-        (0.3, "a change is worth making"),
-        (0.95, "a change pays where answers without a match are not taken"),
+        (0.7, None, False, "Keep the threshold in force (0.7, as --sim_thres said): 0.41 to 0.80 do as well"),
+        (0.755, None, False, "Keep the threshold in force (0.755, as --sim_thres said): 0.41 to 0.80 do as well"),
+        (0.3, None, True, "Take -thres 0.61 instead of 0.3, as --sim_thres said."),
+        (
+            0.95,
+            None,
+            False,
+            "if an answer without a match is taken all the same; with an unknown_label take -thres 0.61",
+        ),
+        (0.95, "who?", True, "Take -thres 0.61 instead of 0.95"),
     ],
 )
-def test_advice_weighs_the_threshold_in_force_against_the_recommended_one(threshold: float, advice: str) -> None:
-    predictions = [matched("a", {"a": [0.8], "b": [0.4, 0.4]}, threshold=threshold)] * 100
-    assert advice in " ".join(words.recommendation(figures_of(*predictions, sim_thres=threshold)))
+def test_change_is_advised_only_where_it_gains_what_the_images_tell(
+    threshold: float, unknown_label: str | None, change: bool, headline: str
+) -> None:
+    image = matched("a", {"a": [0.8], "b": [0.4, 0.4]}, threshold=threshold, unknown_label=unknown_label)
+    figures = figures_of(*[image] * 100, sim_thres=threshold)
+    assert figures.choice is not None
+    assert (figures.choice.threshold, figures.change_advised) == (0.61, change)
+    assert headline in words.recommendation(figures)[0]
+    page = render(figures, [image], SETTING)
+    assert ("<dd>take 0.61" if change else "<dd>keep<small>") in page
+    assert page.count("Take -thres") == (2 if change else 0)  # the heading, and the figure's text
+
+
+def test_gain_within_one_standard_error_is_no_reason_for_a_change() -> None:
+    plateau = [matched("a", {"a": [0.8], "b": [0.4, 0.4]})] * 59
+    figures = figures_of(*plateau, matched("a", {"a": [0.7], "b": [0.8]}), sim_thres=0.75)
+    assert figures.choice is not None
+    assert figures.choice.tolerance_images == 1
+    assert figures.change_advised is False
+    assert "0.41 to 0.80 do as well" in words.recommendation(figures)[0]
+
+
+def test_thresholds_of_the_run_go_down_to_zero_where_none_of_them_changes_anything() -> None:
+    figures = figures_of(*[matched("a", {"a": [0.8], "b": [0.4]})] * 20)
+    assert figures.choice is not None
+    assert (figures.choice.low, figures.choice.threshold, figures.choice.high) == (0, 0.4, 0.8)
+    assert (figures.trials[0].threshold, figures.trials[-1].threshold) == (0, 1)
+    assert "begins at 0.00, since no lower threshold changes" in words.threshold_curve(figures)
+    assert "Thresholds below 0" in " ".join(words.recommendation(figures))
+
+
+def test_curve_begins_lower_where_a_threshold_below_zero_changes_something() -> None:
+    figures = figures_of(*[matched("a", {"a": [-0.2], "b": [-0.5, -0.5]})] * 20)
+    assert figures.choice is None
+    assert figures.trials[0].threshold == -0.5
+    assert "begins at -0.50" in words.threshold_curve(figures)
+
+
+def test_cross_validation_measures_on_images_that_the_threshold_was_not_chosen_by() -> None:
+    # Each image is right on the evidence of a match in one of two ranges only. Chosen by all of them the lower range
+    # counts for 6 of 11; whenever more of these are left out than of the others, the rest choose the other one.
+    low, high = matched("a", {"a": [0.5], "b": [0.3, 0.3]}), matched("a", {"a": [0.8], "b": [0.6, 0.6]})
+    figures = figures_of(*[low, high] * 5, low)
+    assert figures.choice is not None
+    assert figures.choice.trial.right_with_unknown == 6
+    assert figures.choice.held_out.count == 4
+    share = figures.choice.held_out
+    assert (
+        f"{share.count} of 11 counted as right: {words.percent(share.share)} (95 % interval {words.interval(share)})."
+        in " ".join(words.recommendation(figures))
+    )
+
+
+def test_images_that_may_be_in_the_base_set_are_cautioned_of() -> None:
+    copy = matched("a", {"a": [0.99995], "b": [0.1]})
+    predictions = [copy, A_RIGHT, B_RIGHT]
+    near = figures_of(*predictions)
+    assert near.in_base_set is not None
+    assert (near.in_base_set.near, near.in_base_set.copies) == (1, None)
+    (caution,) = (each for each in words.cautions(near) if "base set" in each)
+    assert caution.startswith("1 of 3 images are (nearly) in the base set")
+    assert "similarity of 0.9999 or more" in caution
+    assert not any("base set" in each for each in words.cautions(figures_of(A_RIGHT, B_RIGHT)))
+
+
+def test_files_that_are_compared_decide_whether_an_image_is_in_the_base_set() -> None:
+    alike = matched("a", {"a": [1.0], "b": [0.1]})
+    compared = compute_figures(answers([alike, B_RIGHT]), sim_thres=None, copies=frozenset())
+    assert not any("base set" in each for each in words.cautions(compared))
+    copied = compute_figures(answers([alike, B_RIGHT]), sim_thres=None, copies=frozenset([alike.image.path]))
+    assert words.cautions(copied)[0].startswith("1 of 2 images are in the base set: their files")
+
+
+def test_image_that_was_not_decoded_is_named_with_the_reason() -> None:
+    for figures in (figures_of(undecodable("a")), figures_of(A_RIGHT, undecodable("a"))):
+        assert "Not decoded: a/bad.png: truncated" in words.cautions(figures)
+
+
+def test_threshold_that_is_given_in_classification_mode_is_said_to_have_no_effect() -> None:
+    images = [classified("a", {"a": 0.9, "b": 0.1})]
+    assert "--sim_thres had no effect" in words.cautions(figures_of(*images, sim_thres=0.9))[0]
+    assert not any("--sim_thres" in each for each in words.cautions(figures_of(*images)))
+
+
+def test_wrong_answer_tells_the_matches_of_each_class_and_a_tie() -> None:
+    tie = matched("a", {"a": [0.76], "b": [0.82]})
+    assert "matches: b 1, a 1; a tie, which similarity decided" in render(figures_of(tie), [tie], SETTING)
+    assert "matches: b 1, a 0</p>" in render(figures_of(A_WRONG), [A_WRONG], SETTING)
+    unmatched = [B_UNMATCHED_WRONG]
+    assert "no match; the nearest base image decided</p>" in render(figures_of(*unmatched), unmatched, SETTING)
+
+
+@pytest.mark.parametrize(
+    ("given", "legend"), [(0.3, "in force: 0.3<"), (None, "in force: between 0.74 and 0.76<")], ids=["given", "servers"]
+)
+def test_threshold_in_force_and_where_the_accuracy_axis_begins_are_drawn(given: float | None, legend: str) -> None:
+    predictions = [*[matched("a", {"a": [0.9], "b": [0.1]})] * 59, matched("a", {"a": [0.7], "b": [0.75]})]
+    told = replace(answers(predictions), threshold_above=0.74, threshold_below=0.76)
+    drawn = plots.draw_thresholds(compute_figures(told, sim_thres=given))
+    assert legend in drawn
+    assert "accuracy, from 0.95<" in drawn

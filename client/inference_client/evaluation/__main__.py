@@ -17,6 +17,7 @@ from inference_client.evaluation import words
 from inference_client.evaluation.asking import Answers, EvaluationError, ask
 from inference_client.evaluation.figures import Figures, compute_figures
 from inference_client.evaluation.labelled_images import read_labelled_images
+from inference_client.evaluation.leaks import find_copies
 from inference_client.evaluation.names import printable
 from inference_client.evaluation.page import Setting, render
 from inference_client.evaluation.predictions_file import write_predictions
@@ -29,6 +30,7 @@ from inference_export.extras import MissingExtraError, require_extras
 FIGURES_FILE, PREDICTIONS_FILE, PAGE_FILE = "evaluation.json", "predictions.csv", "report.html"
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 CONNECT_TIMEOUT_S = 5.0
+CLIENT_ID = "evaluation"
 
 
 @click.command(
@@ -42,7 +44,8 @@ CONNECT_TIMEOUT_S = 5.0
     "--base_data",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The server's base images, a folder for each class: shown beside the errors that resemble them.",
+    help="The server's base images, a folder for each class: shown beside the errors that resemble them, and compared "
+    "with DIR, in which there should be no copies of them.",
 )
 @click.option(
     "--out",
@@ -82,6 +85,9 @@ def main(
 
     Files of an earlier evaluation in --out are replaced at the end, when everything is there.
 
+    All requests, those that try other thresholds as well, come from the client "evaluation", unless --client_id says
+    otherwise: so they can be told apart in the server's access log and metrics.
+
     Exit status: 0 evaluated, 1 failed (nothing written), 2 wrong usage.
     """  # noqa: D301  (click wants the backspace itself)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))  # so that nothing is left behind
@@ -91,7 +97,11 @@ def main(
         raise click.ClickException(str(error)) from error
     try:
         settings = read_settings(
-            url, timeout_s=timeout_s, connect_timeout_s=CONNECT_TIMEOUT_S, client_id=client_id, api_key=api_key
+            url,
+            timeout_s=timeout_s,
+            connect_timeout_s=CONNECT_TIMEOUT_S,
+            client_id=CLIENT_ID if client_id is None else client_id,
+            api_key=api_key,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
@@ -99,10 +109,11 @@ def main(
         labelled = read_labelled_images(folder)
         if not labelled.images:
             raise click.UsageError(f"{folder} holds no images: make a folder for each class in it, with images inside.")
+        copies = None if base_data is None else find_copies(labelled.images, base_data)
         with _replacing(out) as staging:
             with progress("Evaluating", len(labelled.images)) as advance:
                 answers = ask(settings, labelled.images, sim_thres=sim_thres, progress=advance)
-            figures = compute_figures(answers, sim_thres=sim_thres)
+            figures = compute_figures(answers, sim_thres=sim_thres, copies=copies)
             setting = Setting(
                 folder=os.fspath(folder),
                 url=settings.url,

@@ -5,39 +5,29 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_client.evaluation.asking import Answers, Prediction
-from inference_client.evaluation.thresholds import ThresholdChoice, Trial, choose_threshold, try_thresholds
+from inference_client.evaluation.shares import Share, wilson
+from inference_client.evaluation.thresholds import (
+    Outcome,
+    ThresholdChoice,
+    Trial,
+    choose_threshold,
+    try_threshold_in_force,
+    try_thresholds,
+)
 
 BINS = 10
 MAX_CURVE_POINTS = 500
-Z_95 = 1.959963984540054
+NEAR_COPY = 0.9999  # similarity
 CLUSTERING, CLASSIFICATION = "clustering", "classification"
 
 Floats: TypeAlias = "NDArray[np.float64]"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """A share of images, with its 95 % Wilson score interval.
-
-    Attributes:
-        count: Images that count.
-        of: Images in all.
-        share: ``count / of``; None of no images, as are the interval's ends.
-        low: Lower end of the interval, 0 to 1.
-        high: Upper end.
-    """
-
-    count: int
-    of: int
-    share: float | None
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +148,19 @@ class Unmatched:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InBaseSet:
+    """Images that may be in the base set, and would find themselves there.
+
+    Attributes:
+        near: Images whose nearest base image has a similarity of ``NEAR_COPY`` or more.
+        copies: Images whose files are those of base images; None where these were not at hand.
+    """
+
+    near: int
+    copies: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ThresholdInForce:
     """The threshold that the server answered with.
 
@@ -165,11 +168,13 @@ class ThresholdInForce:
         given: As ``sim_thres`` said; None where the server's own was in force.
         above: It is higher than this; None if not known.
         below: And lower than this.
+        outcome: What it did.
     """
 
     given: float | None
     above: float | None
     below: float | None
+    outcome: Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,13 +185,15 @@ class Figures:
         mode: ``clustering`` or ``classification``; None if nothing was classified.
         version: Of the models that answered.
         threshold: In clustering mode.
+        sim_thres_ignored: Whether a threshold was given that has no effect, in classification mode.
         unknown_label: What the server calls an image that nothing matches; None if it has no such label, or has used
             none.
         server_classes: As the answers name them.
         unknown_classes: Class folders with images whose names the server does not know.
         images: All images.
         classified: Those with an answer.
-        errors: Reasons of the others, with their number.
+        errors: Reasons of the others, the most frequent first, with their images.
+        in_base_set: In clustering mode.
         accuracy: Right answers of all. The unknown label is right for an image of an unknown class.
         known_accuracy: The same of the images of classes that the server knows.
         macro_recall: Mean recall of the server's classes that have images.
@@ -199,17 +206,21 @@ class Figures:
         trials: What each threshold would do: of similarity, or, in classification mode, of probability.
         choice: The recommended one; None if none can be.
         no_choice: Why there is none.
+        change_advised: Whether the recommended one gains anything over the one in force, that more than one standard
+            error tells; None without a recommendation.
     """
 
     mode: str | None
     version: int | None
     threshold: ThresholdInForce | None
+    sim_thres_ignored: bool
     unknown_label: str | None
     server_classes: Sequence[str]
     unknown_classes: Sequence[str]
     images: int
     classified: int
-    errors: dict[str, int]
+    errors: dict[str, Sequence[str]]
+    in_base_set: InBaseSet | None
     accuracy: Share
     known_accuracy: Share
     macro_recall: float | None
@@ -222,27 +233,7 @@ class Figures:
     trials: Sequence[Trial]
     choice: ThresholdChoice | None
     no_choice: str | None
-
-
-def wilson(count: int, of: int) -> Share:
-    """Give a share its 95 % Wilson score interval.
-
-    Source:
-        Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
-
-    >>> share = wilson(9, 10)
-    >>> share.share, round(share.low, 3), round(share.high, 3)
-    (0.9, 0.596, 0.982)
-    """
-    if not of:
-        return Share(count=count, of=of, share=None, low=None, high=None)
-    share = count / of
-    center = share + Z_95**2 / (2 * of)
-    half = Z_95 * math.sqrt(share * (1 - share) / of + Z_95**2 / (4 * of**2))
-    scale = 1 + Z_95**2 / of
-    return Share(
-        count=count, of=of, share=share, low=max(0.0, (center - half) / scale), high=min(1.0, (center + half) / scale)
-    )
+    change_advised: bool | None
 
 
 def is_right(prediction: Prediction) -> bool:
@@ -251,12 +242,13 @@ def is_right(prediction: Prediction) -> bool:
     return prediction.label == prediction.image.truth or not (known or prediction.label in prediction.scores)
 
 
-def compute_figures(answers: Answers, *, sim_thres: float | None) -> Figures:
+def compute_figures(answers: Answers, *, sim_thres: float | None, copies: frozenset[Path] | None = None) -> Figures:
     """Compute everything.
 
     Args:
         answers: What the server said.
         sim_thres: The threshold that it was given; None for its own.
+        copies: Files that are copies of base images; None if not known.
     """
     classified = [each for each in answers.predictions if each.error is None]
     mode = (CLUSTERING if any(each.matches for each in classified) else CLASSIFICATION) if classified else None
@@ -268,20 +260,21 @@ def compute_figures(answers: Answers, *, sim_thres: float | None) -> Figures:
     labels = list(dict.fromkeys([*sorted(server_classes), *(each.label for each in classified)]))
     classes = _class_figures(classified, truths, labels)
     recalls = [each.recall for each in classes if each.name in server_classes and each.recall is not None]
-    trials = try_thresholds(classified, mode=mode)
+    unknown_label = next((each.label for each in classified if each.label not in each.scores), None)
+    threshold = _threshold_in_force(answers, classified, sim_thres) if mode == CLUSTERING else None
     choice, no_choice = choose_threshold(classified, mode=mode, no_sweep=answers.no_sweep)
     return Figures(
         mode=mode,
         version=answers.version,
-        threshold=ThresholdInForce(given=sim_thres, above=answers.threshold_above, below=answers.threshold_below)
-        if mode == CLUSTERING
-        else None,
-        unknown_label=next((each.label for each in classified if each.label not in each.scores), None),
+        threshold=threshold,
+        sim_thres_ignored=mode == CLASSIFICATION and sim_thres is not None,
+        unknown_label=unknown_label,
         server_classes=server_classes,
         unknown_classes=[name for name in truths if classified and name not in server_classes],
         images=len(answers.predictions),
         classified=len(classified),
-        errors=dict(Counter(each.error for each in answers.predictions if each.error is not None).most_common()),
+        errors=_errors(answers.predictions),
+        in_base_set=_in_base_set(classified, copies) if mode == CLUSTERING else None,
         accuracy=wilson(int(right.sum()), len(classified)),
         known_accuracy=wilson(sum(map(is_right, known)), len(known)),
         macro_recall=float(np.mean(recalls)) if recalls else None,
@@ -291,10 +284,48 @@ def compute_figures(answers: Answers, *, sim_thres: float | None) -> Figures:
         calibration=_calibration(probability, right),
         histogram=_histogram(probability, right),
         unmatched=_unmatched(classified) if mode == CLUSTERING else None,
-        trials=trials,
+        trials=try_thresholds(classified, mode=mode),
         choice=choice,
         no_choice=no_choice,
+        change_advised=_change_advised(choice, threshold, unknown_label),
     )
+
+
+def _errors(predictions: Sequence[Prediction]) -> dict[str, Sequence[str]]:
+    found: dict[str, list[str]] = {}
+    for each in predictions:
+        if each.error is not None:
+            found.setdefault(each.error, []).append(each.image.name)
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+
+def _in_base_set(classified: Sequence[Prediction], copies: frozenset[Path] | None) -> InBaseSet:
+    return InBaseSet(
+        near=sum(each.neighbors[0][1] >= NEAR_COPY for each in classified if each.neighbors),
+        copies=None if copies is None else sum(each.image.path in copies for each in classified),
+    )
+
+
+def _threshold_in_force(
+    answers: Answers, classified: Sequence[Prediction], sim_thres: float | None
+) -> ThresholdInForce:
+    return ThresholdInForce(
+        given=sim_thres,
+        above=answers.threshold_above,
+        below=answers.threshold_below,
+        outcome=try_threshold_in_force(classified),
+    )
+
+
+def _change_advised(
+    choice: ThresholdChoice | None, in_force: ThresholdInForce | None, unknown_label: str | None
+) -> bool | None:
+    if choice is None or in_force is None:
+        return None
+    if choice.trial.right_with_unknown - in_force.outcome.right_with_unknown <= choice.tolerance_images:
+        return False
+    # Without an unknown label an image that nothing matches is answered all the same.
+    return unknown_label is not None or choice.trial.right - in_force.outcome.right > choice.tolerance_images
 
 
 def _confusion(classified: Sequence[Prediction], truths: Sequence[str], labels: Sequence[str]) -> Confusion:

@@ -61,7 +61,7 @@ class WrongAnswer:
     truth: str
     label: str
     probability: float
-    matches: str
+    evidence: str
     neighbors: Sequence[Picture]
 
 
@@ -128,13 +128,12 @@ def _errors(predictions: Sequence[Prediction]) -> Sequence[Prediction]:
 
 
 def _wrong_answer(prediction: Prediction, base_data: Path | None) -> WrongAnswer:
-    matches = prediction.matches.get(prediction.label, 0)
     return WrongAnswer(
         picture=Picture(name=prediction.image.name, data=thumbnail(prediction.image.path)),
         truth=prediction.image.truth,
         label=prediction.label,
         probability=prediction.probability,
-        matches=words.count(matches, "match", "matches") if prediction.matches else "",
+        evidence=words.evidence(prediction.matches, prediction.label, prediction.image.truth),
         neighbors=[
             Picture(name=name, data=_base_thumbnail(base_data, name), similarity=similarity)
             for name, similarity in prediction.neighbors[:SHOWN_NEIGHBORS]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference_client.evaluation.figures import CLUSTERING, Curve, Figures
 from inference_client.evaluation.names import printable
+from inference_client.evaluation.words import threshold_in_force
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,33 +128,76 @@ def draw_histogram(figures: Figures) -> str:
 
 
 def draw_thresholds(figures: Figures) -> str:
-    """Draw accuracy and coverage against the threshold, with the recommended one."""
+    """Draw accuracy, on an axis that begins where it tells something, above coverage, against the threshold."""
+    trials, images = figures.trials, figures.classified
+    thresholds = [each.threshold for each in trials]
+    # Of answers that nothing matches there is no accuracy.
+    of_matched = [each.matched_right / each.matched if each.matched else math.nan for each in trials]
+    of_all = [each.right / images for each in trials] if figures.mode == CLUSTERING else []
+    lowest = _axis_begin([each for each in (*of_matched, *of_all) if not math.isnan(each)])
 
-    def draw(axes: "Axes") -> None:
-        trials, images = figures.trials, figures.classified
-        thresholds = [each.threshold for each in trials]
-        if figures.mode == CLUSTERING:
-            axes.plot(thresholds, [each.right / images for each in trials], color=SERIES[0], linestyle=LINES[0],
-                      label="accuracy of all answers")  # fmt: skip
+    def draw_accuracy(axes: "Axes") -> None:
+        if of_all:
+            axes.plot(thresholds, of_all, color=SERIES[0], linestyle=LINES[0], label="accuracy of all answers")
         axes.plot(
-            thresholds,
-            [each.matched_right / each.matched if each.matched else math.nan for each in trials],
-            color=SERIES[1],
-            linestyle=LINES[1],
-            label="accuracy of those " + _kept(figures),
+            thresholds, of_matched, color=SERIES[1], linestyle=LINES[1], label="accuracy of those " + _kept(figures)
         )
-        axes.plot(thresholds, [each.matched / images for each in trials], color=SERIES[2], linestyle=LINES[2],
-                  label="coverage: share " + _kept(figures))  # fmt: skip
-        if figures.choice is not None:
-            choice = figures.choice
-            axes.axvspan(choice.low, choice.high, color=SERIES[3], alpha=0.14, linewidth=0)
-            axes.axvline(choice.threshold, color=SERIES[3], linewidth=1.6, label=f"recommended: {choice.threshold:.2f}")
-        axes.set_xlim(thresholds[0], max(thresholds[-1], thresholds[0] + 0.01))
-        axes.set_ylim(0, 1.02)
-        axes.set_xlabel("threshold of " + _axis_name(figures))
-        axes.set_ylabel("share of images")
+        axes.set_ylim(lowest, 1 + 0.03 * (1 - lowest))
+        axes.set_ylabel(f"accuracy, from {lowest:g}" if lowest else "accuracy")
+        _mark_thresholds(axes, figures, labelled=True)
 
-    return _svg("thresholds", draw)
+    def draw_coverage(axes: "Axes") -> None:
+        coverage = [each.matched / images for each in trials]
+        axes.plot(thresholds, coverage, color=SERIES[2], linestyle=LINES[2], label="coverage: share " + _kept(figures))
+        axes.set_ylim(0, 1.05)
+        axes.set_xlim(*_threshold_axis(figures))
+        axes.set_xlabel("threshold of " + _axis_name(figures))
+        axes.set_ylabel("coverage")
+        _mark_thresholds(axes, figures, labelled=False)
+
+    return _svg("thresholds", draw_accuracy, draw_coverage, heights=(3, 2))
+
+
+def _axis_begin(shares: Sequence[float]) -> float:
+    """Choose where an axis of shares begins, so that the lowest lies a third above it and 1 at the top.
+
+    >>> _axis_begin([0.983, 1.0]), _axis_begin([0.7, 0.9]), _axis_begin([0.1]), _axis_begin([])
+    (0.95, 0.5, 0.0, 0.0)
+    """
+    below = 1 - min(shares, default=0.0)
+    return next((1 - span for span in (0.01, 0.05, 0.1, 0.2, 0.5) if below <= 0.7 * span), 0.0)
+
+
+def _threshold_axis(figures: Figures) -> tuple[float, float]:
+    first, last = figures.trials[0].threshold, figures.trials[-1].threshold
+    given = figures.threshold.given if figures.threshold is not None else None
+    if given is not None:
+        first, last = min(first, given), max(last, given)
+    return first, max(last, first + 0.01)
+
+
+def _mark_thresholds(axes: "Axes", figures: Figures, *, labelled: bool) -> None:
+    def label(text: str) -> str:
+        return text if labelled else "_"  # which a legend leaves out
+
+    in_force, choice = figures.threshold, figures.choice
+    if choice is not None:
+        axes.axvspan(choice.low, choice.high, color=SERIES[3], alpha=0.14, linewidth=0)
+        word = "recommended" if figures.change_advised else "middle of those that do as well"
+        axes.axvline(choice.threshold, color=SERIES[3], linewidth=1.6, label=label(f"{word}: {choice.threshold:.2f}"))
+    if in_force is None:
+        return
+    if in_force.given is not None:
+        text = f"in force: {in_force.given:g}"
+        axes.axvline(in_force.given, color=INK, linewidth=1.4, linestyle=":", label=label(text))
+    elif in_force.above is not None or in_force.below is not None:
+        first, last = _threshold_axis(figures)
+        above = first if in_force.above is None else max(in_force.above, first)
+        below = last if in_force.below is None else min(in_force.below, last)
+        text = threshold_in_force(in_force).removeprefix("the server's own, ")
+        axes.axvspan(
+            above, below, facecolor=INK, alpha=0.3, edgecolor=INK, linewidth=1, label=label(f"in force: {text}")
+        )
 
 
 def smallest_areas(figures: Figures) -> Sequence[str]:
@@ -198,17 +242,20 @@ def _short(name: str) -> str:
     return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _svg(name: str, draw: Callable[["Axes"], None]) -> str:
+def _svg(name: str, *draw: Callable[["Axes"], None], heights: Sequence[float] = (1,)) -> str:
+    """Draw one panel, or several on the same x axis, one above the other."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(_RC), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about glyphs that matplotlib's font lacks: the page's has them
         figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
-        axes = figure.add_subplot()
-        draw(axes)
+        panels = figure.subplots(len(draw), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+        for draw_panel, axes in zip(draw, panels, strict=True):
+            draw_panel(axes)
         figure.legend(loc="outside lower left", ncols=1)
-        figure.set_figheight(HEIGHT_IN + 0.18 * len(axes.get_legend_handles_labels()[1]))
+        labels = sum(len(axes.get_legend_handles_labels()[1]) for axes in panels)
+        figure.set_figheight(HEIGHT_IN * (1 + 0.35 * (len(draw) - 1)) + 0.18 * labels)
         written = io.BytesIO()
         figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(name, written.getvalue().decode())

@@ -9,21 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_client.evaluation.asking import Prediction
+from inference_client.evaluation.shares import Share, wilson
 from inference_client.evaluation.sweep import THRESHOLDS
 
 FOLDS = 5
 FEWEST_IMAGES = 10
+LOWEST_OFFERED = 0.0  # a base image of a lower similarity is unlike the image, not alike
 CLASSIFICATION_THRESHOLDS = np.arange(0, 101) / 100
 
+Flags: TypeAlias = "NDArray[np.bool_]"  # [N]
 Booleans: TypeAlias = "NDArray[np.bool_]"  # [N, T]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One threshold.
+class Outcome:
+    """What a threshold does to the images.
 
     Attributes:
-        threshold: Lowest similarity that is a match; in classification mode lowest probability that is taken.
         matched: Images that something matches; in classification mode those whose probability reaches it.
         matched_right: How many of them are answered right.
         right: Right answers in all, where an image that nothing matches has the class of the nearest base image.
@@ -31,11 +33,21 @@ class Trial:
             that the server does not know.
     """
 
-    threshold: float
     matched: int
     matched_right: int
     right: int
     right_with_unknown: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial(Outcome):
+    """One threshold, and what it does.
+
+    Attributes:
+        threshold: Lowest similarity that is a match; in classification mode lowest probability that is taken.
+    """
+
+    threshold: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +57,12 @@ class ThresholdChoice:
     Attributes:
         threshold: It.
         trial: What it does to the images that it was chosen by.
-        low: Lowest threshold of the unbroken run, around the best one, within one standard error of it.
+        low: Lowest threshold of the unbroken run, around the best one, within one standard error of it; not below
+            ``LOWEST_OFFERED``.
         high: Highest of them.
         tolerance_images: One standard error of the number that counts as right, rounded down.
-        held_out_right: Right answers with an unknown label (``right_with_unknown``) of images that the choice did not
-            see, in cross-validation.
+        held_out: Right answers with an unknown label (``right_with_unknown``) of images that the choice did not see, in
+            cross-validation.
         fold_choices: The thresholds that were chosen there.
     """
 
@@ -58,7 +71,7 @@ class ThresholdChoice:
     low: float
     high: float
     tolerance_images: int
-    held_out_right: int
+    held_out: Share
     fold_choices: Sequence[float]
 
 
@@ -68,17 +81,36 @@ def try_thresholds(classified: Sequence[Prediction], *, mode: str | None) -> Seq
     if outcomes is None:
         return []
     thresholds, matched, right, unknown = outcomes
-    useful = _useful(matched, right)
-    columns = {
-        "matched": matched.sum(axis=0),
-        "matched_right": (matched & right).sum(axis=0),
-        "right": right.sum(axis=0),
-        "right_with_unknown": _right_with_unknown(matched, right, unknown).sum(axis=0),
-    }
+    counts = _right_with_unknown(matched, right, unknown)
     return [
-        Trial(threshold=float(thresholds[column]), **{name: int(values[column]) for name, values in columns.items()})
-        for column in range(useful.start, useful.stop)
+        _trial(float(thresholds[column]), matched[:, column], right[:, column], counts[:, column])
+        for column in range(_first_shown(thresholds, matched, right), len(thresholds))
     ]
+
+
+def try_threshold_in_force(classified: Sequence[Prediction]) -> Outcome:
+    """Say what the threshold in force does, in clustering mode, by the answers themselves."""
+    matched = np.array([any(each.matches.values()) for each in classified], bool)
+    labels = [
+        each.label if any_match else each.nearest_class for each, any_match in zip(classified, matched, strict=True)
+    ]
+    right = np.array([label == each.image.truth for label, each in zip(labels, classified, strict=True)], bool)
+    unknown = np.array([each.image.truth not in each.scores for each in classified], bool)
+    counts = _right_with_unknown(matched[:, None], right[:, None], unknown)[:, 0]
+    return Outcome(**_outcome(matched, right, counts))
+
+
+def _trial(threshold: float, matched: Flags, right: Flags, counts: Flags) -> Trial:
+    return Trial(threshold=threshold, **_outcome(matched, right, counts))
+
+
+def _outcome(matched: Flags, right: Flags, counts: Flags) -> dict[str, int]:
+    return {
+        "matched": int(matched.sum()),
+        "matched_right": int((matched & right).sum()),
+        "right": int(right.sum()),
+        "right_with_unknown": int(counts.sum()),
+    }
 
 
 def choose_threshold(
@@ -88,7 +120,8 @@ def choose_threshold(
 
     An image counts for a threshold where it is answered right on the evidence of a match, or, if its class is one that
     the server does not know, where nothing matches it. The middle is taken of the unbroken run of thresholds around the
-    best one, that fall short of its count by one standard error at most.
+    best one, that fall short of its count by one standard error at most. Thresholds below
+    ``LOWEST_OFFERED`` are none of them, whatever they do.
 
     Returns:
         The choice, or None and why there is none.
@@ -103,28 +136,30 @@ def choose_threshold(
     if len(classified) < FEWEST_IMAGES:
         return None, f"{len(classified)} images are too few to choose by; {FEWEST_IMAGES} are the least"
     thresholds, matched, right, unknown = outcomes
-    counts = _right_with_unknown(matched, right, unknown)
+    offered = thresholds >= LOWEST_OFFERED
+    thresholds, matched, right = thresholds[offered], matched[:, offered], right[:, offered]
     if not (matched & right).any():
-        return None, "at no threshold is any image answered right on the evidence of a match"
-    useful = _useful(matched, right)
-    low, chosen, high, tolerance = _choose(counts[:, useful])
-    held_out_right, fold_choices = _cross_validate(counts[:, useful])
-    trials = try_thresholds(classified, mode=mode)
-    offered = thresholds[useful]
+        return (
+            None,
+            f"at no threshold of {LOWEST_OFFERED:g} or more is any image answered right on the evidence of a match",
+        )
+    counts = _right_with_unknown(matched, right, unknown)
+    low, chosen, high, tolerance = _choose(counts)
+    held_out_right, fold_choices = _cross_validate(counts)
     return ThresholdChoice(
-        threshold=float(offered[chosen]),
-        trial=trials[chosen],
-        low=float(offered[low]),
-        high=float(offered[high]),
+        threshold=float(thresholds[chosen]),
+        trial=_trial(float(thresholds[chosen]), matched[:, chosen], right[:, chosen], counts[:, chosen]),
+        low=float(thresholds[low]),
+        high=float(thresholds[high]),
         tolerance_images=tolerance,
-        held_out_right=held_out_right,
-        fold_choices=[float(offered[column]) for column in fold_choices],
+        held_out=wilson(held_out_right, len(classified)),
+        fold_choices=[float(thresholds[column]) for column in fold_choices],
     ), None
 
 
 def _outcomes(
     classified: Sequence[Prediction], mode: str | None
-) -> "tuple[NDArray[np.float64], Booleans, Booleans, NDArray[np.bool_]] | None":
+) -> "tuple[NDArray[np.float64], Booleans, Booleans, Flags] | None":
     """Thresholds [T]; whether an image is matched and right, [N, T]; whether its class is unknown, [N]."""
     if not classified:
         return None
@@ -141,18 +176,17 @@ def _outcomes(
     return THRESHOLDS, matched, right, unknown
 
 
-def _right_with_unknown(matched: Booleans, right: Booleans, unknown: "NDArray[np.bool_]") -> Booleans:
+def _right_with_unknown(matched: Booleans, right: Booleans, unknown: Flags) -> Booleans:
     return np.where(unknown[:, None], ~matched, matched & right)
 
 
-def _useful(matched: Booleans, right: Booleans) -> slice:
-    """Leave out, at either end, all but one of the thresholds at which nothing changes any more."""
+def _first_shown(thresholds: "NDArray[np.float64]", matched: Booleans, right: Booleans) -> int:
+    """Leave out, below those that are offered, all but one of the thresholds at which nothing changes any more."""
     changes = np.flatnonzero(
         (matched[:, 1:] != matched[:, :-1]).any(axis=0) | (right[:, 1:] != right[:, :-1]).any(axis=0)
     )
-    if not len(changes):
-        return slice(0, matched.shape[1])
-    return slice(int(changes[0]), int(changes[-1]) + 2)
+    lowest_offered = int(np.searchsorted(thresholds, LOWEST_OFFERED))
+    return min(lowest_offered, int(changes[0])) if len(changes) else lowest_offered
 
 
 def _choose(counts: Booleans) -> tuple[int, int, int, int]:

@@ -1,10 +1,22 @@
 """Figures in words, as the page and the terminal say them."""
 
-from inference_client.evaluation.figures import CLUSTERING, Figures, Share, ThresholdInForce, Unmatched
-from inference_client.evaluation.thresholds import Trial
+from collections.abc import Sequence
+
+from inference_client.evaluation.figures import (
+    CLUSTERING,
+    NEAR_COPY,
+    Figures,
+    InBaseSet,
+    ThresholdInForce,
+    Unmatched,
+)
+from inference_client.evaluation.shares import Share
+from inference_client.evaluation.thresholds import LOWEST_OFFERED, ThresholdChoice
 
 FEW_IMAGES = 100
 FEW_UNMATCHED = 10
+SHOWN_NAMES = 3
+SHOWN_REASONS = 3
 NOT_DEFINED = "not defined"
 
 
@@ -74,60 +86,54 @@ def threshold_in_force(threshold: ThresholdInForce | None) -> str:
 
 def recommendation(figures: Figures) -> list[str]:
     """Say which threshold to take, by which rule, and how far that can be trusted."""
-    choice = figures.choice
-    if choice is None:
+    choice, in_force = figures.choice, figures.threshold
+    if choice is None or in_force is None:
         return [f"No threshold is recommended: {figures.no_choice}."]
-    of = figures.classified
-    trial = choice.trial
+    now, then = in_force.outcome, choice.trial
     lowest, highest = min(choice.fold_choices), max(choice.fold_choices)
     spread = f"{lowest:.2f}" if lowest == highest else f"{lowest:.2f} to {highest:.2f}"
     sentences = [
-        f"Take -thres {choice.threshold:.2f}.",
-        f"There, something matches {trial.matched:,} of {count(of, 'image')}, and "
-        f"{trial.matched_right:,} of these are answered right.",
+        _headline(figures, choice, in_force),
         f"Counted as right is an image that is answered right with at least one match, or, if the server does not know "
-        f"its class, one that nothing matches: {trial.right_with_unknown:,}.",
-        f"It is the middle of {choice.low:.2f} to {choice.high:.2f}, where the number that counts as right is within "
-        f"one standard error, {count(choice.tolerance_images, 'image')}, of the best.",
+        f"its class, one that nothing matches. In force, {now.right_with_unknown:,} of "
+        f"{count(figures.classified, 'image')} count as right, and {now.right:,} answers are right in all; at "
+        f"{choice.threshold:.2f}, {then.right_with_unknown:,} and {then.right:,}.",
+        f"{choice.threshold:.2f} is the middle of {choice.low:.2f} to {choice.high:.2f}, where the number that counts "
+        f"as right is within one standard error, {count(choice.tolerance_images, 'image')}, of the best. Thresholds "
+        f"below {LOWEST_OFFERED:g}, at which what is unlike would match, are not considered.",
         f"That is measured on the images that it was chosen by. Chosen by four fifths of them and measured on the "
-        f"fifth that was left out, in turn, the threshold was {spread}, and {choice.held_out_right:,} of {of:,} "
-        f"({percent(choice.held_out_right / of)}) counted as right: expect that of new images.",
+        f"fifth that was left out, in turn, the threshold was {spread}, and {choice.held_out.count:,} of "
+        f"{choice.held_out.of:,} counted as right: {percent(choice.held_out.share)} (95 % interval "
+        f"{interval(choice.held_out)}).",
     ]
-    now = _trial_in_force(figures)
-    if now is not None:
+    if figures.classified < FEW_IMAGES:
         sentences.append(
-            f"At the threshold in force {now.right_with_unknown:,} count as right, and {now.right:,} answers are right "
-            f"in all, against {trial.right:,}: {_advice(trial, now, choice.tolerance_images)}."
+            f"{count(figures.classified, 'image')} are few: evaluate again with more before much depends on it."
         )
-    if of < FEW_IMAGES:
-        sentences.append(f"{count(of, 'image')} are few: evaluate again with more before much depends on it.")
     return sentences
 
 
-def _advice(recommended: Trial, now: Trial, tolerance: int) -> str:
-    if recommended.right_with_unknown - now.right_with_unknown <= tolerance:
-        return "there is no need to change it"
-    if recommended.right - now.right > tolerance:
-        return "a change is worth making"
-    return "a change pays where answers without a match are not taken, as with an unknown_label"
+def _headline(figures: Figures, choice: ThresholdChoice, in_force: ThresholdInForce) -> str:
+    if figures.change_advised:
+        return f"Take -thres {choice.threshold:.2f} instead of {threshold_in_force(in_force)}."
+    keep = f"Keep the threshold in force ({threshold_in_force(in_force)})"
+    gain = choice.trial.right_with_unknown - in_force.outcome.right_with_unknown
+    if gain > choice.tolerance_images:
+        return (
+            f"{keep} if an answer without a match is taken all the same; with an unknown_label take -thres "
+            f"{choice.threshold:.2f}."
+        )
+    if choice.low == choice.high:
+        return f"{keep}: {choice.threshold:.2f} does no better that these images could tell."
+    return f"{keep}: {choice.low:.2f} to {choice.high:.2f} do as well, as far as these images tell."
 
 
-def _trial_in_force(figures: Figures) -> Trial | None:
-    threshold, trials = figures.threshold, figures.trials
-    if threshold is None or not trials:
-        return None
-    low = high = threshold.given
-    if low is None or high is None:
-        low, high = threshold.above, threshold.below
-    # Beyond the first and last trial nothing changes.
-    if low is not None and low >= trials[-1].threshold:
-        return trials[-1]
-    if high is not None and high <= trials[0].threshold:
-        return trials[0]
-    if low is None or high is None:
-        return None
-    found = [each for each in trials if low < each.threshold < high or each.threshold == threshold.given]
-    return found[len(found) // 2] if found else None
+def threshold_curve(figures: Figures) -> str:
+    """Say where the curve over the thresholds begins, and why."""
+    first = figures.trials[0].threshold
+    if figures.mode != CLUSTERING or first <= -1:
+        return ""
+    return f"The curve begins at {first:.2f}, since no lower threshold changes anything that is shown."
 
 
 def unknown_label(figures: Figures) -> list[str]:
@@ -178,6 +184,38 @@ def _withheld(unmatched: Unmatched) -> list[str]:
     return sentences
 
 
+def evidence(matches: dict[str, int], label: str, truth: str) -> str:
+    """Say how many base images of each class match an image, and whether that decided.
+
+    >>> evidence({"a": 1, "b": 1, "c": 0}, "a", "b")
+    'matches: a 1, b 1; a tie, which similarity decided'
+    >>> evidence({"a": 0, "b": 0}, "a", "b")
+    'no match; the nearest base image decided'
+    """
+    if not matches:
+        return ""
+    most = max(matches.values())
+    if not most:
+        return "no match; the nearest base image decided"
+    shown = [name for name in dict.fromkeys([label, truth]) if name in matches]
+    others = [name for name in sorted(matches, key=lambda name: -matches[name]) if matches[name] and name not in shown]
+    said = ", ".join(f"{name} {matches[name]:,}" for name in [*shown, *others[:SHOWN_NAMES]])
+    if len(others) > SHOWN_NAMES:
+        said += f" and {count(len(others) - SHOWN_NAMES, 'more class', 'more classes')}"
+    tie = list(matches.values()).count(most) > 1
+    return f"matches: {said}" + ("; a tie, which similarity decided" if tie else "")
+
+
+def some(names: Sequence[str]) -> str:
+    """Name the first few.
+
+    >>> some(["a", "b"]), some(["a", "b", "c", "d", "e"])
+    ('a, b', 'a, b, c and 2 more')
+    """
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def calibration(figures: Figures) -> str:
     """Say what the calibration error means."""
     error = figures.calibration.ece
@@ -193,9 +231,14 @@ def calibration(figures: Figures) -> str:
 
 def cautions(figures: Figures) -> list[str]:
     """Say what a reader must know before trusting the figures."""
-    found = []
     if not figures.classified:
-        return [f"None of {count(figures.images, 'image')} was classified, so that no figure is defined."]
+        none = f"None of {count(figures.images, 'image')} was classified, so that no figure is defined."
+        return [none, *_undecoded(figures)]
+    found = []
+    if figures.sim_thres_ignored:
+        found.append("--sim_thres had no effect: in classification mode nothing is compared with base images.")
+    if figures.in_base_set is not None:
+        found += _in_base_set(figures, figures.in_base_set)
     if figures.unknown_classes:
         names = ", ".join(figures.unknown_classes[:5]) + (" and more" if len(figures.unknown_classes) > 5 else "")  # noqa: PLR2004
         found.append(
@@ -213,6 +256,7 @@ def cautions(figures: Figures) -> list[str]:
             f"{count(figures.images - figures.classified, 'image')} of {figures.images:,} could not be decoded: no "
             "figure counts them."
         )
+        found += _undecoded(figures)
     if len(figures.confusion.truths) == 1:
         found.append("All classified images are of one class, so nothing is said about telling classes apart.")
     if figures.classified < FEW_IMAGES:
@@ -220,3 +264,27 @@ def cautions(figures: Figures) -> list[str]:
             f"{count(figures.classified, 'image')} are a small sample: look at the interval, not only at the figure."
         )
     return found
+
+
+def _undecoded(figures: Figures) -> list[str]:
+    reasons = list(figures.errors.items())
+    found = [f"Not decoded: {some(names)}: {reason}" for reason, names in reasons[:SHOWN_REASONS]]
+    if len(reasons) > SHOWN_REASONS:
+        found.append(f"{count(len(reasons) - SHOWN_REASONS, 'further reason')}: see predictions.csv.")
+    return found
+
+
+def _in_base_set(figures: Figures, in_base_set: InBaseSet) -> list[str]:
+    of = count(figures.classified, "image")
+    if in_base_set.copies:
+        return [
+            f"{in_base_set.copies:,} of {of} are in the base set: their files are those of base images. Each finds "
+            "itself, so the figures are better than those of new images. Leave them out and evaluate again."
+        ]
+    if in_base_set.near and in_base_set.copies is None:
+        return [
+            f"{in_base_set.near:,} of {of} are (nearly) in the base set, or the network can't tell them from a base "
+            f"image: the nearest has a similarity of {NEAR_COPY} or more. A copy of a base image finds itself, which "
+            "makes the figures better than those of new images. With -data the files are compared."
+        ]
+    return []
