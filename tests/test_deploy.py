@@ -6,11 +6,15 @@ import copy
 import json
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +27,7 @@ from click.testing import CliRunner
 from inference_client.version import __version__
 from inference_server.__main__ import main as server_main
 from inference_server.checking import check
-from inference_server.process import RunningServer, free_ports
+from inference_server.process import RunningServer, free_ports, start_child
 from inference_server.tritonserver import LOOPBACK, ServerError
 from tests import monitoring
 from tests.gateway import CERTIFICATE
@@ -47,6 +51,7 @@ from tests.manifests import (
 from tests.watched import watched_server
 
 DOCKERFILE = DEPLOY / "Dockerfile"
+HOW_TO = DEPLOY.parent / "docs" / "how-to"
 CHECK = ["inference-server", "--check"]
 # Only the container's Triton, newer than pip's, has these.
 NEWER_OPTIONS = ("--http-max-input-size",)
@@ -286,9 +291,8 @@ def test_gateway_finds_the_server_by_its_service_and_all_its_files(overlay: list
         "nginx.conf", "checks.conf", "proxy.conf", "servers.conf", "keys.map", "evaluators.map",
         "tls/server.crt", "tls/server.key",
     }  # fmt: skip
-    for source in (each["secret"] for each in volume["projected"]["sources"] if "secret" in each):
-        missing_is_fine = [item["path"] for item in source["items"] if source.get("optional")]
-        assert missing_is_fine in ([], ["evaluators.map"])
+    secrets = [source["secret"] for source in volume["projected"]["sources"] if "secret" in source]
+    assert [item["path"] for each in secrets if each.get("optional") for item in each["items"]] == ["evaluators.map"]
     upstream = f"server inference-server.{namespace}.svc.cluster.local:{http} resolve"
     assert upstream in files["servers.conf"]
 
@@ -521,35 +525,95 @@ def test_samples_of_the_pages_are_what_compose_and_prometheus_take(tmp_path: Pat
 
 
 def _yaml_blocks(page: str) -> list[str]:
-    text = (DEPLOY.parent / "docs" / "how-to" / page).read_text()
+    text = (HOW_TO / page).read_text()
     return re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def test_gateways_command_runs_with_its_configuration_read_only(
-    rendered: dict[str, list[Manifest]], tmp_path: Path
-) -> None:
-    (container,) = _pod(_one(rendered["volume"], "Deployment", "gateway"))["containers"]
-    assert container["command"] == compose_file()["services"]["gateway"]["entrypoint"]
+@dataclass(frozen=True, kw_only=True)
+class _GatewayFolder:
+    """The gateway's files as its container has them, in places of the test's own."""
+
+    configuration: Path
+    writable: Path
+    port: int
+
+    def command(self, given: list[str]) -> list[str]:
+        """The same command with this folder's places."""
+        nginx = shutil.which(given[0], path="/usr/sbin:/usr/bin")
+        assert nginx is not None, "nginx is missing: apt-get install nginx-light, as make test does"
+        places = {
+            "/tmp/": f"{self.writable}/",
+            "/etc/classify-gateway/nginx.conf": str(self.configuration / "nginx.conf"),
+        }
+        return [nginx, *(places.get(each, each) for each in given[1:])]
+
+
+@pytest.fixture
+def gateway_folder(tmp_path: Path) -> _GatewayFolder:
+    """Beside the files of ``deploy/gateway`` one key, and a server that is not there."""
     configuration, writable = tmp_path / "configuration", tmp_path / "writable"
     (configuration / "tls").mkdir(parents=True)
     writable.mkdir()
-    (port,) = free_ports(1)
+    port, closed = free_ports(2)
     for file in (DEPLOY / "gateway").glob("*.conf"):
         text = file.read_text().replace("listen 8443", f"listen 127.0.0.1:{port}")
         (configuration / file.name).write_text(text)
     for name in ("server.crt", "server.key"):
         shutil.copy(CERTIFICATE, configuration / "tls" / name)
-    (configuration / "keys.map").write_text('"key" "client";\n')
-    (configuration / "servers.conf").write_text("server 127.0.0.1:8080;\n")  # resolve came after Debian 12's nginx
-    before = sorted(configuration.rglob("*"))
-    places = {"/tmp/": f"{writable}/", "/etc/classify-gateway/nginx.conf": str(configuration / "nginx.conf")}
-    nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
-    assert nginx is not None, "nginx is missing: apt-get install nginx-light, as make test does"
-    command = [nginx, *(places.get(each, each) for each in container["command"][1:]), "-t"]
+    (configuration / "keys.map").write_text('"key" "ward-7";\n')
+    (configuration / "servers.conf").write_text(f"server 127.0.0.1:{closed};\n")  # Debian 12's nginx has no resolve yet
+    return _GatewayFolder(configuration=configuration, writable=writable, port=port)
+
+
+def test_gateways_command_runs_with_its_configuration_read_only(
+    rendered: dict[str, list[Manifest]], gateway_folder: _GatewayFolder
+) -> None:
+    (container,) = _pod(_one(rendered["volume"], "Deployment", "gateway"))["containers"]
+    assert container["command"] == compose_file()["services"]["gateway"]["entrypoint"]
+    before = sorted(gateway_folder.configuration.rglob("*"))
+    command = [*gateway_folder.command(container["command"]), "-t"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert sorted(configuration.rglob("*")) == before
-    assert (writable / "nginx.pid").exists()
+    assert sorted(gateway_folder.configuration.rglob("*")) == before
+    assert (gateway_folder.writable / "nginx.pid").exists()
+
+
+def test_key_that_was_taken_back_is_refused_after_the_pages_reload(
+    gateway_folder: _GatewayFolder, tmp_path: Path
+) -> None:
+    (reload,) = re.findall(r"exec gateway (nginx .*-s reload)", (HOW_TO / "containers.md").read_text())
+    context = ssl.create_default_context(cafile=str(CERTIFICATE))
+    request = urllib.request.Request(
+        f"https://localhost:{gateway_folder.port}/v2/models/ensemble/config", headers={"X-API-Key": "key"}
+    )
+
+    def wait_for(status: int) -> None:
+        deadline_s = time.monotonic() + 10
+        while True:
+            try:
+                with urllib.request.urlopen(request, context=context, timeout=5) as response:
+                    found = response.status
+            except urllib.error.HTTPError as error:
+                found = error.code
+                error.close()
+            except urllib.error.URLError:
+                found = None  # not up yet
+            if found == status:
+                return
+            assert time.monotonic() < deadline_s, f"{found} and not {status}"
+            time.sleep(0.05)
+
+    with (tmp_path / "log").open("wb") as output:
+        started = compose_file()["services"]["gateway"]["entrypoint"]
+        process = start_child(gateway_folder.command(started), output=output)
+    try:
+        wait_for(503)  # known, and no server there
+        (gateway_folder.configuration / "keys.map").write_text('"another" "ward-8";\n')
+        subprocess.run(gateway_folder.command(reload.split()), check=True, capture_output=True)
+        wait_for(403)
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 class _Answers(BaseHTTPRequestHandler):
