@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 import tomllib
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -41,7 +46,7 @@ def run(*arguments: object) -> Result:
 def test_three_files_are_written_and_named(clustering_evaluation: Evaluated) -> None:
     assert sorted(file.name for file in clustering_evaluation.out.iterdir()) == FILES
     assert not list(clustering_evaluation.out.parent.glob(f".{clustering_evaluation.out.name}-*"))
-    assert "Take -thres 0." in clustering_evaluation.stdout
+    assert ("Take -thres 0." in clustering_evaluation.stdout) != ("Keep the threshold" in clustering_evaluation.stdout)
     assert "report.html" in clustering_evaluation.stdout.splitlines()[-1]
 
 
@@ -143,3 +148,34 @@ def test_curve_is_left_out_with_a_reason_where_the_last_step_can_not_be_asked(
     assert "absent" in (found.no_sweep or "")
     assert [each.labels for each in found.predictions] == [None, None]
     assert all(each.matches for each in found.predictions)
+
+
+@pytest.mark.parametrize(("arguments", "client"), [((), "evaluation"), (("--client_id", "ward 7"), "ward 7")])
+def test_every_request_comes_from_the_client_evaluation_unless_another_is_named(
+    arguments: tuple[str, ...], client: str, clustering_server: RunningServer, query_images: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    shutil.copy(query_images[0], tmp_path / "images" / "a")
+    before = clustering_server.log.stat().st_size
+    result = run(tmp_path / "images", "-ip", clustering_server.url, "--out", tmp_path / "out", *arguments)
+    assert result.exit_code == 0
+    deadline_s = time.monotonic() + 10
+    lines: list[dict[str, Any]] = []
+    while not any(line.get("sim_thres") == 1 for line in lines):  # one of the trials
+        assert time.monotonic() < deadline_s, lines
+        log = clustering_server.log.read_bytes()[before:].decode()
+        lines = [json.loads(line) for line in log.splitlines() if line.startswith("{") and line.endswith("}")]
+    assert len(lines) > 2
+    assert {line["client"] for line in lines} == {client}
+
+
+def test_answers_of_two_versions_are_refused(
+    clustering_server: RunningServer, query_images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = iter([1, 2])
+    served = asking._served
+    monkeypatch.setattr(asking, "_served", lambda connection: replace(served(connection), version=next(versions)))
+    settings = read_settings(clustering_server.url, timeout_s=60, connect_timeout_s=5, client_id=None, api_key=None)
+    images = [LabelledImage(path=query_images[0], truth="alpha")]
+    with pytest.raises(asking.EvaluationError, match="version changed from 1 to 2 during the evaluation"):
+        asking.ask(settings, images, sim_thres=None, progress=lambda _: None)

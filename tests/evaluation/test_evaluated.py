@@ -108,7 +108,9 @@ def test_facts_of_the_server_and_the_folder_are_told(clustering_evaluation: Eval
     assert figures["version"] == 1
     assert figures["unknown_classes"] == [HOSTILE_CLASS]
     assert figures["setting"]["empty_classes"] == ["nothing"]
-    assert list(figures["errors"].values()) == [1]
+    ((reason, names),) = figures["errors"].items()
+    assert [name.split("/")[1] for name in names] == ["broken.jpg"]
+    assert f"Not decoded: {names[0]}: {reason}" in clustering_evaluation.stdout
     assert "of classes that it knows" in clustering_evaluation.stdout
     assert "Evaluating: 18 of 18 (100 %)" in clustering_evaluation.stderr
 
@@ -132,3 +134,17 @@ def test_nearest_base_image_of_a_copy_is_its_original(clustering_evaluation: Eva
     assert HOSTILE_FILE not in copy["file"]  # what turns the direction of writing is replaced
     assert copy["nearest"].split("/")[0] == copy["truth"]
     assert float(copy["nearest_similarity"]) == pytest.approx(1, abs=1e-4)
+    assert _figures(clustering_evaluation)["in_base_set"]["copies"] == 1
+    assert "1 of 17 images are in the base set" in clustering_evaluation.stdout
+    assert "1 of 17 images are in the base set" in (clustering_evaluation.out / "report.html").read_text()
+
+
+def test_recommended_threshold_and_whether_to_change_are_told_to_programs(clustering_evaluation: Evaluated) -> None:
+    figures = _figures(clustering_evaluation)
+    assert 0 <= figures["choice"]["low"] <= figures["choice"]["threshold"] <= figures["choice"]["high"] <= 1
+    assert figures["change_advised"] in (True, False)
+    rows = [row for row in _rows(clustering_evaluation) if not row["error"]]
+    matches = [name for name in rows[0] if name.startswith("matches:")]
+    in_force = figures["threshold"]["outcome"]
+    assert in_force["matched"] == sum(any(int(row[name]) for name in matches) for row in rows)
+    assert in_force["right"] == sum(int(row["right"]) for row in rows)

@@ -218,9 +218,12 @@ def test_change_is_advised_only_where_it_gains_what_the_images_tell(
 
 def test_gain_within_one_standard_error_is_no_reason_for_a_change() -> None:
     plateau = [matched("a", {"a": [0.8], "b": [0.4, 0.4]})] * 59
-    figures = figures_of(*plateau, matched("a", {"a": [0.7], "b": [0.8]}), sim_thres=0.75)
+    withheld = matched("a", {"a": [0.7], "b": [0.1]}, unknown_label="who?")
+    figures = figures_of(*plateau, withheld, sim_thres=0.75)
     assert figures.choice is not None
-    assert figures.choice.tolerance_images == 1
+    assert figures.threshold is not None
+    gain = figures.choice.trial.right_with_unknown - figures.threshold.outcome.right_with_unknown
+    assert gain == figures.choice.tolerance_images == 1
     assert figures.change_advised is False
     assert "0.41 to 0.80 do as well" in words.recommendation(figures)[0]
 
@@ -304,3 +307,4 @@ def test_threshold_in_force_and_where_the_accuracy_axis_begins_are_drawn(given: 
     drawn = plots.draw_thresholds(compute_figures(told, sim_thres=given))
     assert legend in drawn
     assert "accuracy, from 0.95<" in drawn
+    assert ">0.96<" in drawn

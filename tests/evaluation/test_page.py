@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import re
@@ -9,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -87,6 +90,19 @@ def test_page_is_no_wider_than_the_window(browser: webdriver.Chrome, page: Path,
     assert browser.execute_script("return window.innerWidth") == width
     root = "document.documentElement"
     assert browser.execute_script(f"return {root}.scrollWidth - {root}.clientWidth") == 0
+
+
+def test_table_that_goes_on_beyond_the_edge_shows_a_shadow_there(
+    browser: webdriver.Chrome, clustering_evaluation: Evaluated
+) -> None:
+    _open(browser, clustering_evaluation.out / "report.html", width=SMALLEST_WIDTH_PX)
+    table = browser.find_element(By.CSS_SELECTOR, "#classes .scroll")
+    assert browser.execute_script("return arguments[0].scrollWidth > arguments[0].clientWidth", table)
+    browser.execute_script("arguments[0].scrollIntoView({behavior: 'instant'})", table)
+    place = browser.execute_script("return arguments[0].getBoundingClientRect().toJSON()", table)
+    right, row = int(place["right"]), int(place["top"]) + 2  # above the text
+    shown = np.asarray(Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("L"), int)
+    assert shown[row, right - 2] < shown[row, right - 60] - 40
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
