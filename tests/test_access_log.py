@@ -51,11 +51,13 @@ class LoggingServer:
 
 
 @contextlib.contextmanager
-def _logging_server(repository: Path, folder: Path, *, stdout: int | None = None) -> Iterator[LoggingServer]:
+def _logging_server(
+    repository: Path, folder: Path, *, stdout: int | None = None, before: tuple[str, ...] = ()
+) -> Iterator[LoggingServer]:
     http, metrics = free_ports(2)
     url = f"http://{LOOPBACK}:{http}"
     server = LoggingServer(url=url, stdout=folder / "stdout", stderr=folder / "stderr")
-    command = [sys.executable, "-m", "inference_server.tritonserver", f"--model-repository={repository}",
+    command = [*before, sys.executable, "-m", "inference_server.tritonserver", f"--model-repository={repository}",
                f"--http-port={http}", "--allow-grpc=false", f"--metrics-port={metrics}"]  # fmt: skip
     with server.stdout.open("wb") as output, server.stderr.open("wb") as errors:
         process = subprocess.Popen(
@@ -264,3 +266,12 @@ def test_reason_of_the_network_and_made_up_ones_have_names_too() -> None:
     assert not_finite is not None
     assert access_log.reason_name(not_finite[1]) == "not_finite"
     assert access_log.reason_name("x" * 10_000) == "other"
+
+
+def test_closed_standard_output_is_no_other_file_that_the_log_is_written_to(
+    small_clustering: Path, query_images: list[Path], tmp_path: Path
+) -> None:
+    with _logging_server(small_clustering, tmp_path, before=("sh", "-c", 'exec "$@" >&-', "sh")) as server:
+        with Classify(server.url, timeout_s=20) as classify:
+            assert [classify(query_images[0])[1] for _ in range(5)] == [200] * 5
+        assert server.stdout.read_bytes() == b""

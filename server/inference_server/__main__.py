@@ -22,6 +22,7 @@ from inference_export.provenance import ExportOptions
 from .administration import Access
 from .checking import TIMEOUT_S, check
 from .options import port_option
+from .standard_streams import open_standard_streams
 from .tritonserver import (
     FORWARD_CLIENT_ID,
     LOOPBACK,
@@ -115,6 +116,7 @@ def main(
     Exit status: 0 after SIGTERM or Ctrl-C; 1 if the export, the start or the check failed, 2 wrong usage, 3 if a
     process failed again and again.
     """  # noqa: D301  (click wants the backspace itself)
+    open_standard_streams()
     if only_check:
         try:
             check(host, port, check_timeout)

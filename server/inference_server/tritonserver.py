@@ -25,6 +25,8 @@ from inference_export.configs import CONFIG_FILE, ENSEMBLE
 from inference_export.extras import MissingExtraError, require_extras
 from inference_export.repository import exported_version
 
+from .standard_streams import open_standard_streams
+
 CONTAINER_BINARY = Path("/opt/tritonserver/bin/tritonserver")
 LOOPBACK = "127.0.0.1"
 REPOSITORY_OPTIONS = ("--model-repository", "--model-store")
@@ -84,6 +86,7 @@ Triton's own help:
 
 def main() -> NoReturn:
     """Become tritonserver, with this process's arguments."""
+    open_standard_streams()
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
         print(HELP, flush=True)  # noqa: T201
