@@ -184,8 +184,36 @@ def test_served_example_answers_as_pytorch_in_classification_mode(
         pytest.param(('"image_size"', '"size"'), "preprocessing has unknown size", id="unknown-key"),
         pytest.param(("32}", "8}"), "image_size 8, which is no whole number of 32 to 2048", id="size"),
         pytest.param(("32}", '32, "mean": (0.5, 0.5)}'), "mean (0.5, 0.5), and needs three", id="mean"),
-        pytest.param(("32}", '32, "std": (1, 1, float("nan"))}'), "needs three finite numbers", id="std-nan"),
-        pytest.param(("32}", '32, "std": (1, 0, 1)}'), "must be greater than 0", id="std-zero"),
+        pytest.param(("32}", '32, "std": (1, 1, float("nan"))}'), "needs three numbers of 1e-06", id="std-nan"),
+        pytest.param(("32}", '32, "std": (1, 0, 1)}'), "needs three numbers of 1e-06 to 1e+06", id="std-zero"),
+        pytest.param(("32}", '32, "std": (1, 1e-46, 1)}'), "needs three numbers of 1e-06 to 1e+06", id="std-tiny"),
+        pytest.param(("32}", '32, "mean": (123.7, 116.3, 103.5)}'), "of values within 0 to 1", id="mean-of-bytes"),
+        pytest.param(("32}", '32, "mean": (10**400, 0, 0)}'), "needs three numbers of -10 to 10", id="mean-huge"),
+        pytest.param(("32}", '32, "mean": (10**5000, 0, 0)}'), "preprocessing failed, ValueError", id="mean-huger"),
+        pytest.param(
+            ('preprocessing = {"image_size": 32}', "preprocessing = property(lambda self: 1 / 0)"),
+            "reading its attribute preprocessing failed, ZeroDivisionError", id="property",
+        ),
+        pytest.param(
+            ('preprocessing = {"image_size": 32}', "preprocessing = property(lambda self: self.absent)"),
+            "reading its attribute preprocessing failed, AttributeError", id="property-attribute",
+        ),
+        pytest.param(("def forward", "def eval(self): 1 / 0\n    def forward"), "evaluation mode failed", id="eval"),
+        pytest.param(
+            ("def forward", "def load_state_dict(self, state): 1 / 0\n    def forward"),
+            "loading trained/models/model_1 into the network failed, ZeroDivisionError", id="load",
+        ),
+        pytest.param("import sys; sys.exit(0)", "importing nets failed, it would end this", id="exit-import"),
+        pytest.param("from sys import exit as Net", "Net(2) failed, it would end this program (Sys", id="exit-factory"),
+        pytest.param(("return emb", "raise SystemExit\n            return emb"), "on 1 image", id="exit-forward"),
+        pytest.param(
+            ("return emb", "if torch.compiler.is_exporting(): raise SystemExit\n            return emb"),
+            "can't export this network to ONNX: it would end this program (SystemExit)", id="exit-export",
+        ),
+        pytest.param(
+            ("def forward", "def train(self, mode=True): raise SystemExit(0)\n    def forward"),
+            "evaluation mode failed, it would end this program (SystemExit: 0)", id="exit-train",
+        ),
     ],
 )  # fmt: skip
 def test_network_that_cannot_be_served_is_refused_with_the_reason(
@@ -197,6 +225,24 @@ def test_network_that_cannot_be_served_is_refused_with_the_reason(
     assert result.exit_code == 1
     assert says in result.stderr
     assert "Traceback" not in result.output
+    assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        pytest.param("raise KeyboardInterrupt", 1, id="ctrl-c"),
+        pytest.param("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", 143, id="sigterm"),
+    ],
+)
+def test_stopping_the_export_while_the_network_runs_is_no_failure_of_the_network(
+    here: Path, code: str, exit_code: int
+) -> None:
+    _write(here / "nets.py", code)
+    write_resources(here / "trained", {"model_1": _plain_state()}, {"a": 0, "b": 1})
+    result = _export("-r", "trained", "--network", "nets:Net", "--model_repository", "out")
+    assert result.exit_code == exit_code
+    assert "--network" not in result.output
     assert not (here / "out").exists()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import click
 from inference_client.progress import progress
 from inference_client.version import __version__
 
-from .errors import ExportError
+from .errors import ExportError, Terminated
 from .exporting import Summary, export_repository
 from .extras import MissingExtraError, require_extras
 from .options import base_data_option, export_options, resources_option
@@ -47,7 +46,7 @@ def main(**options: Any) -> None:
 
 def run_export(options: ExportOptions) -> None:
     """Export, print the summary, and turn whatever goes wrong into a message and exit code 1."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))  # so that nothing is left behind
+    signal.signal(signal.SIGTERM, _terminate)  # so that nothing is left behind
     try:
         require_extras("export")
         summary = export_repository(options, progress)
@@ -59,6 +58,10 @@ def run_export(options: ExportOptions) -> None:
             where = options.model_repository
         raise click.ClickException(f"{where}: {error.strerror or error}. Nothing was replaced.") from error
     click.echo(format_summary(summary, options.model_repository))
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated(TERMINATED_EXIT_CODE)
 
 
 def format_summary(summary: Summary, repository: Path) -> str:

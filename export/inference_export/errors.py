@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 
+class Terminated(SystemExit):
+    """SIGTERM has arrived: no failure of the code that was running."""
+
+
 class ExportError(Exception):
     """An export can't go on; nothing was replaced.
 

@@ -91,7 +91,7 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
     Raises:
         ExportError: Anything is missing, malformed or unsafe, or the result does not verify; nothing was replaced.
     """
-    from .network import ServedNetwork
+    from .network import as_served
 
     base = find_base_set(options.base_data)
     mode = "classification" if base is None else "clustering"
@@ -117,7 +117,7 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
 
     with staging(repository) as staged:
         graph = staged / "classifier" / "model.onnx"
-        served = ServedNetwork(network, preprocessing).eval()
+        served = as_served(network, preprocessing)
         with progress("exporting the network", 1) as advance:
             export_graph(served, shape.image_size, graph)
             advance(1)

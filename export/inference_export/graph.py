@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .errors import NetworkError, ParityError, ResourcesError
+from .errors import NetworkError, ParityError, ResourcesError, Terminated
 from .scoring import normalize
+from .users_code import FAILURES, said, users_code
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -78,7 +79,9 @@ def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
                 external_data=False,
                 verbose=False,
             )
-        except Exception as error:  # of many kinds, about what the network's own code does
+        except Terminated:
+            raise
+        except FAILURES as error:  # of many kinds, about what the network's own code does
             raise NetworkError(
                 f"PyTorch can't export this network to ONNX: {_cause(error)}\n"
                 f"  Python conditions on the values of tensors, shapes tied to a number of images, and operators "
@@ -141,7 +144,7 @@ def compare_with_pytorch(
     """
     import torch
 
-    with torch.inference_mode():
+    with users_code("the network failed on images"), torch.inference_mode():
         expected = [tensor.numpy() for tensor in served(torch.from_numpy(pixels))]
     if not all(np.isfinite(values).all() for values in expected):
         raise ResourcesError(
@@ -167,5 +170,4 @@ def _cause(error: BaseException) -> str:
     """Return the first line of what was raised first: the exporter wraps it in reports of its own."""
     while error.__cause__ is not None:
         error = error.__cause__
-    first, *_ = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {first}"
+    return said(error)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from .own_network import MEAN, STD, Preprocessing
+from .users_code import users_code
 
-__all__ = ["MEAN", "STD", "ServedNetwork", "TwoHeadedResNet50"]
+__all__ = ["MEAN", "STD", "ServedNetwork", "TwoHeadedResNet50", "as_served"]
 
 EMBEDDING_SIZE = 512
 
@@ -114,6 +115,16 @@ class ServedNetwork(nn.Module):
         images = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
         embedding, logits = self.network(((images - self.mean) / self.std).to(self.dtype))
         return embedding.to(torch.float32), torch.softmax(logits.to(torch.float32), dim=1)
+
+
+def as_served(network: nn.Module, preprocessing: Preprocessing, dtype: torch.dtype = torch.float32) -> ServedNetwork:
+    """Wrap a network as the server runs it, in evaluation mode.
+
+    Raises:
+        NetworkError: Its own code fails.
+    """
+    with users_code("putting the network into evaluation mode failed"):
+        return ServedNetwork(network, preprocessing, dtype).eval()
 
 
 def _stage(channels_in: int, width: int, *, blocks: int, stride: int) -> nn.Sequential:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import NetworkError
 from .network_source import importable_from_here, require_module, split_name
+from .users_code import users_code
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,6 +22,9 @@ IMAGE_SIZES = (32, 2048)
 # ImageNet's, in RGB order, of values within 0 to 1.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+# Of values within 0 to 1; whoever gives those of 0 to 255 is told so.
+MEAN_RANGE = (-10.0, 10.0)
+STD_RANGE = (1e-6, 1e6)
 _CHANNELS = 3
 _PROBE_BATCHES = (1, 3)
 _ROW_TOLERANCE = 1e-3  # of the largest value: kernels of different batch sizes round differently
@@ -32,8 +36,8 @@ class Preprocessing:
 
     Args:
         image_size: Side S in pixels.
-        mean: Subtracted from each channel, RGB, of values within 0 to 1.
-        std: Divided by after that, greater than 0.
+        mean: Subtracted from each channel, RGB, of values within 0 to 1; within ``MEAN_RANGE``.
+        std: Divided by after that, within ``STD_RANGE``.
     """
 
     image_size: int = DEFAULT_IMAGE_SIZE
@@ -59,25 +63,17 @@ def make_network(name: str | None, classes: int) -> nn.Module:
         return TwoHeadedResNet50(classes)
     module, attribute = split_name(name)
     require_module(name)
-    try:
-        with importable_from_here():
-            factory = getattr(importlib.import_module(module), attribute, None)
-    except Exception as error:  # whatever the module's own code raises
-        raise NetworkError(f"--network {name}: importing {module} failed, {_said(error)}.") from error
+    with users_code(f"--network {name}: importing {module} failed"), importable_from_here():
+        factory = getattr(importlib.import_module(module), attribute, None)
     if not callable(factory):
         state = "is not callable" if factory is not None else "is not there"
         raise NetworkError(
             f"--network {name}: {attribute} {state} in {module}. It must be a function or class that takes the number "
             f"of classes and returns a torch.nn.Module."
         )
-    try:
-        with importable_from_here():
-            network = factory(classes)
-    except Exception as error:
-        raise NetworkError(
-            f"--network {name}: {attribute}({classes}) failed, {_said(error)}. It is called with the number of classes "
-            f"that labels names."
-        ) from error
+    remedy = "It is called with the number of classes that labels names."
+    with users_code(f"--network {name}: {attribute}({classes}) failed", remedy), importable_from_here():
+        network = factory(classes)
     if not isinstance(network, nn.Module):
         raise NetworkError(f"--network {name}: {attribute}({classes}) returned {_kind(network)}, no torch.nn.Module.")
     return network
@@ -92,9 +88,15 @@ def read_preprocessing(network: nn.Module, name: str | None, image_size: int | N
         image_size: Side in pixels that the user asked for; None: the network's own.
 
     Raises:
-        NetworkError: The attribute is malformed.
+        NetworkError: The attribute is malformed, or can't be read.
     """
-    asked = getattr(network, ATTRIBUTE, {})
+    with users_code(f"--network {name}: reading its attribute {ATTRIBUTE} failed"):
+        return _read_preprocessing(network, name, image_size)
+
+
+def _read_preprocessing(network: nn.Module, name: str | None, image_size: int | None) -> Preprocessing:
+    # A property that raises an AttributeError would look as if there were none.
+    asked = getattr(network, ATTRIBUTE) if hasattr(type(network), ATTRIBUTE) else getattr(network, ATTRIBUTE, {})
     problem = None
     if not isinstance(asked, Mapping):
         problem = f"is {_kind(asked)}, no mapping"
@@ -105,11 +107,12 @@ def read_preprocessing(network: nn.Module, name: str | None, image_size: int | N
         low, high = IMAGE_SIZES
         if isinstance(own_size, bool) or not isinstance(own_size, numbers.Integral) or not low <= int(own_size) <= high:
             problem = f"has image_size {own_size!r}, which is no whole number of {low} to {high}"
-        for key in ("mean", "std"):
-            if key in asked and not _is_triple(asked[key]):
-                problem = f"has {key} {asked[key]!r}, and needs three finite numbers, for red, green and blue"
-        if problem is None and min(asked.get("std", STD)) <= 0:
-            problem = f"has std {asked['std']!r}, and images are divided by it: each must be greater than 0"
+        for key, (least, most) in (("mean", MEAN_RANGE), ("std", STD_RANGE)):
+            if key in asked and not _is_triple(asked[key], least, most):
+                problem = (
+                    f"has {key} {asked[key]!r}, and needs three numbers of {least:g} to {most:g}, for red, green and "
+                    f"blue, of values within 0 to 1"
+                )
     if problem is not None:
         raise NetworkError(
             f"--network {name}: its attribute {ATTRIBUTE} {problem}. For example: "
@@ -144,14 +147,10 @@ def measure_embedding(network: nn.Module, name: str | None, preprocessing: Prepr
     images = torch.randn(max(_PROBE_BATCHES), 3, size, size, generator=torch.Generator().manual_seed(0))
     found = []
     for count in _PROBE_BATCHES:
-        try:
-            with torch.inference_mode():
-                output = network(images[:count])
-        except Exception as error:
-            raise NetworkError(
-                f"{_named(name)} failed on {count} image{'s' * (count > 1)}, float32 [{count}, 3, {size}, {size}], "
-                f"{_said(error)}. It must take any number of images at once, and this size (--image_size)."
-            ) from error
+        what = f"{_named(name)} failed on {count} image{'s' * (count > 1)}, float32 [{count}, 3, {size}, {size}]"
+        remedy = "It must take any number of images at once, and this size (--image_size)."
+        with users_code(what, remedy), torch.inference_mode():
+            output = network(images[:count])
         found.append(_check_output(output, name, count, classes))
     for what, alone, among in zip(("embedding", "logits"), *found, strict=True):
         if alone.shape[1] != among.shape[1]:
@@ -192,11 +191,11 @@ def _check_output(output: Any, name: str | None, count: int, classes: int) -> tu
     return embedding, logits
 
 
-def _is_triple(values: Any) -> bool:
+def _is_triple(values: Any, least: float, most: float) -> bool:
     return (
         isinstance(values, Sequence)
         and len(values) == _CHANNELS
-        and all(isinstance(value, numbers.Real) and math.isfinite(value) for value in values)
+        and all(isinstance(value, numbers.Real) and least <= value <= most for value in values)  # type: ignore[operator]
     )
 
 
@@ -208,8 +207,3 @@ def _kind(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return f"{type(value).__name__} of {len(value)}"
     return type(value).__name__
-
-
-def _said(error: Exception) -> str:
-    first, *_ = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {first.rstrip('.')}" if first else type(error).__name__

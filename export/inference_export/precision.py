@@ -19,6 +19,7 @@ from .preprocessing import BatchDecoder, decode_files
 from .provenance import ExportOptions
 from .quantization import quantize
 from .scoring import Comparer, best_class, normalize
+from .users_code import users_code
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -119,9 +120,10 @@ def reduce_precision(
     else:
         import torch
 
-        from .network import ServedNetwork
+        from .network import as_served
 
-        half = ServedNetwork(copy.deepcopy(network), preprocessing, torch.float16).eval()
+        with users_code("copying the network failed"):
+            half = as_served(copy.deepcopy(network), preprocessing, torch.float16)
         export_graph(half, preprocessing.image_size, smaller)
     judges = None if base is None else _judges(base, set(held_out), decoder, options.sim_thres)
     loss = measure_loss(open_graph(graph), open_graph(smaller), held_out_pixels, judges)

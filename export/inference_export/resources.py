@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import ResourcesError
 from .own_network import make_network
 from .unpickling import read_plain_pickle
+from .users_code import users_code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -152,23 +153,28 @@ def load_network(checkpoint: Path, classes: int, name: str | None = None) -> nn.
             f"torch.save(network.state_dict(), file).",
             checkpoint,
         )
-    network = make_network(name, classes).to("cpu")
-    _compare_shapes(state, network.state_dict(), checkpoint, classes, name)
-    odd = [key for key, value in state.items() if not _is_plain(value, network.state_dict()[key])]
+    network = make_network(name, classes)
+    with users_code("moving the network to the CPU failed"):
+        network = network.to("cpu")
+        expected = network.state_dict()
+    _compare_shapes(state, expected, checkpoint, classes, name)
+    odd = [key for key, value in state.items() if not _is_plain(value, expected[key])]
     if odd:
         raise ResourcesError(
             f"{checkpoint} has tensors that are quantized, sparse, complex or of another unusual kind: {_some(odd)}. "
             f"Save the float32 network's state_dict.",
             checkpoint,
         )
-    network.load_state_dict(state)
+    with users_code(f"loading {checkpoint} into the network failed"):
+        network.load_state_dict(state)
     broken = [key for key, value in network.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
         raise ResourcesError(
             f"{checkpoint} has values that are not finite, in {_some(broken)}. The training diverged: choose another.",
             checkpoint,
         )
-    return network.eval()
+    with users_code("putting the network into evaluation mode failed"):
+        return network.eval()
 
 
 def _read_validation(path: Path, accuracy: str) -> tuple[list[int], list[float]]:
