@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -252,13 +253,13 @@ def _write(path: str, content: str) -> Callable[[Path], object]:
         pytest.param(
             _write("preprocess/2/preprocessing.py", "another"), "another preprocessing (file", id="preprocessing"
         ),
-        pytest.param(_write("cluster_head/2/settings.json", "{"), "2 is damaged", id="settings"),
-        pytest.param(_write("cluster_head/2/base_embeddings.npy", "x"), "base set is damaged", id="embeddings"),
+        pytest.param(_write("cluster_head/2/settings.json", "{"), "it is no JSON, Expecting", id="settings"),
+        pytest.param(_write("cluster_head/2/base_embeddings.npy", "x"), "npy is damaged", id="embeddings"),
         pytest.param(_write("cluster_head/2/base_class_sizes.json", "[9, 10]"), "2 class sizes of 3", id="sizes"),
-        pytest.param(_write("cluster_head/2/base_images.txt", "a\n"), "19 embeddings, 1 names", id="names"),
+        pytest.param(_write("cluster_head/2/base_images.txt", "a\n"), "1 names of 19 embeddings", id="names"),
         pytest.param(
             lambda folder: np.save(folder / "cluster_head/2/base_embeddings.npy", np.ones((19, 7), np.float32)),
-            "embeddings of float32 [19, 7]", id="length",
+            "holds float32 [19, 7], and must hold float32 embeddings of 192", id="length",
         ),
         pytest.param(_write("classifier/config.pbtxt", "x"), "is none that an export wrote", id="config"),
     ],
@@ -269,6 +270,134 @@ def test_damaged_repository_is_refused_with_the_reason(copy: Path, damage: Calla
     assert result.exit_code == 1
     assert says in result.stderr
     assert result.stdout == ""
+
+
+def _edit(name: str, **changes: object) -> Callable[[Path], object]:
+    """Change entries of a JSON file; Ellipsis removes one."""
+
+    def edit(repository: Path) -> None:
+        file = repository / "cluster_head/2" / name
+        entries = json.loads(file.read_text()) | changes
+        file.write_text(json.dumps({key: value for key, value in entries.items() if value is not ...}))
+
+    return edit
+
+
+def _embeddings(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], object]:
+    def edit(repository: Path) -> None:
+        file = repository / "cluster_head/2/base_embeddings.npy"
+        np.save(file, change(np.load(file)))
+
+    return edit
+
+
+_SETTINGS, _PROVENANCE = "settings.json", "provenance.json"
+_SIZES, _NAMES, _EMBEDDINGS = "base_class_sizes.json", "base_images.txt", "base_embeddings.npy"
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "says"),
+    [
+        *(
+            pytest.param(name, _write(f"cluster_head/2/{name}", text), says, id=f"{name}-{text[:9]}")
+            for name, text, says in (
+                (_SETTINGS, "[]", "holds list, no object"),
+                (_SETTINGS, "null", "holds NoneType, no object"),
+                (_SETTINGS, "{}", "lacks mode"),
+                (_SETTINGS, "[" * 100_000, "is no JSON"),
+                (_PROVENANCE, "5", "holds int, no object"),
+                (_SIZES, "[9.0, 9.0, 1.0]", "whole numbers"),
+                (_SIZES, "[NaN, 9, 1]", "whole numbers"),
+                (_SIZES, "[true, 9, 9]", "whole numbers"),
+                (_SIZES, "{}", "whole numbers"),
+                (_SIZES, "[9, 8, 1]", "3 class sizes of 3 classes, 18 images of 19"),
+                (_EMBEDDINGS, "PK\3\4", "magic string"),
+            )
+        ),
+        *(
+            pytest.param(_SETTINGS, _edit(_SETTINGS, **{key: value}), says, id=f"{key}-{value}")
+            for key, value, says in (
+                ("threshold", ..., "lacks threshold"),
+                ("threshold", "x", "its threshold is 'x'"),
+                ("threshold", float("nan"), "its threshold is nan"),
+                ("threshold", True, "its threshold is True"),
+                ("classes", ..., "lacks classes"),
+                ("classes", {"a": 1, "b": 2, "c": 3}, "its classes is {"),
+                ("classes", ["face", None, 1], "its classes is ["),
+                ("classes", ["face", "\ud800", "x"], "its classes is ["),
+                ("classes", ["face", "face", "x"], "its classes is ["),
+                ("mode", "zzz", "its mode is 'zzz'"),
+                ("mode", [], "its mode is []"),
+                ("unknown_label", 5, "its unknown_label is 5"),
+                ("neighbors", "5", "its neighbors is '5'"),
+            )
+        ),
+        *(
+            pytest.param(_PROVENANCE, _edit(_PROVENANCE, **{key: value}), f"its {key} is", id=f"{key}-{value}")
+            for key, value in (("graph", 5), ("graph", None), ("options", []), ("network", 5), ("checkpoint", []))
+        ),
+        *(
+            pytest.param(_EMBEDDINGS, _embeddings(change), says, id=f"embeddings-{name}")
+            for name, change, says in (
+                ("0d", lambda found: found[0, 0], "holds float32 []"),
+                ("objects", lambda found: found.astype(object), "ValueError"),
+                ("twice", lambda found: found * np.where(np.arange(19) == 7, 2, 1)[:, None].astype("f"), "in row 7"),
+                ("nan", lambda found: found * np.float32("nan"), "in row 0 is not L2-normalized"),
+                ("huge", lambda found: found * np.float32(1e30), "in row 0 is not L2-normalized"),
+            )
+        ),
+        pytest.param(
+            _NAMES, lambda folder: (folder / "cluster_head/2/base_images.txt").write_bytes(b"\xff\n" * 19),
+            "no text in UTF-8", id="names",
+        ),
+    ],
+)  # fmt: skip
+def test_file_that_no_export_wrote_is_named(copy: Path, file: str, damage: Callable[[Path], object], says: str) -> None:
+    damage(copy)
+    result = _run(copy)
+    assert result.exit_code == 1
+    assert f"{copy / 'cluster_head' / '2' / file} is damaged" in result.stderr
+    assert says in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("value", [..., 5, [1], []])
+def test_classification_without_usable_classes_is_refused(
+    small_classification: Path, tmp_path: Path, value: object
+) -> None:
+    copy = shutil.copytree(small_classification, tmp_path / "copy")
+    file = copy / "cluster_head" / "1" / _SETTINGS
+    settings = json.loads(file.read_text()) | {"classes": value}
+    file.write_text(json.dumps({key: value for key, value in settings.items() if value is not ...}))
+    result = _run(copy)
+    assert result.exit_code == 1
+    assert f"{file} is damaged" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        *(f"cluster_head/2/{name}" for name in (_PROVENANCE, _SETTINGS, _SIZES, _EMBEDDINGS, _NAMES)),
+        "classifier/config.pbtxt",
+        "ensemble/config.pbtxt",
+    ],
+)
+@pytest.mark.timeout(20)
+def test_pipe_in_place_of_a_file_is_not_waited_for(copy: Path, file: str) -> None:
+    (copy / file).unlink()
+    os.mkfifo(copy / file)
+    assert _run(copy).exit_code == 1
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal(copy: Path) -> None:
+    _edit(_SETTINGS, classes=["a\x1b[31m", "b\nmode  x", "c\u202e"])(copy)
+    names = copy / "cluster_head" / "2" / _NAMES
+    names.write_text("".join(f"\x1b]0;{line}\n" for line in names.read_text().splitlines()))
+    found = _run(copy).stdout
+    assert not set("\x1b\u202e") & set(found)
+    assert "base images       a\N{REPLACEMENT CHARACTER}[31m: 9" in found
+    assert "b\N{REPLACEMENT CHARACTER}mode  x: 9" in found
+    assert "\N{REPLACEMENT CHARACTER}]0;face/x003.png" in found
 
 
 def test_version_that_is_not_there_is_refused(mislabeled: Path) -> None:

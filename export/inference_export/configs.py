@@ -70,7 +70,7 @@ def with_versions(config: str, versions: list[int], pinned: int) -> str:
 
 def pinned_version(ensemble_config: str) -> int | None:
     """Read which version an ensemble's configuration answers with; None if it is not one of ours."""
-    pins = set(re.findall(r"model_version: (\d+)", ensemble_config))
+    pins = set(re.findall(r"model_version: (\d{1,9})\b", ensemble_config))
     return int(pins.pop()) if len(pins) == 1 else None
 
 

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.format import open_memmap
 
 from .base_analysis import Index
 from .configs import CONFIG_FILE, ENSEMBLE, pinned_version
 from .errors import RepositoryError
 from .inspection import Export, read_export
 from .provenance import PROVENANCE_FILE
+from .regular_files import require_regular
 from .repository import ARTEFACTS, complete_versions
 from .scoring import Float32
 from .template import load_served_module
+from .version_files import check_class_sizes, damaged, read_text
 
+_BLOCK_ROWS = 8192
+_NORM_TOLERANCE = 1e-3
 _base_files = load_served_module("cluster_head", "base_set")
 
 
@@ -26,7 +31,7 @@ class StoredBase:
     """The base set of a version.
 
     Args:
-        embeddings: L2-normalized, float32 [B, D], mapped from the file; those of one class side by side.
+        embeddings: L2-normalized or zero, float32 [B, D], mapped from the file; those of one class side by side.
         class_starts: First row of each class, ascending integers [C] from 0.
         files: The served reader, which names base images.
     """
@@ -88,10 +93,14 @@ def read_contents(repository: Path, version: int | None = None) -> Contents:
     export = read_export(repository, wanted)
     if export is None:  # removed meanwhile
         raise RepositoryError(f"{repository} holds no export any more. Look again.", repository)
-    config = _read_config(repository, "classifier")
+    config = read_text(repository / "classifier" / CONFIG_FILE)
     size, length, batch = (
         _number(config, pattern, repository)
-        for pattern in (r'"PIXELS".*dims: \[ (\d+),', r'"EMBEDDING".*dims: \[ (\d+) \]', r"max_batch_size: (\d+)")
+        for pattern in (
+            r'"PIXELS".*dims: \[ (\d{1,9}),',
+            r'"EMBEDDING".*dims: \[ (\d{1,9}) \]',
+            r"max_batch_size: (\d{1,9})\b",
+        )
     )
     return Contents(
         repository=repository,
@@ -101,7 +110,7 @@ def read_contents(repository: Path, version: int | None = None) -> Contents:
         image_size=size,
         embedding_size=length,
         max_batch_size=batch,
-        base=_read_base(repository, export, length) if export.settings.get("mode") == "clustering" else None,
+        base=_read_base(repository, export, length) if export.settings["mode"] == "clustering" else None,
     )
 
 
@@ -113,7 +122,7 @@ def _pinned(repository: Path) -> int:
             f"export-repository has written.",
             repository,
         )
-    pinned = pinned_version(_read_config(repository, ENSEMBLE))
+    pinned = pinned_version(read_text(file))
     if pinned is None:
         raise RepositoryError(f"{file} does not name one version of every model. Run the export again.", file)
     return pinned
@@ -134,14 +143,6 @@ def _refuse_version(repository: Path, version: int, versions: list[int]) -> None
     )
 
 
-def _read_config(repository: Path, model: str) -> str:
-    file = repository / model / CONFIG_FILE
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RepositoryError(f"{file} can't be read ({error}). Run the export again.", file) from error
-
-
 def _number(config: str, pattern: str, repository: Path) -> int:
     found = re.search(pattern, config)
     if found is None:
@@ -152,21 +153,30 @@ def _number(config: str, pattern: str, repository: Path) -> int:
 
 def _read_base(repository: Path, export: Export, embedding_size: int) -> StoredBase:
     folder = repository / "cluster_head" / str(export.version)
-    try:
-        base = _base_files.load_base_set(folder)
-        names = (folder / _base_files.NAMES_FILE).read_bytes().count(b"\n")
-        classes = len(export.settings["classes"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise RepositoryError(f"{folder}: its base set is damaged ({error!r}). Export again.", folder) from error
-    count = len(base.embeddings)
-    sizes = np.diff([*base.class_starts, count])
-    problem = None
-    if base.embeddings.dtype != np.float32 or base.embeddings.shape != (count, embedding_size):
-        problem = f"embeddings of {base.embeddings.dtype} {list(base.embeddings.shape)}"
-    elif names != count or len(sizes) != classes or (sizes < 1).any():
-        problem = f"{count} embeddings, {names} names, {len(sizes)} class sizes of {classes} classes"
-    elif not np.isfinite(base.embeddings).all():
-        problem = "embeddings that are not finite"
-    if problem is not None:
-        raise RepositoryError(f"{folder}: its base set is damaged, {problem}. Run the export again.", folder)
+    embeddings, names = folder / _base_files.EMBEDDINGS_FILE, folder / _base_files.NAMES_FILE
+    count = _count_embeddings(embeddings, embedding_size)
+    check_class_sizes(folder / _base_files.CLASS_SIZES_FILE, len(export.settings["classes"]), count)
+    lines = read_text(names).count("\n")
+    if lines != count:
+        raise damaged(names, f"{lines} names of {count} embeddings")
+    base = _base_files.load_base_set(folder)
     return StoredBase(embeddings=base.embeddings, class_starts=base.class_starts, files=base)
+
+
+def _count_embeddings(file: Path, size: int) -> int:
+    try:
+        require_regular(file)
+        embeddings = open_memmap(file, "r")  # type: ignore[no-untyped-call]
+    except Exception as error:  # numpy raises ValueError, OverflowError and more on broken files
+        raise damaged(file, f"{type(error).__name__}: {error}") from error
+    if embeddings.dtype != np.float32 or embeddings.shape[1:] != (size,):
+        what = f"{embeddings.dtype} {list(embeddings.shape)}"
+        raise damaged(file, f"it holds {what}, and must hold float32 embeddings of {size} values")
+    for start in range(0, len(embeddings), _BLOCK_ROWS):
+        block = embeddings[start : start + _BLOCK_ROWS]
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = np.einsum("ij,ij->i", block, block)
+        odd = np.flatnonzero(~((np.abs(squares - 1) < _NORM_TOLERANCE) | (squares == 0)))
+        if len(odd):
+            raise damaged(file, f"the embedding in row {start + odd[0]} is not L2-normalized")
+    return len(embeddings)

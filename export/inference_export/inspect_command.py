@@ -68,7 +68,9 @@ def main(*, repository: Path, version: int | None, map_file: Path | None, wants_
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"{error.filename or repository}: {error.strerror or error}.") from error
-    click.echo(json.dumps(as_json(*report), indent=1, ensure_ascii=False) if wants_json else as_text(*report))
+    click.echo(
+        json.dumps(as_json(*report), indent=1, ensure_ascii=False, allow_nan=False) if wants_json else as_text(*report)
+    )
 
 
 def _look(contents: Contents, map_file: Path | None) -> tuple[Contents, Any]:

@@ -13,6 +13,7 @@ from .provenance import PROVENANCE_FILE, ExportOptions, describe
 from .regular_files import hash_file
 from .repository import exported_version
 from .resources import MODELS
+from .version_files import damaged, read_provenance, read_settings
 
 _SHORT_HASH = 6
 
@@ -50,17 +51,16 @@ def read_export(repository: Path, version: int | None = None) -> Export | None:
     if version is None:
         return None
     head = repository / "cluster_head" / str(version)
-    try:
-        settings = json.loads((head / "settings.json").read_text(encoding="utf-8"))
-        provenance = json.loads((head / PROVENANCE_FILE).read_text(encoding="utf-8"))
-        recorded = provenance["graph"], provenance["preprocessing"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RepositoryError(f"{head} is damaged ({error!r}). Run the export again.", head) from error
-    graph = hash_file(repository / "classifier" / str(version) / "model.onnx")
-    preprocessing = hash_file(repository / "preprocess" / str(version) / "preprocessing.py")
-    for what, was, found in zip(
-        ("classifier (graph", "preprocessing (file"), recorded, (graph, preprocessing), strict=True
+    settings = read_settings(head / "settings.json")
+    provenance = read_provenance(head / PROVENANCE_FILE)
+    for what, was, file in (
+        ("classifier (graph", provenance["graph"], f"classifier/{version}/model.onnx"),
+        ("preprocessing (file", provenance["preprocessing"], f"preprocess/{version}/preprocessing.py"),
     ):
+        try:
+            found = hash_file(repository / file)
+        except OSError as error:
+            raise damaged(repository / file, f"it can't be read, {error.strerror}") from error
         if was != found:
             raise RepositoryError(
                 f"{head}: base embeddings were computed with another {what} {was[:_SHORT_HASH]}, serving "

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from inference_client.evaluation.names import printable
+
 from .base_analysis import DUPLICATE_SIMILARITY, Analysis, Duplicates, ThresholdOutcome
 from .contents import Contents, StoredBase
 
@@ -75,7 +77,7 @@ def as_text(contents: Contents, analysis: Analysis | None) -> str:
     lines = [f"{name:18}{value}" for name, value in _facts(contents)]
     if contents.base is not None and analysis is not None:
         lines += ["", *_base_lines(contents, contents.base, analysis)]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _facts(contents: Contents) -> Iterator[tuple[str, object]]:

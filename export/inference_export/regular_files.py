@@ -13,7 +13,7 @@ def read_regular_file(path: Path) -> bytes:
     Raises:
         OSError: It can't be read, or is a pipe, a socket or a device.
     """
-    _require_regular(path)
+    require_regular(path)
     return path.read_bytes()
 
 
@@ -23,11 +23,16 @@ def hash_file(path: Path) -> str:
     Raises:
         OSError: It can't be read, or is a pipe, a socket or a device.
     """
-    _require_regular(path)
+    require_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _require_regular(path: Path) -> None:
+def require_regular(path: Path) -> None:
+    """Refuse what can't be read like a file; whether it is there is for the reader to say.
+
+    Raises:
+        OSError: It is a folder, a pipe, a socket or a device.
+    """
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "is a folder, pipe, socket or device, no file", str(path))

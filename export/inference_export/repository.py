@@ -22,6 +22,7 @@ from .configs import (
     without_versions,
 )
 from .errors import RepositoryError
+from .regular_files import read_regular_file
 from .template import template_directory
 
 FIRST_VERSION = 1
@@ -43,7 +44,7 @@ _AT_FDCWD = -100
 def exported_version(repository: Path) -> int | None:
     """Find the version that the ensemble answers with; None where no complete export lies."""
     try:
-        version = pinned_version((repository / ENSEMBLE / CONFIG_FILE).read_text(encoding="utf-8"))
+        version = pinned_version(read_regular_file(repository / ENSEMBLE / CONFIG_FILE).decode("utf-8"))
     except (OSError, UnicodeDecodeError):
         return None
     return version if version is not None and is_complete(repository, version) else None
@@ -189,7 +190,9 @@ def pin_version(repository: Path, version: int, others: Iterable[int]) -> None:
     """
     for model in (*MODELS, ENSEMBLE):
         config = repository / model / CONFIG_FILE
-        _write_config(config, with_versions(config.read_text(encoding="utf-8"), sorted({version, *others}), version))
+        _write_config(
+            config, with_versions(read_regular_file(config).decode("utf-8"), sorted({version, *others}), version)
+        )
 
 
 def complete_versions(repository: Path) -> list[int]:
@@ -286,7 +289,8 @@ def _has_shape(repository: Path, shape: RepositoryShape) -> bool:
     configs = render_configs(shape, versions=[], pinned=0)
     try:
         return all(
-            without_versions((repository / model / CONFIG_FILE).read_text(encoding="utf-8")) == without_versions(config)
+            without_versions(read_regular_file(repository / model / CONFIG_FILE).decode("utf-8"))
+            == without_versions(config)
             for model, config in configs.items()
         )
     except (OSError, UnicodeDecodeError):
