@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from dataclasses import replace
@@ -82,6 +83,26 @@ def test_failed_evaluation_leaves_an_earlier_one_as_it_was(folder: Path) -> None
     assert "Nothing was written" in result.stderr
     assert (out / "report.html").read_text() == "earlier"
     assert sorted(entry.name for entry in folder.parent.iterdir()) == ["images", "out"]
+
+
+@pytest.mark.parametrize(("taken", "out"), [("report.html", "out"), ("", "/dev/null")], ids=["a-folder", "a-device"])
+def test_place_that_can_not_be_written_is_told_before_anything_is_asked(folder: Path, taken: str, out: str) -> None:
+    target = folder.parent / out
+    if taken:
+        (target / taken).mkdir(parents=True)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        result = run(folder, "-ip", f"127.0.0.1:{silent.getsockname()[1]}", "--timeout_s", "1", "--out", target)
+    assert result.exit_code == 1
+    assert f"{target / taken}: " in result.stderr
+    assert "gave no answer" not in result.stderr
+
+
+def test_evaluation_is_written_on_a_file_system_of_its_own(folder: Path, clustering_server: RunningServer) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        out = Path(name)
+        assert out.stat().st_dev != folder.stat().st_dev, "the test needs two file systems"
+        assert run(folder, "-ip", clustering_server.url, "--out", out).exit_code == 0
+        assert sorted(entry.name for entry in out.iterdir()) == ["evaluation.json", "predictions.csv", "report.html"]
 
 
 def test_image_whose_request_failed_fails_the_evaluation(

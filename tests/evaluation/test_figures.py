@@ -170,9 +170,10 @@ def test_threshold_that_rejects_strangers_counts_that_as_right() -> None:
         ([classified("a", {"a": 1.0})] * 20, None, "-thres has no effect"),
         ([undecodable("a")], None, "no image was classified"),
         ([replace(A_RIGHT, labels=None, matched=None)] * 20, "the gateway said no", "asked for: the gateway said no"),
+        ([matched("a", {"a": [0.5], "b": [0.1]}), *[STRANGER_MATCHED] * 30], None, "a threshold that nothing reaches"),
         ([STRANGER_MATCHED] * 20, None, "at no threshold of 0 or more is any image answered right"),
     ],
-    ids=["few", "classification", "undecodable", "not-told", "strangers"],
+    ids=["few", "classification", "undecodable", "not-told", "mostly-strangers", "strangers"],
 )
 def test_no_threshold_is_recommended_without_a_reason_for_it(
     predictions: list[Prediction], no_sweep: str | None, why: str

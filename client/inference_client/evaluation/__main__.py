@@ -1,12 +1,13 @@
 """The command ``classify-evaluate``."""
 
+import errno
 import json
 import os
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -134,14 +135,26 @@ def main(
 
 @contextmanager
 def _replacing(out: Path) -> Iterator[Path]:
-    """Give a folder beside ``out`` to write into; at the end, what is in it takes its place there."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as name:
-        staging = Path(name)
-        yield staging
-        out.mkdir(exist_ok=True)
-        for file in sorted(staging.iterdir()):
-            file.replace(out / file.name)
+    """Give a folder within ``out``, which may be a mount, to write into; at the end, what is in it takes its place.
+
+    Raises:
+        OSError: ``out`` can't be written, or one of the files can't be replaced; before anything is asked.
+    """
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (FIGURES_FILE, PREDICTIONS_FILE, PAGE_FILE):
+        if (out / name).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(out / name))
+    try:
+        with tempfile.TemporaryDirectory(prefix=".staging-", dir=out) as name:
+            staging = Path(name)
+            yield staging
+            for file in sorted(staging.iterdir()):
+                file.replace(out / file.name)
+    finally:
+        if is_new:
+            with suppress(OSError):
+                out.rmdir()  # only where nothing has come into it
 
 
 def _write(folder: Path, figures: Figures, answers: Answers, setting: Setting) -> None:

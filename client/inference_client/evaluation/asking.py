@@ -120,7 +120,8 @@ def ask(
         results, _ = Call(pool, collected, max_images=served.max_batch_size, options=options, progress=progress).run()
         if findings.failure is not None or isinstance(results, dict):
             raise EvaluationError(
-                f"{findings.failed_images or len(images)} of {len(images)} images were not answered: {findings.failure}"
+                f"{len(images) - findings.answered_images} of {len(images)} images were not answered: "
+                f"{findings.failure}"
             )
         try:
             again = pool.submit(_served).result()
@@ -158,15 +159,18 @@ class _Findings:
     def __init__(self) -> None:
         self.served = _Served(version=None, max_batch_size=1)
         self.failure: str | None = None
-        self.failed_images = 0
+        self.answered_images = 0
         self.no_sweep: str | None = None
         self.bracket = (-np.inf, np.inf)
         self._lock = threading.Lock()
 
-    def fail(self, message: str, images: int) -> None:
+    def fail(self, message: str) -> None:
         with self._lock:
             self.failure = self.failure or message
-            self.failed_images += images
+
+    def answer(self, images: int) -> None:
+        with self._lock:
+            self.answered_images += images
 
     def compare(self, swept: Swept, observed: "NDArray[np.int32]") -> None:
         """Learn between which thresholds the one in force lies, by the number of base images [N] that matched it."""
@@ -215,8 +219,9 @@ class _EvaluatingConnection(Connection):
         try:
             entries = self._ask_ensemble(contents, outputs=outputs, sim_thres=sim_thres, read=read)
         except RequestError as failure:
-            self._findings.fail(failure.message, len(contents))
+            self._findings.fail(failure.message)
             raise
+        self._findings.answer(len(contents))
         embedded = [(entry, entry.pop(EMBEDDING)) for entry in entries if EMBEDDING in entry]
         matched = [(entry, embedding) for entry, embedding in embedded if entry.get("Matches")]
         if matched and self._findings.no_sweep is None:

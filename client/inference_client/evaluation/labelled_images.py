@@ -1,7 +1,7 @@
 """Images whose class is known: a folder for each class."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,19 +58,28 @@ def read_labelled_images(folder: Path) -> LabelledImages:
     classes: list[str] = []
     left_out: dict[str, list[str]] = {}
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        reason = _hidden(entry.name) or (None if entry.is_dir() else "beside the class folders")
+        reason = _hidden(entry.name) or (None if _is(entry.is_dir) else "beside the class folders")
         if reason is not None:
             left_out.setdefault(reason, []).append(entry.name)
             continue
         classes.append(entry.name)
         for file in sorted(os.scandir(entry.path), key=lambda file: file.name):
-            reason = _hidden(file.name) or (None if file.is_file() else "within a class folder, but not regular files")
+            reason = _hidden(file.name) or (
+                None if _is(file.is_file) else "within a class folder, but not regular files"
+            )
             if reason is None:
                 images.append(LabelledImage(path=Path(file.path), truth=entry.name))
             else:
                 left_out.setdefault(reason, []).append(f"{entry.name}/{file.name}")
     notes = [f"Left out, {reason}: {_some(names)}." for reason, names in left_out.items()]
     return LabelledImages(images=images, classes=classes, notes=notes)
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    try:
+        return kind()
+    except OSError:  # a link that leads in a circle
+        return False
 
 
 def _hidden(name: str) -> str | None:

@@ -138,13 +138,15 @@ def choose_threshold(
     thresholds, matched, right, unknown = outcomes
     offered = thresholds >= LOWEST_OFFERED
     thresholds, matched, right = thresholds[offered], matched[:, offered], right[:, offered]
-    if not (matched & right).any():
-        return (
-            None,
-            f"at no threshold of {LOWEST_OFFERED:g} or more is any image answered right on the evidence of a match",
-        )
     counts = _right_with_unknown(matched, right, unknown)
     low, chosen, high, tolerance = _choose(counts)
+    on_evidence = matched & right
+    if not on_evidence[:, chosen].any():
+        return None, (
+            "a threshold that nothing reaches would be best: most images are of classes unknown to the server"
+            if on_evidence.any()
+            else f"at no threshold of {LOWEST_OFFERED:g} or more is any image answered right on the evidence of a match"
+        )
     held_out_right, fold_choices = _cross_validate(counts)
     return ThresholdChoice(
         threshold=float(thresholds[chosen]),
