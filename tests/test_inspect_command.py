@@ -410,6 +410,17 @@ def test_repository_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
     assert _run(tmp_path / "absent").exit_code == 2
 
 
+def test_full_disk_is_told_from_a_damaged_repository(mislabeled: Path) -> None:
+    result = _run(mislabeled, "--map", "/dev/full")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "--map /dev/full can't be written: No space left on device" in result.stderr
+    command = [sys.executable, "-m", "inference_export.inspect_command", str(mislabeled)]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == "Error: standard output can't be written: No space left on device."
+
+
 def test_inspection_imports_no_network_package(mislabeled: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from inference_export.inspect_command import main\n"

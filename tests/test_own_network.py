@@ -228,6 +228,18 @@ def test_network_that_cannot_be_served_is_refused_with_the_reason(
     assert not (here / "out").exists()
 
 
+def test_embeddings_of_zeros_are_refused_where_the_base_set_is_what_answers(here: Path) -> None:
+    _write(here / "nets.py", PLAIN.replace("return embedding,", "return embedding * 0,"))
+    write_resources(here / "trained", {"model_1": _plain_state()}, {"a": 0, "b": 1})
+    for name in ("a", "b"):
+        write_faces(here / "base" / name, [1, 2], "x")
+    arguments = ("-r", "trained", "--network", "nets:Net", "--model_repository", "out")
+    result = _export(*arguments, "-data", "base")
+    assert result.exit_code == 1
+    assert "gives every base image an embedding of zeros" in result.stderr
+    assert not (here / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("code", "exit_code"),
     [

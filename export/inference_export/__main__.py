@@ -17,6 +17,7 @@ from .extras import MissingExtraError, require_extras
 from .options import base_data_option, export_options, resources_option
 from .provenance import ExportOptions
 from .repository import STAGING
+from .results import print_result
 
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 
@@ -57,7 +58,7 @@ def run_export(options: ExportOptions) -> None:
         if STAGING in str(where):  # which the user has not named
             where = options.model_repository
         raise click.ClickException(f"{where}: {error.strerror or error}. Nothing was replaced.") from error
-    click.echo(format_summary(summary, options.model_repository))
+    print_result(format_summary(summary, options.model_repository))
 
 
 def _terminate(*_: object) -> None:

@@ -78,3 +78,9 @@ def embed_images(
             np.save(file, written[:count])
         shorter.replace(destination)
     return unreadable
+
+
+def find_zeros(file: Path) -> list[int]:
+    """List the rows of embeddings of zeros, in a file that ``embed_images`` has written."""
+    found: list[int] = np.flatnonzero(~np.load(file, mmap_mode="r").any(axis=1)).tolist()
+    return found

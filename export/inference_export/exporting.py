@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import numpy.typing as npt
 from .base_set import BaseSet, find_base_set, hidden_entries, require_readable
 from .configs import RepositoryShape
 from .embedding_cache import open_cache
-from .embeddings import embed_images
-from .errors import BaseDataError, PrecisionError
+from .embeddings import embed_images, find_zeros
+from .errors import BaseDataError, NetworkError, PrecisionError
 from .graph import Parity, compare_with_pytorch, export_graph, open_graph
 from .own_network import measure_embedding, read_preprocessing
 from .precision import PrecisionLoss, reduce_precision
@@ -252,6 +252,15 @@ def _embed_base_set(
             advance=advance,
         )
     base = require_readable(base, unreadable, skip=options.skip_unreadable)
+    zeros = find_zeros(folder / _base_files.EMBEDDINGS_FILE)
+    if len(zeros) == len(base.files):
+        raise NetworkError(
+            "the network gives every base image an embedding of zeros, which is like no other: no query could be told "
+            "from another. Is it trained, and is this the right checkpoint?"
+        )
+    if zeros:
+        note = f"{len(zeros)} base images have an embedding of zeros, and match nothing: {base.names[zeros[0]]}, ..."
+        base = replace(base, notes=[*base.notes, note])
     _write_json(folder / _base_files.CLASS_SIZES_FILE, [len(files) for files in base.classes.values()])
     with (folder / _base_files.NAMES_FILE).open("w", encoding="utf-8") as names:
         names.writelines(f"{name}\n" for name in base.names)

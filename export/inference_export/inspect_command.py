@@ -16,6 +16,7 @@ from .contents import Contents, read_contents
 from .errors import RepositoryError
 from .extras import MissingExtraError, require_extras
 from .inspection_report import as_json, as_text
+from .results import print_result
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -68,7 +69,7 @@ def main(*, repository: Path, version: int | None, map_file: Path | None, wants_
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"{error.filename or repository}: {error.strerror or error}.") from error
-    click.echo(
+    print_result(
         json.dumps(as_json(*report), indent=1, ensure_ascii=False, allow_nan=False) if wants_json else as_text(*report)
     )
 
@@ -87,15 +88,17 @@ def _look(contents: Contents, map_file: Path | None) -> tuple[Contents, Any]:
     with progress("comparing base images", len(base.embeddings)) as advance:
         analysis = analyze(base.embeddings, base.class_starts, threshold=settings["threshold"], advance=advance)
     if map_file is not None:
-        draw_map(
-            map_file,
-            base.embeddings,
-            base.class_starts,
-            settings["classes"],
-            misplaced=analysis.rows[analysis.misplaced],
-            title=f"{contents.repository.resolve().name}, version {contents.export.version}: "
-            f"{len(base.embeddings)} base images of {len(settings['classes'])} classes",
+        title = (
+            f"{contents.repository.resolve().name}, version {contents.export.version}: "
+            f"{len(base.embeddings)} base images of {len(settings['classes'])} classes"
         )
+        misplaced = analysis.rows[analysis.misplaced]
+        try:
+            draw_map(
+                map_file, base.embeddings, base.class_starts, settings["classes"], misplaced=misplaced, title=title
+            )
+        except OSError as error:
+            raise click.ClickException(f"--map {map_file} can't be written: {error.strerror or error}.") from error
         click.echo(f"drew {map_file}", err=True)
     return contents, analysis
 
