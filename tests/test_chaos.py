@@ -168,9 +168,10 @@ def test_changes_under_load_are_complete_or_refused(setting: Setting) -> None:
         setting.export("reloads")
         _kept(reloads.refuse_broken_version(server, repository, setting.images, "cluster_head/{}/heads.py"))
         # More exports than are kept, without a reload: the version that is served stays.
-        for base in (setting.smaller, setting.larger, setting.smaller):
-            assert reloads.run_command("export-repository", *setting.arguments("reloads", base=base)).returncode == 0
-        assert (repository / "cluster_head" / "1").is_dir()
+        another = setting.arguments("reloads", base=setting.smaller)
+        assert reloads.run_command("export-repository", *another).returncode == 0
+        kept = [version for version in range(1, 5) if (repository / "cluster_head" / str(version)).is_dir()]
+        assert kept == [1, 3, 4]
         done = reloads.run_command("reload-repository", "--port", server.port)
         assert "is served, in place of 1" in done.stdout
         assert reloads.run_command("reload-repository", "--port", server.port, "--rollback").returncode == 0

@@ -127,6 +127,7 @@ def test_interrupted_evaluation_leaves_nothing_behind(folder: Path) -> None:
         connection, _ = silent.accept()
         with connection:
             connection.recv(1)
+            time.sleep(0.5)  # it waits for the answer
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
