@@ -9,7 +9,7 @@ DISTRIBUTION = "classify-triton"
 EXTRA_PACKAGES = {
     "export": ("torch", "onnx", "onnxscript", "onnxruntime"),
     "server": ("nvidia-pytriton", "onnxruntime"),
-    "report": ("jinja2", "matplotlib", "scikit-learn"),
+    "report": ("jinja2", "matplotlib", "scikit-learn", "scipy"),
 }
 _GPU_NAMES = {"onnxruntime": "onnxruntime-gpu"}
 

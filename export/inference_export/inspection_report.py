@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from inference_client.evaluation.names import printable
+from inference_client.names import printable
 
 from .base_analysis import DUPLICATE_SIMILARITY, Analysis, Duplicates, ThresholdOutcome
 from .contents import Contents, StoredBase

@@ -19,9 +19,9 @@ from inference_client.evaluation.asking import Answers, EvaluationError, ask
 from inference_client.evaluation.figures import Figures, compute_figures
 from inference_client.evaluation.labelled_images import read_labelled_images
 from inference_client.evaluation.leaks import find_copies
-from inference_client.evaluation.names import printable
 from inference_client.evaluation.page import Setting, render
 from inference_client.evaluation.predictions_file import write_predictions
+from inference_client.names import printable
 from inference_client.options import request_options, server_option
 from inference_client.progress import progress
 from inference_client.settings import read_settings

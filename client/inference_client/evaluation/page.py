@@ -8,9 +8,9 @@ from pathlib import Path
 from inference_client.evaluation import plots, words
 from inference_client.evaluation.asking import Prediction
 from inference_client.evaluation.figures import Confusion, Figures, is_right
-from inference_client.evaluation.names import printable
 from inference_client.evaluation.thresholds import Trial
 from inference_client.evaluation.thumbnails import base_image, thumbnail
+from inference_client.names import printable
 
 TEMPLATE, STYLE = "report.html.j2", "report.css"
 MAX_ERRORS = 24

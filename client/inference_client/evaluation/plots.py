@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inference_client.evaluation.figures import CLUSTERING, Curve, Figures
-from inference_client.evaluation.names import printable
 from inference_client.evaluation.words import threshold_in_force
+from inference_client.names import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

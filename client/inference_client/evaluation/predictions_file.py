@@ -6,7 +6,7 @@ from pathlib import Path
 
 from inference_client.evaluation.asking import Prediction
 from inference_client.evaluation.figures import is_right
-from inference_client.evaluation.names import cell
+from inference_client.names import cell
 
 COLUMNS = ("file", "truth", "label", "probability", "right", "error", "nearest", "nearest_similarity")
 

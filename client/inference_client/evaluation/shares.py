@@ -1,9 +1,8 @@
 """Shares of images, and how far they can be trusted."""
 
-import math
 from dataclasses import dataclass
 
-Z_95 = 1.959963984540054
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +36,7 @@ def wilson(count: int, of: int) -> Share:
     """
     if not of:
         return Share(count=count, of=of, share=None, low=None, high=None)
-    share = count / of
-    center = share + Z_95**2 / (2 * of)
-    half = Z_95 * math.sqrt(share * (1 - share) / of + Z_95**2 / (4 * of**2))
-    scale = 1 + Z_95**2 / of
-    # What these ends are mathematically, and rounding would miss.
-    return Share(
-        count=count,
-        of=of,
-        share=share,
-        low=(center - half) / scale if count else 0.0,
-        high=(center + half) / scale if count < of else 1.0,
-    )
+    from scipy.stats import binomtest
+
+    interval = binomtest(count, of).proportion_ci(CONFIDENCE, method="wilson")
+    return Share(count=count, of=of, share=count / of, low=float(interval.low), high=float(interval.high))
