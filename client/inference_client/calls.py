@@ -1,6 +1,7 @@
 """A call's images on their way: requests in flight, answers in order; the status of a list, the end of a stream."""
 
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 from inference_client.answers import failed_entry
 from inference_client.batches import MAX_AHEAD, MAX_IN_FLIGHT, requests_in_flight, split
 from inference_client.errors import StreamError
-from inference_client.failures import RequestError
+from inference_client.failures import RequestError, describe
 from inference_client.images import Image, UnreadableImageError
-from inference_client.workers import WorkerPool
+from inference_client.settings import Settings
+from inference_client.workers import LONGEST_WAIT_S, WorkerPool
 
 if TYPE_CHECKING:
     from inference_client.transport import Connection
 
 # After which a stream ends: as many as can be in flight together, so that the server has failed for all of timeout_s.
 MAX_FAILURES_IN_A_ROW = MAX_IN_FLIGHT
+# How long after its deadline a request is given up whose worker has not noticed, since it is busy with a huge answer.
+LATE_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +35,12 @@ class Options:
     Attributes:
         sim_thres: Threshold, as text; None leaves it to the server.
         details: Whether the entries have the evidence.
-        timeout_s: Deadline of one request, seconds.
+        settings: Of the server.
     """
 
     sim_thres: str | None
     details: bool
-    timeout_s: float
+    settings: Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,7 @@ class _Request:
 
     def __init__(self, images: int) -> None:
         self.images = images
+        self.sent_s: float | None = None  # on the monotonic clock; None: not sent yet
         self.entries: Sequence[dict[str, Any]] | None = None  # None: not answered yet
         self.ends_stream: StreamError | None = None
 
@@ -72,29 +77,41 @@ class _Requests:
         self._source_failure: Exception | None = None
         self._slowest_answer_s: float | None = None
         self._max_ahead: float = math.inf
+        self._process = os.getpid()
 
     def _answered(self) -> Iterator[_Request]:
         """Give each request once it and all before it are answered, and have others in flight meanwhile."""
         try:
             while True:
+                self._require_own_process()
                 sent = self._send_next()
                 if self._ahead and self._ahead[0].entries is not None:
                     yield self._ahead.popleft()
                 elif self._in_flight and not sent:
-                    self._receive(wait(self._in_flight, return_when=FIRST_COMPLETED).done)
+                    self._receive(wait(self._in_flight, LONGEST_WAIT_S, FIRST_COMPLETED).done)
+                    self._give_up_late_ones()
                 elif not sent:
                     break
             if self._source_failure is not None:
                 raise self._source_failure
         finally:
-            # Nobody waits any more when the caller, or its progress, raised.
-            for future in self._in_flight:
-                self._pool.cancel(future)
+            # Nobody waits any more when the caller, or its progress, raised. A forked child can't cancel anything: the
+            # locks of what its parent has in flight may be held for ever.
+            if os.getpid() == self._process:
+                for future in self._in_flight:
+                    self._pool.cancel(future)
+
+    def _require_own_process(self) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "the process was forked while its images were being classified, and the answers go to its parent: begin "
+                "anew in the child"
+            )
 
     def _send_next(self) -> bool:
         """Send one more request if it is time for it; say whether."""
         self._receive([future for future in self._in_flight if future.done()])
-        width = requests_in_flight(self._slowest_answer_s, self._options.timeout_s)
+        width = requests_in_flight(self._slowest_answer_s, self._options.settings.timeout_s)
         if len(self._in_flight) >= width or len(self._ahead) >= self._max_ahead:
             return False
         images = self._take()
@@ -114,7 +131,17 @@ class _Requests:
             return None
 
     def _send(self, request: _Request, images: list[Image]) -> None:
-        self._in_flight[self._pool.submit(partial(_classify, images=images, options=self._options))] = request
+        classify = partial(_classify, images=images, options=self._options, request=request)
+        self._in_flight[self._pool.submit(classify)] = request
+
+    def _give_up_late_ones(self) -> None:
+        settings = self._options.settings
+        late_s = time.monotonic() - settings.timeout_s - LATE_S
+        for future, request in list(self._in_flight.items()):
+            if request.sent_s is not None and request.sent_s < late_s and not future.done():
+                del self._in_flight[future]
+                self._pool.cancel(future)
+                self._fail_all_images(request, describe(TimeoutError(), settings))
 
     def _receive(self, done: Iterable["Future[_Answer]"]) -> None:
         for future in done:
@@ -122,13 +149,16 @@ class _Requests:
             try:
                 answer = future.result()
             except RequestError as failure:
-                self._fail(request, failure)
-                self._enter(request, [failed_entry(failure.message) for _ in range(request.images)])
+                self._fail_all_images(request, failure)
             else:
                 if answer.elapsed_s is not None:
                     self._slowest_answer_s = max(self._slowest_answer_s or 0.0, answer.elapsed_s)
                     self._succeed()
                 self._enter(request, answer.entries)
+
+    def _fail_all_images(self, request: _Request, failure: RequestError) -> None:
+        self._fail(request, failure)
+        self._enter(request, [failed_entry(failure.message) for _ in range(request.images)])
 
     def _enter(self, request: _Request, entries: Sequence[dict[str, Any]]) -> None:
         request.entries = entries
@@ -243,7 +273,9 @@ class Stream(_Requests):
         self._failures_in_a_row = 0
 
 
-def _classify(connection: "Connection", *, images: Sequence[Image], options: Options) -> _Answer:
+def _classify(
+    connection: "Connection", *, images: Sequence[Image], options: Options, request: _Request
+) -> _Answer:
     entries: list[dict[str, Any] | None] = []
     contents = []
     for image in images:
@@ -254,7 +286,7 @@ def _classify(connection: "Connection", *, images: Sequence[Image], options: Opt
             entries.append(failed_entry(str(error)))
     if not contents:
         return _Answer(entries=[entry for entry in entries if entry is not None], elapsed_s=None)
-    started_s = time.monotonic()
+    started_s = request.sent_s = time.monotonic()
     answered = iter(connection.classify(contents, sim_thres=options.sim_thres, details=options.details))
     elapsed_s = time.monotonic() - started_s
     return _Answer(entries=[next(answered) if entry is None else entry for entry in entries], elapsed_s=elapsed_s)

@@ -5,7 +5,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from functools import partial
 from itertools import chain
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from inference_client.errors import StreamError
 from inference_client.images import Image, ImageInput, collect, collect_lazily
 from inference_client.settings import read_settings
-from inference_client.workers import InterruptedRequestError, WorkerPool
+from inference_client.workers import InterruptedRequestError, WorkerPool, outcome_of
 
 if TYPE_CHECKING:
     from inference_client.calls import Options
@@ -132,7 +132,7 @@ class Classify:
             return Call(self._pool, collected, max_images=limit, options=options, progress=progress).run()
         except RequestError as failure:
             return {"error": failure.message}, failure.status
-        except (InterruptedRequestError, CancelledError, RuntimeError):
+        except (InterruptedRequestError, RuntimeError):
             self._require_open()
             raise
 
@@ -175,7 +175,7 @@ class Classify:
                 yield from Stream(self._pool, chain([first], images), max_images=limit, options=options).entries()
             except RequestError as failure:
                 raise StreamError(failure.message, failure.status) from None
-            except (InterruptedRequestError, CancelledError, RuntimeError):
+            except (InterruptedRequestError, RuntimeError):
                 self._require_open()
                 raise
 
@@ -197,7 +197,7 @@ class Classify:
         return Options(
             sim_thres=self._sim_thres if sim_thres is None else _threshold_text(sim_thres),
             details=self._details if details is None else details,
-            timeout_s=self._settings.timeout_s,
+            settings=self._settings,
         )
 
     def _require_open(self) -> None:
@@ -215,7 +215,7 @@ class Classify:
             if reading is None or reading.done():
                 reading = self._reading_limit = self._pool.submit(_read_limit)
         try:
-            self._max_batch_size = reading.result()
+            self._max_batch_size = outcome_of(reading)
         except RequestError as failure:
             if failure.answered:
                 return 1  # for this call: the server is there, but does not tell its limit

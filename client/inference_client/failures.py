@@ -20,6 +20,7 @@ _UNREADABLE_BODY = "an exception occurred in the client while decoding the respo
 _MODEL_PROCESS_DIED = "is not healthy"
 # Triton's, of a model that it has unloaded, as ``inference-server`` does before it ends.
 _UNLOADED = "has no available versions"
+MAX_WORDS_CHARACTERS = 2000
 _NOT_TRITONS = "a page that is not Triton's, so it comes from a proxy or another server."
 
 # Whether the next request of a list can fare better: these are about what the request carried.
@@ -220,7 +221,7 @@ def undecodable_reasons(error: Exception, images: int) -> list[str] | None:
         return None
     try:
         reasons, _ = json.JSONDecoder().raw_decode(reasons_json)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(reasons, list) or len(reasons) != images:
         return None
@@ -239,6 +240,8 @@ def _detail(error: Exception, settings: Settings, answer: int | None) -> str:
         words = str(error.message())
         if words.startswith(_UNREADABLE_BODY):
             words = _NOT_TRITONS
+        elif len(words) > MAX_WORDS_CHARACTERS:
+            words = f"{words[:MAX_WORDS_CHARACTERS]} ..."
         return f"{settings.url} answered {answer}: {words.rstrip('.')}."
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

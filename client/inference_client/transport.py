@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from inference_client.answers import Tensors, failed_entry, output_names, read_entries
 from inference_client.failures import STALE_CONNECTION, describe, may_pass, undecodable_reasons
+from inference_client.reading import BoundedReads
 from inference_client.settings import Settings
 from inference_client.workers import InterruptedRequestError
 
@@ -34,7 +35,8 @@ class Connection:
 
     tritonclient's HTTP client runs on gevent, whose event loop belongs to one thread: shared between threads it hangs.
     ``network_timeout`` is per read, so a server that trickles would never exceed it; the real deadline is a
-    ``gevent.Timeout``, after which the connection is closed, so that no late answer is ever read as another's.
+    ``gevent.Timeout``, after which the connection is closed, so that no late answer is ever read as another's. While a
+    server sends without pause no such timeout can fire, so every read looks at the clock as well.
 
     Args:
         settings: Of the server.
@@ -45,9 +47,11 @@ class Connection:
         self._settings = settings
         self._known = known
         self._client: InferenceServerClient | None = None
-        self._socket: Any = None  # the client's, also while a request holds it
+        self._reads = BoundedReads(self._require_time)
+        self._deadline_s = 0.0  # of the current request, on the monotonic clock
         self._answered = False  # whether this client has had an answer
-        self._lock = threading.Lock()
+        # Reentrant, since a signal handler that closes the pool may interrupt an interruption.
+        self._lock = threading.RLock()
         self._interrupted = False
         self._waiting: Any = None  # the greenlet that waits for the server
         self._wake_up = gevent.get_hub().loop.async_()
@@ -176,6 +180,7 @@ class Connection:
         return self._exchange_once(request, deadline_s)
 
     def _exchange_once(self, request: Callable[[InferenceServerClient], T], deadline_s: float) -> T:
+        self._deadline_s = deadline_s
         deadline = gevent.Timeout.start_new(max(0.0, deadline_s - time.monotonic()))
         try:
             with self._interruptible():
@@ -210,31 +215,25 @@ class Connection:
                 ssl=settings.tls,
                 ssl_context_factory=_tls_context if settings.tls else None,
             )
-            self._keep_socket(self._client)
+            self._reads.bound(self._client)
         return self._client
-
-    def _keep_socket(self, client: InferenceServerClient) -> None:
-        # A client's close() leaves out the socket of a request that a deadline cut short while it was being sent, which
-        # would stay open until it is collected. after_connect is geventhttpclient's hook.
-        sockets: Any = getattr(getattr(client, "_client_stub", None), "_connection_pool", None)
-        after_connect = getattr(sockets, "after_connect", None)
-        if after_connect is None:
-            return
-
-        def keep(connected: Any) -> None:
-            self._socket = connected
-            after_connect(connected)
-
-        sockets.after_connect = keep
 
     def _disconnect(self) -> None:
         client, self._client = self._client, None
-        connected, self._socket = self._socket, None
+        connected, self._reads.socket = self._reads.socket, None
         self._answered = False
         if client is not None:
             client.close()
+        # A client's close() leaves out the socket of a request that a deadline cut short while it was being sent, which
+        # would stay open until it is collected.
         if connected is not None:
             connected.close()
+
+    def _require_time(self) -> None:
+        if self._interrupted:
+            raise InterruptedRequestError
+        if time.monotonic() > self._deadline_s:
+            raise TimeoutError
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -253,5 +252,9 @@ class Connection:
 
 
 def _tls_context(cafile: str | None = None) -> Any:
+    # Not create_default_context: also gevent's makes the standard library's context, whose sockets block the thread, so
+    # that no deadline and no interruption reaches it. This protocol checks certificate and host name.
+    context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_CLIENT)
     # geventhttpclient looks for SSL_CERT_FILE once, when it is imported; our messages tell people to set it.
-    return gevent.ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or cafile)
+    context.load_verify_locations(os.environ.get("SSL_CERT_FILE") or cafile)
+    return context

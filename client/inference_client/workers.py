@@ -8,12 +8,14 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from queue import SimpleQueue
+from concurrent.futures import Future, wait
 from typing import Any, Generic, Protocol, TypeVar
 
 STOP_TIMEOUT_S = 2.0
+# A signal that arrives just before Python waits for a lock is handled only after that wait.
+LONGEST_WAIT_S = 0.25
 
 
 class InterruptedRequestError(BaseException):
@@ -65,8 +67,10 @@ class _Shared(Generic[R]):
         self.forget_threads()
 
     def forget_threads(self) -> None:
-        self.lock = threading.Lock()
-        self.tasks: SimpleQueue[_Task[R] | None] = SimpleQueue()
+        # Reentrant, since a signal handler or the garbage collector may close the pool in a thread that holds it.
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.tasks: deque[_Task[R]] = deque()
         self.idle = 0
         self.workers: set[_Worker[R]] = set()
 
@@ -114,7 +118,7 @@ class WorkerPool(Generic[R]):
             run: Called with the thread's resource.
 
         Returns:
-            Its outcome, soon.
+            Its outcome, soon; InterruptedRequestError if the pool is closed meanwhile.
 
         Raises:
             RuntimeError: The pool is closed.
@@ -122,18 +126,26 @@ class WorkerPool(Generic[R]):
         shared = self._shared
         task = _Task(run)
         with shared.lock:
+            if shared.idle <= len(shared.tasks) and not shared.closed:
+                self._start_worker()
+            shared.tasks.append(task)
+            # Only now, since a signal handler may close the pool between any two lines.
             if shared.closed:
+                shared.tasks.clear()
                 raise RuntimeError("the worker pool is closed")
-            if shared.idle:
-                shared.idle -= 1
-            else:
-                worker: _Worker[R] = _Worker()
-                # A daemon, since the exit of the interpreter stops it through weakref.finalize.
-                worker.thread = threading.Thread(target=_work, args=(shared, worker), name=self._name, daemon=True)
-                worker.thread.start()
-                shared.workers.add(worker)
-            shared.tasks.put(task)
+            shared.changed.notify()
         return task.future
+
+    def _start_worker(self) -> None:
+        worker: _Worker[R] = _Worker()
+        # A daemon, since the exit of the interpreter stops it through weakref.finalize.
+        worker.thread = threading.Thread(target=_work, args=(self._shared, worker), name=self._name, daemon=True)
+        self._shared.workers.add(worker)
+        try:
+            worker.thread.start()
+        except RuntimeError:  # the system has no more threads
+            self._shared.workers.discard(worker)
+            raise
 
     def cancel(self, future: "Future[Any]") -> None:
         """Make a task that is no longer wanted end soon, whether it is running or not."""
@@ -145,32 +157,47 @@ class WorkerPool(Generic[R]):
                     worker.interrupt()
 
     def close(self) -> None:
-        """End the threads; a task in flight ends with InterruptedRequestError. Repeated calls do nothing."""
+        """End all tasks at once with InterruptedRequestError, and then the threads. Repeated calls do nothing.
+
+        A thread that can't be interrupted, for example while it reads a file, ends after its task; this call waits for
+        it no longer than ``STOP_TIMEOUT_S``.
+        """
         self._stop()
+
+
+def outcome_of(future: "Future[T]") -> T:
+    """Wait for a task, in a way that Ctrl-C always ends, and return or raise its outcome."""
+    while not wait([future], LONGEST_WAIT_S).done:
+        pass
+    return future.result()
 
 
 def _stop(shared: _Shared[Any]) -> None:
     with shared.lock:
         shared.closed = True
         workers = list(shared.workers)
-        while not shared.tasks.empty():
-            task = shared.tasks.get()
-            if task is not None:
-                task.future.cancel()
+        unfinished = [task.future for task in shared.tasks if task.future.set_running_or_notify_cancel()]
+        shared.tasks.clear()
         for worker in workers:
             if worker.task is not None:
+                unfinished.append(worker.task.future)
+                worker.task = None
                 worker.interrupt()
-            shared.tasks.put(None)
+        shared.changed.notify_all()
+    for future in unfinished:
+        future.set_exception(InterruptedRequestError())
     deadline_s = time.monotonic() + STOP_TIMEOUT_S
     for worker in workers:
         # The garbage collector may run this in any thread, a worker included.
-        if worker.thread is not None and worker.thread is not threading.current_thread():
+        if worker.thread is not None and worker.thread is not threading.current_thread() and worker.thread.is_alive():
             worker.thread.join(max(0.0, deadline_s - time.monotonic()))
 
 
 def _work(shared: _Shared[R], worker: _Worker[R]) -> None:
+    with shared.lock:
+        shared.idle += 1
     try:
-        while (task := shared.tasks.get()) is not None:
+        while (task := _take(shared, worker)) is not None:
             _run(task, shared, worker)
             del task  # its images and its outcome are not kept while waiting for the next
     finally:
@@ -181,27 +208,37 @@ def _work(shared: _Shared[R], worker: _Worker[R]) -> None:
             resource.close()
 
 
+def _take(shared: _Shared[R], worker: _Worker[R]) -> _Task[R] | None:
+    with shared.lock:
+        while not shared.closed:
+            if not shared.tasks:
+                shared.changed.wait()
+                continue
+            task = shared.tasks.popleft()
+            if task.future.set_running_or_notify_cancel():
+                shared.idle -= 1
+                worker.task, worker.interrupted = task, False
+                if worker.resource is not None:
+                    worker.resource.begin()
+                return task
+        return None
+
+
 def _run(task: _Task[R], shared: _Shared[R], worker: _Worker[R]) -> None:
     outcome, error = None, None
+    try:
+        outcome = task.run(_open(shared, worker))
+    except BaseException as raised:
+        error = raised
     with shared.lock:
-        wanted = task.future.set_running_or_notify_cancel()
-        if wanted:
-            worker.task, worker.interrupted = task, False
-            if worker.resource is not None:
-                worker.resource.begin()
-    if wanted:
-        try:
-            outcome = task.run(_open(shared, worker))
-        except BaseException as raised:
-            error = raised
-    with shared.lock:
+        wanted = worker.task is task  # else closing has ended it
         worker.task = None
         shared.idle += 1
     if wanted and error is None:
         task.future.set_result(outcome)
     elif wanted:
         task.future.set_exception(error)
-        error = None  # else it and this frame would keep each other alive
+    error = None  # else it and this frame would keep each other alive
 
 
 def _open(shared: _Shared[R], worker: _Worker[R]) -> R:

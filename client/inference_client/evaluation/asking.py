@@ -17,7 +17,7 @@ from inference_client.failures import RequestError, describe
 from inference_client.images import collect
 from inference_client.settings import Settings
 from inference_client.transport import MODEL, Connection
-from inference_client.workers import WorkerPool
+from inference_client.workers import WorkerPool, outcome_of
 
 HEAD = "cluster_head"
 EMBEDDING = "EMBEDDING"
@@ -110,11 +110,11 @@ def ask(
         lambda: _EvaluatingConnection(settings, known, findings), name="evaluation"
     )
     options = Options(
-        sim_thres=None if sim_thres is None else str(sim_thres), details=True, timeout_s=settings.timeout_s
+        sim_thres=None if sim_thres is None else str(sim_thres), details=True, settings=settings
     )
     try:
         try:
-            served = findings.served = pool.submit(_served).result()
+            served = findings.served = outcome_of(pool.submit(_served))
         except RequestError as failure:
             raise EvaluationError(failure.message) from failure
         results, _ = Call(pool, collected, max_images=served.max_batch_size, options=options, progress=progress).run()
@@ -124,7 +124,7 @@ def ask(
                 f"{findings.failure}"
             )
         try:
-            again = pool.submit(_served).result()
+            again = outcome_of(pool.submit(_served))
         except RequestError as failure:
             raise EvaluationError(failure.message) from failure
     finally:
