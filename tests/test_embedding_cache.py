@@ -15,7 +15,9 @@ from inference_export import graph as graph_module
 from inference_export.embedding_cache import KEPT_FILES, content_key, open_cache
 from inference_export.embeddings import embed_images
 from inference_export.graph import open_graph
+from inference_export.image_files import ImageFiles
 from inference_export.preprocessing import open_decoder
+from inference_export.regular_files import FileReader
 from tests.conftest import SMALL
 from tests.resources import write_faces
 
@@ -43,8 +45,9 @@ def _embed(small_classification: Path, cache_folder: Path, files: list[Path], ou
         "skip_unreadable": True,
         "advance": lambda _: None,
     } | options
-    with open_cache(cache_folder, "fingerprint") as cache:
-        unreadable = embed_images(session, open_decoder(SMALL, "exact"), cache, files, **arguments)
+    with open_cache(cache_folder, "fingerprint") as cache, open_decoder(SMALL, "exact") as decoder:
+        images = ImageFiles(reader=FileReader(), decoder=decoder, max_bytes=2**20)
+        unreadable = embed_images(session, images, cache, files, **arguments)
     return np.load(out), unreadable
 
 

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 
 from inference_client import Classify
 from inference_export.__main__ import main
-from inference_export.precision import HELD_OUT_IMAGES, PrecisionLoss, split_images
+from inference_export.calibration import HELD_OUT_IMAGES, split_images
+from inference_export.precision import PrecisionLoss
 from inference_server.process import running_server
 from tests.conftest import SMALL, Trained
 from tests.resources import write_faces

@@ -19,13 +19,15 @@ from flask import Flask, jsonify, request
 from PIL import Image
 
 from inference_export.network import MEAN, STD
+from inference_export.regular_files import FileReader
 from inference_export.resources import load_network, read_labels, select_checkpoint
 
 
 def create_app(resources: Path, image_size: int) -> Flask:
     """Load the network and make the application."""
-    labels = read_labels(resources)
-    network = load_network(select_checkpoint(resources, "classification").path, len(labels))
+    reader = FileReader()
+    labels = read_labels(resources, reader)
+    network = load_network(select_checkpoint(resources, "classification", reader).path, len(labels), reader)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     app = Flask(__name__)
 

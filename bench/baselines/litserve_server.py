@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from inference_export.network import MEAN, STD
+from inference_export.regular_files import FileReader
 from inference_export.resources import load_network, read_labels, select_checkpoint
 
 MAX_BATCH_SIZE = 8
@@ -35,9 +36,10 @@ class ClassifyAPI(litserve.LitAPI):  # type: ignore[misc]
 
     def setup(self, device: str) -> None:
         """Load the network, in the worker."""
-        self._labels = read_labels(self._resources)
-        checkpoint = select_checkpoint(self._resources, "classification").path
-        self._network = load_network(checkpoint, len(self._labels))
+        reader = FileReader()
+        self._labels = read_labels(self._resources, reader)
+        checkpoint = select_checkpoint(self._resources, "classification", reader).path
+        self._network = load_network(checkpoint, len(self._labels), reader)
         self._mean, self._std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
 
     def decode_request(self, request):  # type: ignore[no-untyped-def]  # LitServe would read a type as a query's

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_client import Classify
+from inference_export.regular_files import FileReader
 from inference_export.resources import select_checkpoint
 
 from .errors import DemonstrationError
@@ -99,7 +100,7 @@ def explain_shortfall(resources: Path, mode: str) -> str:
     Returns:
         An error message: what validation said of the served checkpoint, and how to train again.
     """
-    checkpoint = select_checkpoint(resources, mode)
+    checkpoint = select_checkpoint(resources, mode, FileReader())
     return (
         f"the held-out accuracy is below {ACCURACY_GOAL}: the network does worse on new images than it should.\n"
         f"  Validation said of {checkpoint.path.name}, which was served: {checkpoint.reason}; the base images are few "

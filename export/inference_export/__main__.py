@@ -14,6 +14,7 @@ from inference_client.version import __version__
 from .errors import ExportError, Terminated
 from .exporting import Summary, export_repository
 from .extras import MissingExtraError, require_extras
+from .full_disk import REASONS
 from .options import base_data_option, export_options, resources_option
 from .provenance import ExportOptions
 from .repository import STAGING
@@ -57,6 +58,11 @@ def run_export(options: ExportOptions) -> None:
         where = error.filename or options.model_repository
         if STAGING in str(where):  # which the user has not named
             where = options.model_repository
+        if error.errno in REASONS:
+            raise click.ClickException(
+                f"{where} can't be written: {REASONS[error.errno]}, or name another --model_repository. Nothing was "
+                f"replaced."
+            ) from error
         raise click.ClickException(f"{where}: {error.strerror or error}. Nothing was replaced.") from error
     print_result(format_summary(summary, options.model_repository))
 
@@ -68,9 +74,10 @@ def _terminate(*_: object) -> None:
 def format_summary(summary: Summary, repository: Path) -> str:
     """Lay an export's summary out in lines."""
     parity = summary.parity
+    was = "" if summary.mode_before in (None, summary.mode) else f" (before: {summary.mode_before})"
     lines = [
         f"exported          {repository}, version {summary.version}",
-        f"mode              {summary.mode}",
+        f"mode              {summary.mode}{was}",
         f"checkpoint        {summary.checkpoint.path} ({summary.checkpoint.reason})",
         *([f"network           {summary.network}, embeddings of {summary.embedding_size}"] if summary.network else []),
         f"image size        {summary.image_size} x {summary.image_size}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .class_names import equal_names
 from .errors import BaseDataError
 
 _SHOWN_FILES = 20
@@ -43,17 +44,22 @@ def find_base_set(folder: Path | None) -> BaseSet | None:
             folders, are left out with a note.
 
     Returns:
-        The base set; None (classification mode) where ``folder`` is None or empty.
+        The base set; None (classification mode) where ``folder`` is None.
 
     Raises:
-        BaseDataError: Images lie beside class folders only, a class is empty, an entry is no file, a link leads
-            nowhere, or a name is not valid text.
+        BaseDataError: The folder is missing or empty, images lie beside class folders only, a class is empty, two
+            classes have the same name after Unicode normalization, an entry is no file, a link leads nowhere, or a name
+            is not valid text.
     """
     if folder is None:
         return None
     visible, hidden = _entries(folder)
     if not visible:
-        return None
+        raise BaseDataError(
+            f"{folder} is named as base data, and holds {'hidden entries only' if hidden else 'nothing'}. Is a volume "
+            f"not mounted there? It must hold a folder for each class; for classification mode leave -data out.",
+            folder,
+        )
     for entry in visible:
         if not entry.exists():  # it may have been a class
             raise BaseDataError(f"{entry} is a link that leads nowhere. Mend or remove it.", entry)
@@ -69,29 +75,23 @@ def find_base_set(folder: Path | None) -> BaseSet | None:
         classes[class_folder.name], hidden_images = _entries(class_folder)
         hidden += hidden_images
         _check_class(class_folder, classes[class_folder.name])
+    if same := equal_names(classes):
+        raise BaseDataError(
+            f"{folder} holds two class folders {same[0]!a} and {same[1]!a}, which are the same text in two spellings "
+            f"(Unicode normalization). Put their images into one, or rename one.",
+            folder,
+        )
     notes += [f"left out, hidden: {entry}" for entry in hidden]
     return BaseSet(folder=folder, classes=classes, notes=notes)
 
 
-def hidden_entries(folder: Path | None) -> list[str]:
-    """Say which hidden entries of the base data itself are left out."""
-    return [] if folder is None else [f"left out, hidden: {entry}" for entry in _entries(folder)[1]]
-
-
-def calibration_files(folder: Path) -> list[Path]:
-    """List the images of a calibration folder, at any depth, sorted; hidden ones are left out.
+def holds_anything(folder: Path) -> bool:
+    """Say whether a folder is there and holds an entry that is not hidden.
 
     Raises:
-        BaseDataError: There is none, or the folder can't be read.
+        BaseDataError: The folder is there, and can't be read.
     """
-    try:
-        found = sorted(path for path in folder.rglob("*") if path.is_file())
-    except OSError as error:
-        raise BaseDataError(f"{folder} can't be read ({error.strerror}).", folder) from error
-    files = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if not files:
-        raise BaseDataError(f"{folder} holds no image to calibrate with.", folder)
-    return files
+    return folder.is_dir() and bool(_entries(folder)[0])
 
 
 def require_readable(base: BaseSet, unreadable: dict[Path, str], *, skip: bool) -> BaseSet:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 MODELS = ("preprocess", "classifier", "cluster_head")
 ENSEMBLE = "ensemble"
 CONFIG_FILE = "config.pbtxt"
+MAX_CONFIG_BYTES = 2**16
 
 ALL_CORES = 0  # as many as the serving machine has, found when the server starts
 # Requests waiting for one model. The next one is answered 503 at once, and so is one that has waited too long: where

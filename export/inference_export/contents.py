@@ -11,18 +11,20 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from .base_analysis import Index
-from .configs import CONFIG_FILE, ENSEMBLE, pinned_version
+from .configs import CONFIG_FILE, ENSEMBLE, MAX_CONFIG_BYTES, pinned_version
 from .errors import RepositoryError
 from .inspection import Export, read_export
 from .provenance import PROVENANCE_FILE
-from .regular_files import require_regular
+from .regular_files import open_regular_file
 from .repository import ARTEFACTS, complete_versions
 from .scoring import Float32
 from .template import load_served_module
-from .version_files import check_class_sizes, damaged, read_text
+from .version_files import MAX_NAMES_BYTES, check_class_sizes, damaged, read_text
 
 _BLOCK_ROWS = 8192
 _NORM_TOLERANCE = 1e-3
+_MAX_EMBEDDINGS_BYTES = 2**36
+_NUMPY_1 = b"\x93NUMPY\1\0"
 _base_files = load_served_module("cluster_head", "base_set")
 
 
@@ -93,7 +95,7 @@ def read_contents(repository: Path, version: int | None = None) -> Contents:
     export = read_export(repository, wanted)
     if export is None:  # removed meanwhile
         raise RepositoryError(f"{repository} holds no export any more. Look again.", repository)
-    config = read_text(repository / "classifier" / CONFIG_FILE)
+    config = read_text(repository / "classifier" / CONFIG_FILE, MAX_CONFIG_BYTES)
     size, length, batch = (
         _number(config, pattern, repository)
         for pattern in (
@@ -122,7 +124,7 @@ def _pinned(repository: Path) -> int:
             f"export-repository has written.",
             repository,
         )
-    pinned = pinned_version(read_text(file))
+    pinned = pinned_version(read_text(file, MAX_CONFIG_BYTES))
     if pinned is None:
         raise RepositoryError(f"{file} does not name one version of every model. Run the export again.", file)
     return pinned
@@ -156,7 +158,7 @@ def _read_base(repository: Path, export: Export, embedding_size: int) -> StoredB
     embeddings, names = folder / _base_files.EMBEDDINGS_FILE, folder / _base_files.NAMES_FILE
     count = _count_embeddings(embeddings, embedding_size)
     check_class_sizes(folder / _base_files.CLASS_SIZES_FILE, len(export.settings["classes"]), count)
-    lines = read_text(names).count("\n")
+    lines = read_text(names, MAX_NAMES_BYTES).count("\n")
     if lines != count:
         raise damaged(names, f"{lines} names of {count} embeddings")
     base = _base_files.load_base_set(folder)
@@ -165,7 +167,9 @@ def _read_base(repository: Path, export: Export, embedding_size: int) -> StoredB
 
 def _count_embeddings(file: Path, size: int) -> int:
     try:
-        require_regular(file)
+        with open_regular_file(file, _MAX_EMBEDDINGS_BYTES) as opened:
+            if opened.read(len(_NUMPY_1)) != _NUMPY_1:  # the header of a later version may be as long as the file
+                raise ValueError("no .npy file of version 1.0")
         embeddings = open_memmap(file, "r")  # type: ignore[no-untyped-call]
     except Exception as error:  # numpy raises ValueError, OverflowError and more on broken files
         raise damaged(file, f"{type(error).__name__}: {error}") from error

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.lib.format import open_memmap
 
 from .embedding_cache import EmbeddingCache, content_key
 from .graph import run_graph
-from .preprocessing import BatchDecoder, read_files
+from .image_files import ImageFiles
 from .scoring import normalize
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def embed_images(
     session: onnxruntime.InferenceSession,
-    decoder: BatchDecoder,
+    images: ImageFiles,
     cache: EmbeddingCache,
     files: list[Path],
     *,
@@ -34,7 +35,7 @@ def embed_images(
 
     Args:
         session: The exported graph.
-        decoder: The server's decoder.
+        images: Reads and decodes them.
         cache: Of this graph and decoder.
         files: B image files, at least one.
         destination: A file to write: L2-normalized embeddings of the files that decode, float32 [at most B, D], in
@@ -46,17 +47,21 @@ def embed_images(
 
     Returns:
         The reason for each file that does not decode.
+
+    Raises:
+        ChangedError: A file was read before, and is another now.
+        OSError: The disk is full.
     """
     unreadable: dict[Path, str] = {}
-    written = open_memmap(destination, "w+", np.float32, (len(files), embedding_size))  # type: ignore[no-untyped-call]
+    written = _open_embeddings(destination, len(files), embedding_size)
     count = 0
     for start in range(0, len(files), batch_size):
         batch = files[start : start + batch_size]
-        contents, failures = read_files(batch)
+        contents, failures = images.read(batch)
         keys = [content_key(content) for content in contents]
         embeddings = cache.get(keys)
         unknown = [row for row, found in enumerate(embeddings) if found is None and not failures[row]]
-        pixels, reasons = decoder.decode([contents[row] for row in unknown])
+        pixels, reasons = images.decoder.decode([contents[row] for row in unknown])
         for row, reason in zip(unknown, reasons, strict=True):
             failures[row] = reason
         unreadable.update({file: failure for file, failure in zip(batch, failures, strict=True) if failure})
@@ -78,6 +83,13 @@ def embed_images(
             np.save(file, written[:count])
         shorter.replace(destination)
     return unreadable
+
+
+def _open_embeddings(file: Path, count: int, size: int) -> np.memmap[tuple[int, int], np.dtype[np.float32]]:
+    embeddings = open_memmap(file, "w+", np.float32, (count, size))  # type: ignore[no-untyped-call]
+    with file.open("r+b") as opened:  # a mapped page that the disk has no room for would end the process
+        os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    return cast("np.memmap[tuple[int, int], np.dtype[np.float32]]", embeddings)
 
 
 def find_zeros(file: Path) -> list[int]:

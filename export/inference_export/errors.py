@@ -30,6 +30,10 @@ class BaseDataError(ExportError):
     """The base data can't serve as a base set."""
 
 
+class ChangedError(ExportError):
+    """A file was read twice, and was another the second time."""
+
+
 class NetworkError(ExportError):
     """The network can't be made, or what it computes can't be served."""
 

@@ -9,22 +9,26 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .base_set import BaseSet, find_base_set, hidden_entries, require_readable
+from .base_set import BaseSet, find_base_set, require_readable
+from .calibration import choose_images
 from .configs import RepositoryShape
 from .embedding_cache import open_cache
 from .embeddings import embed_images, find_zeros
-from .errors import BaseDataError, NetworkError, PrecisionError
+from .errors import BaseDataError, ChangedError, NetworkError, PrecisionError
 from .graph import Parity, compare_with_pytorch, export_graph, open_graph
-from .own_network import measure_embedding, read_preprocessing
+from .image_files import ImageFiles
+from .modes import mode_change, read_mode, require_mode
+from .network_source import fingerprint
+from .own_network import Preprocessing, measure_embedding, read_preprocessing
 from .precision import PrecisionLoss, reduce_precision
-from .preprocessing import BatchDecoder, Limits, decode_files, open_decoder
+from .preprocessing import Limits, open_decoder
 from .provenance import PROVENANCE_FILE, ExportOptions, describe
-from .regular_files import hash_file
+from .regular_files import FileReader
 from .repository import (
     check_destination,
     exported_version,
@@ -36,6 +40,9 @@ from .repository import (
 )
 from .resources import Checkpoint, load_network, read_labels, select_checkpoint
 from .template import load_served_module
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PARITY_IMAGES = 8
 _base_files = load_served_module("cluster_head", "base_set")
@@ -50,6 +57,7 @@ class Summary:
     Args:
         version: The number it has in the repository.
         mode: ``classification`` or ``clustering``.
+        mode_before: That of the version before; None: there was none.
         checkpoint: The chosen checkpoint.
         network: ``package.module:factory`` of the user's own; None: the built-in one.
         embedding_size: Length D of an embedding.
@@ -65,6 +73,7 @@ class Summary:
 
     version: int
     mode: str
+    mode_before: str | None
     checkpoint: Checkpoint
     network: str | None
     embedding_size: int
@@ -93,13 +102,18 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
     """
     from .network import as_served
 
+    reader = FileReader()
     base = find_base_set(options.base_data)
     mode = "classification" if base is None else "clustering"
+    repository = resolve_destination(options.model_repository)
+    mode_before = read_mode(repository)
+    require_mode(options, mode, mode_before)
     _check_unknown_label(options, base)
     _check_precision(options)
-    labels = read_labels(options.resources)
-    checkpoint = select_checkpoint(options.resources, mode)
-    network = load_network(checkpoint.path, len(labels), options.network)
+    calibration = choose_images(options.calibration, base, options.precision)
+    labels = read_labels(options.resources, reader)
+    checkpoint = select_checkpoint(options.resources, mode, reader)
+    network, source = _load_network(options, checkpoint.path, len(labels), reader)
     preprocessing = read_preprocessing(network, options.network, options.image_size)
     shape = RepositoryShape(
         image_size=preprocessing.image_size,
@@ -109,44 +123,44 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
         device=options.device,
         cpus=options.cpus,
     )
-    repository = resolve_destination(options.model_repository)
     check_destination(repository, shape)
-    provenance = describe(options, base, checkpoint.path)
     limits = Limits(file_bytes=options.max_image_bytes, pixels=options.max_image_pixels, scans=options.max_jpeg_scans)
-    decoder = open_decoder(shape.image_size, options.decode, limits)
 
-    with staging(repository) as staged:
+    with open_decoder(shape.image_size, options.decode, limits) as decoder, staging(repository) as staged:
+        images = ImageFiles(reader=reader, decoder=decoder, max_bytes=options.max_image_bytes)
         graph = staged / "classifier" / "model.onnx"
         served = as_served(network, preprocessing)
         with progress("exporting the network", 1) as advance:
             export_graph(served, shape.image_size, graph)
             advance(1)
-        pixels, parity_images = _parity_images(base, decoder, shape.image_size)
+        pixels, parity_images = _parity_images(base, images, shape.image_size)
         parity = compare_with_pytorch(open_graph(graph), served, pixels)
         loss = None
-        if options.precision != "fp32":
+        if calibration is not None:
             loss = reduce_precision(
                 options=options,
                 network=network,
                 preprocessing=preprocessing,
                 graph=graph,
                 base=base,
-                decoder=decoder,
+                chosen=calibration,
+                images=images,
                 progress=progress,
             )
-        decoding = hash_file(staged / "preprocess" / "preprocessing.py")
-        exported = datetime.now(UTC).isoformat(timespec="seconds")
-        provenance |= {"graph": hash_file(graph), "preprocessing": decoding, "exported": exported}
+        decoding = _hash(staged / "preprocess" / "preprocessing.py")
+        graph_hash = _hash(graph)
         _write_json(staged / "preprocess" / "settings.json", {"decode": options.decode, "limits": limits._asdict()})
         settings = {"mode": mode, "classes": labels, "neighbors": options.neighbors}
+        found_base = base
         if base is not None:
             base = _embed_base_set(
                 options=options,
                 base=base,
                 graph=graph,
+                graph_hash=graph_hash,
                 shape=shape,
                 decoding=f"{decoding} {options.decode} {tuple(limits)}",
-                decoder=decoder,
+                images=images,
                 folder=staged / "cluster_head",
                 progress=progress,
             )
@@ -156,24 +170,32 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
                 "unknown_label": options.unknown_label,
             }
         _write_json(staged / "cluster_head" / "settings.json", settings)
+        provenance = describe(
+            options,
+            base=found_base,
+            calibration=calibration,
+            checkpoint=checkpoint.path,
+            candidates=checkpoint.candidates,
+            network_source=source,
+            sha256=lambda path, _: reader.sha256(path),
+        )
+        exported = datetime.now(UTC).isoformat(timespec="seconds")
+        provenance |= {"graph": graph_hash, "preprocessing": decoding, "exported": exported}
         _write_json(staged / "cluster_head" / PROVENANCE_FILE, provenance)
         before = exported_version(repository)
         replaces = before is not None and is_replaced(repository, shape)
         version = publish(staged, repository, shape)
 
-    notes = hidden_entries(options.base_data) if base is None else list(base.notes)
-    if replaces:
-        notes.append(f"this repository takes the place of another, which lies in {previous_path(repository)}")
-    if before is not None:
-        how = "restart it" if replaces else "run reload-repository, or restart it,"
-        notes.append(f"a running server goes on with what it has loaded: {how} to serve this version")
-    if options.image_size is None and options.network is None:
-        notes.append("the image size is the default; a network that was trained at another wants --image_size")
-    if base is None and options.unknown_label is not None:
-        notes.append("--unknown_label has no effect in classification mode")
+    notes = [
+        *([] if base is None else base.notes),
+        *filter(None, [mode_change(mode_before, mode)]),
+        *_notes_on_repository(repository, before, replaces=replaces),
+        *_notes_on_options(options, mode, preprocessing),
+    ]
     return Summary(
         version=version,
         mode=mode,
+        mode_before=mode_before,
         checkpoint=checkpoint,
         network=options.network,
         embedding_size=shape.embedding_size,
@@ -186,6 +208,44 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
         cpus=options.cpus,
         notes=notes,
     )
+
+
+def _load_network(
+    options: ExportOptions, checkpoint: Path, classes: int, reader: FileReader
+) -> tuple[nn.Module, str | None]:
+    """Load the network, and fingerprint the source of the user's own."""
+    if options.network is None:
+        return load_network(checkpoint, classes, reader), None
+    source = fingerprint(options.network)
+    network = load_network(checkpoint, classes, reader, options.network)
+    if fingerprint(options.network) != source:
+        raise ChangedError(f"the source of --network {options.network} changed while it was loaded. Export again.")
+    return network, source
+
+
+def _notes_on_repository(repository: Path, before: int | None, *, replaces: bool) -> list[str]:
+    notes = []
+    if replaces:
+        notes.append(f"this repository takes the place of another, which lies in {previous_path(repository)}")
+    if before is not None:
+        how = "restart it" if replaces else "run reload-repository, or restart it,"
+        notes.append(f"a running server goes on with what it has loaded: {how} to serve this version")
+    return notes
+
+
+def _notes_on_options(options: ExportOptions, mode: str, preprocessing: Preprocessing) -> list[str]:
+    notes = []
+    size, own_size = preprocessing.image_size, preprocessing.own_image_size
+    if options.image_size is None and options.network is None:
+        notes.append("the image size is the default; a network that was trained at another wants --image_size")
+    if own_size is not None and own_size != size:
+        notes.append(
+            f"--image_size {size} takes the place of the network's own {own_size}; leave it out unless the network was "
+            f"trained at {size}"
+        )
+    if mode == "classification" and options.unknown_label is not None:
+        notes.append("--unknown_label has no effect in classification mode")
+    return notes
 
 
 def _check_unknown_label(options: ExportOptions, base: BaseSet | None) -> None:
@@ -210,10 +270,10 @@ def _check_precision(options: ExportOptions) -> None:
         )
 
 
-def _parity_images(base: BaseSet | None, decoder: BatchDecoder, image_size: int) -> tuple[npt.NDArray[np.uint8], str]:
+def _parity_images(base: BaseSet | None, images: ImageFiles, image_size: int) -> tuple[npt.NDArray[np.uint8], str]:
     if base is not None:
         step = max(1, len(base.files) // PARITY_IMAGES)
-        pixels, reasons = decode_files(decoder, base.files[::step][:PARITY_IMAGES])
+        pixels, reasons = images.decode(base.files[::step][:PARITY_IMAGES])
         good = pixels[[not reason for reason in reasons]]
         if len(good):
             return good, "base images"
@@ -228,21 +288,22 @@ def _embed_base_set(
     options: ExportOptions,
     base: BaseSet,
     graph: Path,
+    graph_hash: str,
     shape: RepositoryShape,
     decoding: str,
-    decoder: BatchDecoder,
+    images: ImageFiles,
     folder: Path,
     progress: Progress,
 ) -> BaseSet:
     """Write the base set into a version folder; return what of it decodes."""
-    key = f"{hash_file(graph)} {shape.image_size} {decoding}"
+    key = f"{graph_hash} {shape.image_size} {decoding}"
     with (
         open_cache(options.cache, hashlib.sha256(key.encode()).hexdigest()[:32]) as cache,
         progress("embedding base images", len(base.files)) as advance,
     ):
         unreadable = embed_images(
             open_graph(graph),
-            decoder,
+            images,
             cache,
             base.files,
             destination=folder / _base_files.EMBEDDINGS_FILE,
@@ -265,6 +326,12 @@ def _embed_base_set(
     with (folder / _base_files.NAMES_FILE).open("w", encoding="utf-8") as names:
         names.writelines(f"{name}\n" for name in base.names)
     return base
+
+
+def _hash(file: Path) -> str:
+    """Return the SHA-256 of a file of our own."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import NetworkError, ParityError, ResourcesError, Terminated
+from .full_disk import find_full_disk
 from .scoring import normalize
 from .users_code import FAILURES, said, users_code
 
@@ -56,6 +57,7 @@ def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
 
     Raises:
         NetworkError: PyTorch can't export it.
+        OSError: The disk is full.
         ParityError: It came out in a form that Triton does not read.
     """
     import onnx
@@ -82,6 +84,9 @@ def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
         except Terminated:
             raise
         except FAILURES as error:  # of many kinds, about what the network's own code does
+            full = find_full_disk(error)
+            if full is not None:
+                raise OSError(full.errno, full.strerror, str(path)) from error
             raise NetworkError(
                 f"PyTorch can't export this network to ONNX: {_cause(error)}\n"
                 f"  Python conditions on the values of tensors, shapes tied to a number of images, and operators "

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from .base_set import find_base_set
+from .calibration import choose_images
 from .errors import ExportError, RepositoryError
+from .network_source import fingerprint
 from .provenance import PROVENANCE_FILE, ExportOptions, describe
-from .regular_files import hash_file
+from .regular_files import UNREADABLE, hash_file
 from .repository import exported_version
-from .resources import MODELS
+from .resources import MODELS, list_checkpoints
+from .template import MAX_SOURCE_BYTES
 from .version_files import damaged, read_provenance, read_settings
 
 _SHORT_HASH = 6
+_MAX_GRAPH_BYTES = 2**31  # as ONNX's own form has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +57,17 @@ def read_export(repository: Path, version: int | None = None) -> Export | None:
     head = repository / "cluster_head" / str(version)
     settings = read_settings(head / "settings.json")
     provenance = read_provenance(head / PROVENANCE_FILE)
-    for what, was, file in (
-        ("classifier (graph", provenance["graph"], f"classifier/{version}/model.onnx"),
-        ("preprocessing (file", provenance["preprocessing"], f"preprocess/{version}/preprocessing.py"),
+    for what, was, file, max_bytes in (
+        ("classifier (graph", provenance["graph"], f"classifier/{version}/model.onnx", _MAX_GRAPH_BYTES),
+        (
+            "preprocessing (file",
+            provenance["preprocessing"],
+            f"preprocess/{version}/preprocessing.py",
+            MAX_SOURCE_BYTES,
+        ),
     ):
         try:
-            found = hash_file(repository / file)
+            found = hash_file(repository / file, max_bytes)
         except OSError as error:
             raise damaged(repository / file, f"it can't be read, {error.strerror}") from error
         if was != found:
@@ -84,7 +93,23 @@ def what_changed(export: Export, options: ExportOptions) -> list[str]:
     """
     checkpoint = options.resources / MODELS / str(export.provenance.get("checkpoint"))
     try:
-        wanted = describe(options, find_base_set(options.base_data), checkpoint)
-    except (OSError, ExportError):  # the export will say what is wrong
+        base = find_base_set(options.base_data)
+        wanted = describe(
+            options,
+            base=base,
+            calibration=choose_images(options.calibration, base, options.precision),
+            checkpoint=checkpoint,
+            candidates=[file.name for file in list_checkpoints(options.resources)],
+            network_source=None if options.network is None else fingerprint(options.network),
+            sha256=_hash_if_readable,
+        )
+    except ExportError:  # the export will say what is wrong
         return ["resources, base data or network"]
     return [key for key, value in wanted.items() if export.provenance.get(key) != json.loads(json.dumps(value))]
+
+
+def _hash_if_readable(path: Path, max_bytes: int) -> str:
+    try:
+        return hash_file(path, max_bytes)
+    except OSError:
+        return UNREADABLE

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .errors import NetworkError
 from .regular_files import read_regular_file
+from .template import MAX_SOURCE_BYTES
 
 NETWORK_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -86,7 +87,7 @@ def fingerprint(name: str) -> str:
             if spec is None or spec.origin is None or not spec.has_location or _root(current, spec) != root:
                 continue
             try:
-                source = read_regular_file(Path(spec.origin))
+                source = read_regular_file(Path(spec.origin), MAX_SOURCE_BYTES)
             except OSError as error:
                 raise NetworkError(f"--network {name}: {spec.origin} can't be read ({error.strerror}).") from error
             sources[current] = hashlib.sha256(source).hexdigest()

@@ -14,7 +14,7 @@ from .embedding_cache import default_cache_folder
 from .network_source import NETWORK_NAME
 from .own_network import DEFAULT_IMAGE_SIZE, IMAGE_SIZES
 from .preprocessing import DEFAULT_LIMITS, EXACT, REDUCED
-from .provenance import PRECISIONS
+from .provenance import MODES, PRECISIONS
 
 
 class FiniteRange(click.FloatRange):
@@ -66,8 +66,8 @@ def base_data_option(**attributes: Any) -> Callable[[Any], Any]:
         "--base_data",
         type=FOLDER,
         metavar="DIR",
-        help="Base data: a folder for each class, with its reference images inside. Absent or empty: classification "
-        "mode; otherwise clustering mode.",
+        help="Base data: a folder for each class, with its reference images inside. With it the server answers in "
+        "clustering mode, without it in classification mode. A folder that is named and empty is an error.",
         **attributes,
     )
 
@@ -75,6 +75,13 @@ def base_data_option(**attributes: Any) -> Callable[[Any], Any]:
 def export_options(command: Any) -> Any:
     """Give a command the options of an export beside ``-r`` and ``-data``."""
     options = (
+        click.option(
+            "--mode",
+            type=click.Choice(MODES),
+            show_default="as the base data say, and as the repository has answered before",
+            help="Needed where an export changes the mode of a repository, so that base data that have gone missing "
+            "never change it.",
+        ),
         click.option(
             "-thres",
             "--sim_thres",

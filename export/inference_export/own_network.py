@@ -38,11 +38,13 @@ class Preprocessing:
         image_size: Side S in pixels.
         mean: Subtracted from each channel, RGB, of values within 0 to 1; within ``MEAN_RANGE``.
         std: Divided by after that, within ``STD_RANGE``.
+        own_image_size: The side that the network names itself; None: it names none.
     """
 
     image_size: int = DEFAULT_IMAGE_SIZE
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
+    own_image_size: int | None = None
 
 
 def make_network(name: str | None, classes: int) -> nn.Module:
@@ -122,6 +124,7 @@ def _read_preprocessing(network: nn.Module, name: str | None, image_size: int | 
         image_size=image_size or int(own_size),
         mean=tuple(map(float, asked.get("mean", MEAN))),
         std=tuple(map(float, asked.get("std", STD))),
+        own_image_size=int(own_size) if "image_size" in asked else None,
     )
 
 

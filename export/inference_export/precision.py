@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .base_set import BaseSet, calibration_files
+from .base_set import BaseSet
+from .calibration import MIN_IMAGES, CalibrationSet, spread
 from .errors import PrecisionError
 from .graph import export_graph, open_graph, run_batches
-from .preprocessing import BatchDecoder, decode_files
+from .image_files import ImageFiles
 from .provenance import ExportOptions
 from .quantization import quantize
 from .scoring import Comparer, best_class, normalize
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
     from .own_network import Preprocessing
 
-CALIBRATION_IMAGES = 128
-HELD_OUT_IMAGES = 128
-MIN_IMAGES = 8  # for each of the two
 MIN_AGREEMENT = 0.99
 MIN_COSINE = 0.999
 JUDGES = 256  # base images that give held-out ones their labels, at least one of each class
@@ -85,34 +83,32 @@ def reduce_precision(
     preprocessing: Preprocessing,
     graph: Path,
     base: BaseSet | None,
-    decoder: BatchDecoder,
+    chosen: CalibrationSet,
+    images: ImageFiles,
     progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
 ) -> PrecisionLoss:
     """Replace a float32 graph by one in fewer bits, if that costs no more than is sound.
 
     Args:
-        options: ``precision``, ``calibration``, ``accept_loss`` and ``sim_thres`` count.
+        options: ``precision``, ``accept_loss`` and ``sim_thres`` count.
         network: The network that the graph was exported from.
         preprocessing: What it asks of images.
         graph: The float32 graph, replaced.
         base: The base set; None in classification mode.
-        decoder: The server's decoder.
+        chosen: What it is calibrated with and checked on.
+        images: Reads and decodes images.
         progress: Given a label and a total, shows how far the calibration is.
 
     Returns:
         What it costs.
 
     Raises:
-        PrecisionError: It costs more, or there are too few images to tell.
+        PrecisionError: It costs more.
+        ChangedError: An image was read before, and is another now.
     """
-    if options.calibration is None and base is None:
-        raise PrecisionError(
-            f"--precision {options.precision} needs images to be calibrated and checked with, and in classification "
-            f"mode there are none. Name a folder of typical ones with --calibration."
-        )
-    files = calibration_files(options.calibration) if options.calibration else base.files if base else []
-    calibration, held_out = split_images(files)
-    calibration_pixels, held_out_pixels = (_decode_good(decoder, files) for files in (calibration, held_out))
+    calibration_pixels, held_out_pixels = (
+        _decode_good(images, files) for files in (chosen.calibration, chosen.held_out)
+    )
     smaller = graph.with_suffix(".smaller")
     if options.precision == "int8":
         with progress("calibrating int8", len(calibration_pixels)) as advance:
@@ -125,7 +121,7 @@ def reduce_precision(
         with users_code("copying the network failed"):
             half = as_served(copy.deepcopy(network), preprocessing, torch.float16)
         export_graph(half, preprocessing.image_size, smaller)
-    judges = None if base is None else _judges(base, set(held_out), decoder, options.sim_thres)
+    judges = None if base is None else _judges(base, set(chosen.held_out), images, options.sim_thres)
     loss = measure_loss(open_graph(graph), open_graph(smaller), held_out_pixels, judges)
     if not loss.is_acceptable and not options.accept_loss:
         raise PrecisionError(
@@ -134,25 +130,6 @@ def reduce_precision(
         )
     smaller.replace(graph)
     return loss
-
-
-def split_images(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Choose images to calibrate with and others to check on, both spread evenly over a list.
-
-    Raises:
-        PrecisionError: There are fewer than twice ``MIN_IMAGES``.
-    """
-    if len(files) < 2 * MIN_IMAGES:
-        raise PrecisionError(
-            f"fewer bits need {2 * MIN_IMAGES} images or more, half to calibrate with and half to check on, and "
-            f"there are {len(files)}. Name a folder of typical images with --calibration."
-        )
-    return spread(files[::2], CALIBRATION_IMAGES), spread(files[1::2], HELD_OUT_IMAGES)
-
-
-def spread(files: Sequence[Path], count: int) -> list[Path]:
-    """Choose at most ``count`` files, at least 1, evenly over a list."""
-    return list(files[:: max(1, -(-len(files) // count))])
 
 
 def measure_loss(
@@ -188,19 +165,28 @@ def measure_loss(
     )
 
 
-def _decode_good(decoder: BatchDecoder, files: list[Path]) -> npt.NDArray[np.uint8]:
-    pixels, reasons = decode_files(decoder, files)
-    return pixels[[not reason for reason in reasons]]
+def _decode_good(images: ImageFiles, files: list[Path]) -> npt.NDArray[np.uint8]:
+    pixels, reasons = images.decode(files)
+    good = pixels[[not reason for reason in reasons]]
+    if len(good) < MIN_IMAGES:
+        raise PrecisionError(
+            f"fewer bits need {MIN_IMAGES} images that decode, for the calibration and for the check each, and of "
+            f"{len(files)} chosen for one of them {len(good)} do. The first that does not: "
+            f"{next(f'{file}: {reason}' for file, reason in zip(files, reasons, strict=True) if reason)}."
+        )
+    return good
 
 
-def _judges(base: BaseSet, held_out: set[Path], decoder: BatchDecoder, threshold: float) -> Judges | None:
+def _judges(base: BaseSet, held_out: set[Path], images: ImageFiles, threshold: float) -> Judges | None:
     """Choose base images, some of every class, that give the held-out ones their labels."""
     chosen = [
         (index, file)
         for index, files in enumerate(base.classes.values())
         for file in spread([file for file in files if file not in held_out], -(-JUDGES // len(base.classes)))
     ]
-    pixels, reasons = decode_files(decoder, [file for _, file in chosen])
+    if not chosen:
+        return None
+    pixels, reasons = images.decode([file for _, file in chosen])
     good = [not reason for reason in reasons]
     classes = [index for (index, _), decodes in zip(chosen, good, strict=True) if decodes]
     if not classes:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from inference_client.version import __version__
 
-from .base_set import BaseSet, calibration_files
-from .network_source import fingerprint
+from .base_set import BaseSet
+from .calibration import CalibrationSet
+from .checkpoint_file import MAX_CHECKPOINT_BYTES
 from .regular_files import hash_file
-from .resources import LABELS, LOGS, list_checkpoints
-from .template import template_directory
+from .resources import LABELS, LOGS
+from .template import MAX_SOURCE_BYTES, template_directory
+from .unpickling import MAX_PICKLE_BYTES
 
 PROVENANCE_FILE = "provenance.json"
+MODES = ("classification", "clustering")
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
@@ -25,7 +29,8 @@ class ExportOptions:
 
     Args:
         resources: Folder of the trained resources.
-        base_data: Folder of the base data; None or empty: classification mode.
+        base_data: Folder of the base data; None: classification mode.
+        mode: ``classification`` or ``clustering``, where that was said; None: by the base data, and as it was before.
         model_repository: Folder to write.
         sim_thres: Lowest similarity that is a match, -1 to 1.
         batch_size: Images in a run of the graph while base embeddings are computed.
@@ -49,6 +54,7 @@ class ExportOptions:
 
     resources: Path
     base_data: Path | None
+    mode: str | None
     model_repository: Path
     sim_thres: float
     batch_size: int
@@ -70,49 +76,57 @@ class ExportOptions:
     cache: Path
 
 
-def describe(options: ExportOptions, base: BaseSet | None, checkpoint: Path) -> dict[str, Any]:
+def describe(
+    options: ExportOptions,
+    *,
+    base: BaseSet | None,
+    calibration: CalibrationSet | None,
+    checkpoint: Path,
+    candidates: list[str],
+    network_source: str | None,
+    sha256: Callable[[Path, int], str],
+) -> dict[str, Any]:
     """Fingerprint everything that an export's result depends on.
 
     Args:
         options: What was asked for.
         base: The base set as found, before unreadable images are left out.
+        calibration: The images that the network in fewer bits depends on; None: there are none.
         checkpoint: The checkpoint that was chosen.
+        candidates: Names of the files that it was chosen from, sorted.
+        network_source: Fingerprint of the user's own network; None: the built-in one.
+        sha256: Gives the hash of a file, for an export of the very bytes that it read; told how long a file may be.
 
     Returns:
         JSON-ready values by what they describe; equal ones mean an equal export.
     """
     # Where and how, not what.
     hidden = (
-        "resources", "base_data", "model_repository", "batch_size", "network", "calibration", "accept_loss", "cache",
+        "resources", "base_data", "mode", "model_repository", "batch_size", "network", "calibration", "accept_loss",
+        "cache",
     )  # fmt: skip
+
+    def hash_images(folder: Path, files: Iterable[Path]) -> str:
+        lines = (f"{file.relative_to(folder)}/{sha256(file, options.max_image_bytes)}\n" for file in files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    calibrated = [] if calibration is None else [*calibration.calibration, *calibration.held_out]
     return {
         "software": [__version__, hash_files(template_directory().glob("*/1/*.py"))],
         "options": {name: value for name, value in asdict(options).items() if name not in hidden},
-        "network": options.network and {"name": options.network, "source": fingerprint(options.network)},
+        "network": options.network and {"name": options.network, "source": network_source},
         "checkpoint": checkpoint.name,
         "resources": {
-            "labels": hash_file(options.resources / LABELS),
-            "logs": hash_file(options.resources / LOGS) if (options.resources / LOGS).is_file() else None,
-            "checkpoints": [file.name for file in list_checkpoints(options.resources)],
-            "chosen": hash_file(checkpoint),
+            "labels": sha256(options.resources / LABELS, MAX_PICKLE_BYTES),
+            "logs": sha256(options.resources / LOGS, MAX_PICKLE_BYTES) if len(candidates) > 1 else None,
+            "checkpoints": candidates,
+            "chosen": sha256(checkpoint, MAX_CHECKPOINT_BYTES),
         },
-        "base data": None if base is None else _hash_images(base.folder, base.files),
-        "calibration": options.calibration
-        and _hash_images(options.calibration, calibration_files(options.calibration)),
+        "base data": None if base is None else hash_images(base.folder, base.files),
+        "calibration": hash_images(options.calibration, calibrated) if options.calibration and calibrated else None,
     }
 
 
-def hash_files(paths: Any) -> str:
-    """SHA-256 of several files' contents, in the order of their paths."""
-    return hashlib.sha256("".join(hash_file(path) for path in sorted(paths)).encode()).hexdigest()
-
-
-def _hash_images(folder: Path, files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        try:
-            content = hash_file(file)
-        except OSError:
-            content = "unreadable"
-        digest.update(f"{file.relative_to(folder)}/{content}\n".encode())
-    return digest.hexdigest()
+def hash_files(paths: Iterable[Path]) -> str:
+    """SHA-256 of several source files' contents, in the order of their paths."""
+    return hashlib.sha256("".join(hash_file(path, MAX_SOURCE_BYTES) for path in sorted(paths)).encode()).hexdigest()

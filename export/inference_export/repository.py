@@ -14,6 +14,7 @@ from pathlib import Path
 from .configs import (
     CONFIG_FILE,
     ENSEMBLE,
+    MAX_CONFIG_BYTES,
     MODELS,
     RepositoryShape,
     pinned_version,
@@ -44,7 +45,7 @@ _AT_FDCWD = -100
 def exported_version(repository: Path) -> int | None:
     """Find the version that the ensemble answers with; None where no complete export lies."""
     try:
-        version = pinned_version(read_regular_file(repository / ENSEMBLE / CONFIG_FILE).decode("utf-8"))
+        version = pinned_version(_read_config(repository, ENSEMBLE))
     except (OSError, UnicodeDecodeError):
         return None
     return version if version is not None and is_complete(repository, version) else None
@@ -189,10 +190,8 @@ def pin_version(repository: Path, version: int, others: Iterable[int]) -> None:
         others: Complete versions that are to stay loaded beside it.
     """
     for model in (*MODELS, ENSEMBLE):
-        config = repository / model / CONFIG_FILE
-        _write_config(
-            config, with_versions(read_regular_file(config).decode("utf-8"), sorted({version, *others}), version)
-        )
+        config = with_versions(_read_config(repository, model), sorted({version, *others}), version)
+        _write_config(repository / model / CONFIG_FILE, config)
 
 
 def complete_versions(repository: Path) -> list[int]:
@@ -224,6 +223,10 @@ def _add_version(staged: Path, repository: Path, shape: RepositoryShape, before:
             if old not in kept:
                 _remove_version(model, repository / model / str(old))
     return version
+
+
+def _read_config(repository: Path, model: str) -> str:
+    return read_regular_file(repository / model / CONFIG_FILE, MAX_CONFIG_BYTES).decode("utf-8")
 
 
 def _write_config(path: Path, text: str) -> None:
@@ -289,8 +292,7 @@ def _has_shape(repository: Path, shape: RepositoryShape) -> bool:
     configs = render_configs(shape, versions=[], pinned=0)
     try:
         return all(
-            without_versions(read_regular_file(repository / model / CONFIG_FILE).decode("utf-8"))
-            == without_versions(config)
+            without_versions(_read_config(repository, model)) == without_versions(config)
             for model, config in configs.items()
         )
     except (OSError, UnicodeDecodeError):

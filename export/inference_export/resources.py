@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import numbers
 import pickle
+from collections.abc import Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from .checkpoint_file import MAX_CHECKPOINT_BYTES, CompressedError, load_tensors
+from .class_names import equal_names
 from .errors import ResourcesError
 from .own_network import make_network
+from .pickle_limits import PickleLimitError
+from .regular_files import FileReader
 from .unpickling import read_plain_pickle
-from .users_code import users_code
+from .users_code import said, users_code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,47 +30,80 @@ MODELS = "models"
 LOGS = "logs/logs"
 _ACCURACY = {"classification": "classificationAccuracy", "clustering": "embeddingAccuracy"}
 _SHOWN_KEYS = 3
+_SHOWN_LENGTH = 40
+_SHOWN_KEY_LENGTH = 100
+_SHOWN_ERROR_LENGTH = 200
+_SHOWN_BITS = 64
+MAX_NAME_LENGTH = 255  # of a class, as of a folder
+MAX_EPOCH = 10**9
 _DATA_PARALLEL = "module."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The chosen ``state_dict`` file, and the reason for the choice in words."""
+    """The chosen ``state_dict`` file.
+
+    Args:
+        path: The file.
+        reason: Why it was chosen, in words.
+        candidates: Names of the files that it was chosen from, sorted.
+    """
 
     path: Path
     reason: str
+    candidates: list[str]
 
 
-def read_labels(resources: Path) -> list[str]:
+def read_labels(resources: Path, reader: FileReader) -> list[str]:
     """Read the class names.
 
     Args:
         resources: The trained resources; ``labels`` in it is a pickle of {class name: index}.
+        reader: Remembers what was read.
 
     Returns:
         The C' class names in index order.
 
     Raises:
-        ResourcesError: ``labels`` is missing, unsafe, or does not number its classes from 0 to C' - 1.
+        ResourcesError: ``labels`` is missing, unsafe, or does not number its classes from 0 to C' - 1, or
+            two of its names are the same after Unicode normalization.
     """
     path = resources / LABELS
-    labels = read_plain_pickle(path, "{class name: index}")
+    labels = read_plain_pickle(reader, path, "{class name: index}")
     if not isinstance(labels, dict) or not labels:
         raise ResourcesError(f"{path} holds {_brief(labels)}, and must hold {{class name: index}}.", path)
     for name, index in labels.items():
         if not _is_name(name):
-            raise ResourcesError(f"{path} names a class {name!r}; a class name is text, not empty.", path)
+            raise ResourcesError(
+                f"{path} names a class {_brief(name)}; a class name is printable text of 1 to {MAX_NAME_LENGTH} "
+                f"characters.",
+                path,
+            )
         if isinstance(index, bool) or not isinstance(index, numbers.Integral):
             raise ResourcesError(
                 f"{path} gives class {name!r} the index {_brief(index)}, which is no whole number.", path
             )
-    if sorted(labels.values()) != list(range(len(labels))):
+        if not 0 <= int(index) < len(labels):
+            raise ResourcesError(
+                f"{path} gives class {name!r} the index {_brief(index)}; the indices of {len(labels)} classes must be "
+                f"0 to {len(labels) - 1}, each once.",
+                path,
+            )
+    names = sorted(labels, key=lambda name: int(labels[name]))
+    for name, after in itertools.pairwise(names):
+        if labels[name] == labels[after]:
+            raise ResourcesError(
+                f"{path} gives the classes {name!r} and {after!r} the same index, {int(labels[name])}; the indices "
+                f"must be 0 to {len(labels) - 1}, each once.",
+                path,
+            )
+    if same := equal_names(names):
         raise ResourcesError(
-            f"{path} numbers its {len(labels)} classes {sorted(map(int, labels.values()))}; the indices must be "
-            f"0 to {len(labels) - 1}, each once.",
+            f"{path} names two classes {same[0]!a} and {same[1]!a}, which are the same text in two spellings (Unicode "
+            f"normalization). Give one of them another name.",
             path,
         )
-    return sorted(labels, key=lambda name: int(labels[name]))
+    return names
 
 
 def list_checkpoints(resources: Path) -> list[Path]:
@@ -84,12 +125,13 @@ def list_checkpoints(resources: Path) -> list[Path]:
     return files
 
 
-def select_checkpoint(resources: Path, mode: str) -> Checkpoint:
+def select_checkpoint(resources: Path, mode: str, reader: FileReader) -> Checkpoint:
     """Choose the only checkpoint, or the one of the epoch that validated best.
 
     Args:
         resources: The trained resources.
         mode: ``classification`` (judged by ``classificationAccuracy``) or ``clustering`` (``embeddingAccuracy``).
+        reader: Remembers what was read: the logs, where there are several checkpoints.
 
     Returns:
         The checkpoint of the first epoch of highest accuracy.
@@ -98,11 +140,12 @@ def select_checkpoint(resources: Path, mode: str) -> Checkpoint:
         ResourcesError: No checkpoint, unusable logs, or no checkpoint of the best epoch.
     """
     files = list_checkpoints(resources)
+    candidates = [file.name for file in files]
     if len(files) == 1:
-        return Checkpoint(path=files[0], reason="the only one")
+        return Checkpoint(path=files[0], reason="the only one", candidates=candidates)
     accuracy = _ACCURACY[mode]
     path = resources / LOGS
-    epochs, values = _read_validation(path, accuracy)
+    epochs, values = _read_validation(reader, path, accuracy)
     usable = [value for value in values if not math.isnan(value)]
     if not usable:
         raise ResourcesError(f"{path} has no {accuracy} that is a number. Keep one file in {resources / MODELS}.", path)
@@ -112,19 +155,21 @@ def select_checkpoint(resources: Path, mode: str) -> Checkpoint:
     if chosen not in files:
         raise ResourcesError(
             f"{chosen} is missing: {path} has the best validation {accuracy}, {best:.4g}, at epoch {epoch}; "
-            f"{resources / MODELS} holds {', '.join(file.name for file in files)}.\n"
+            f"{resources / MODELS} holds {', '.join(candidates)}.\n"
             f"  Put that checkpoint back, or keep only the file that is to be served.",
             chosen,
         )
-    return Checkpoint(path=chosen, reason=f"best validation {accuracy}, {best:.4g}, of {len(values)} epochs")
+    reason = f"best validation {accuracy}, {best:.4g}, of {len(values)} epochs"
+    return Checkpoint(path=chosen, reason=reason, candidates=candidates)
 
 
-def load_network(checkpoint: Path, classes: int, name: str | None = None) -> nn.Module:
+def load_network(checkpoint: Path, classes: int, reader: FileReader, name: str | None = None) -> nn.Module:
     """Load a checkpoint into the network, in evaluation mode on the CPU.
 
     Args:
         checkpoint: A ``state_dict`` file.
         classes: Number of classes C' that the labels name.
+        reader: Remembers what was read.
         name: ``package.module:factory`` that makes the network; None: the built-in one.
 
     Raises:
@@ -135,7 +180,19 @@ def load_network(checkpoint: Path, classes: int, name: str | None = None) -> nn.
     import torch
 
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = load_tensors(reader.read(checkpoint, MAX_CHECKPOINT_BYTES))
+    except CompressedError as error:
+        raise ResourcesError(
+            f"{checkpoint} is compressed, which torch.save never does: how much memory it takes can't be told from its "
+            f"length. Save it again with torch.save(network.state_dict(), file).",
+            checkpoint,
+        ) from error
+    except PickleLimitError as error:
+        raise ResourcesError(
+            f"{checkpoint} was not read: {error}. Save it again with torch.save(network.state_dict(), file), from a "
+            f"source you trust.",
+            checkpoint,
+        ) from error
     except pickle.UnpicklingError as error:
         raise ResourcesError(
             f"{checkpoint} was not read: it is no PyTorch file, or holds more than the weights of a state_dict, and a "
@@ -177,22 +234,31 @@ def load_network(checkpoint: Path, classes: int, name: str | None = None) -> nn.
         return network.eval()
 
 
-def _read_validation(path: Path, accuracy: str) -> tuple[list[int], list[float]]:
+def _read_validation(reader: FileReader, path: Path, accuracy: str) -> tuple[list[int], list[float]]:
     form = "training logs: ['epochBased']['validation'] with the lists epoch, " + " and ".join(_ACCURACY.values())
-    logs = read_plain_pickle(path, form)
+    logs = read_plain_pickle(reader, path, form)
     try:
         validation = logs["epochBased"]["validation"]
-        epochs = [int(epoch) for epoch in validation["epoch"]]
-        values = [float(value) for value in validation[accuracy]]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        epochs = [int(epoch) for epoch in _list(validation, "epoch")]
+        values = [float(value) for value in _list(validation, accuracy)]
+    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, RuntimeError) as error:
         raise ResourcesError(
-            f"{path} lacks the {form} ({error!r}). It says which of the checkpoints is best: mend it, or keep only one "
-            f"file in {MODELS}/.",
+            f"{path} lacks the {form} ({said(error)[:_SHOWN_ERROR_LENGTH]}). It says which of the checkpoints is best: "
+            f"mend it, or keep only one file in {MODELS}/.",
             path,
         ) from error
+    if odd := [epoch for epoch in epochs if not 0 <= epoch <= MAX_EPOCH]:
+        raise ResourcesError(f"{path} lists the epoch {_brief(odd[0])}; epochs are 0 to {MAX_EPOCH}.", path)
     if len(epochs) != len(values) or not epochs:
         raise ResourcesError(f"{path} lists {len(epochs)} epochs and {len(values)} values of {accuracy}.", path)
     return epochs, values
+
+
+def _list(validation: Any, key: str) -> list[Any]:
+    values = validation[key]
+    if not isinstance(values, list):
+        raise TypeError(f"{key} is {_brief(values)}, no list")
+    return values
 
 
 def _compare_shapes(
@@ -252,13 +318,21 @@ def _hint(state: Any) -> str:
 
 
 def _is_name(name: Any) -> bool:
-    return isinstance(name, str) and bool(name.strip()) and name.isprintable()
+    return isinstance(name, str) and len(name) <= MAX_NAME_LENGTH and bool(name.strip()) and name.isprintable()
 
 
 def _brief(value: Any) -> str:
-    return f"{type(value).__name__} {str(value)[:40]!r}"
+    """Say what a value is, in a few characters whatever it holds."""
+    kind = type(value).__name__
+    if isinstance(value, int) and value.bit_length() > _SHOWN_BITS:
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, str):
+        return repr(value[:_SHOWN_LENGTH]) + ("..." if len(value) > _SHOWN_LENGTH else "")
+    if isinstance(value, (int, float, np.number, type(None))):
+        return f"{value!r}"
+    return f"{kind} of {len(value)}" if isinstance(value, Sized) else kind
 
 
 def _some(keys: list[Any]) -> str:
-    names = ", ".join(map(str, keys[:_SHOWN_KEYS]))
+    names = ", ".join(key[:_SHOWN_KEY_LENGTH] if isinstance(key, str) else _brief(key) for key in keys[:_SHOWN_KEYS])
     return names if len(keys) <= _SHOWN_KEYS else f"{names} and {len(keys) - _SHOWN_KEYS} more"

@@ -7,6 +7,8 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import ModuleType
 
+MAX_SOURCE_BYTES = 2**24  # of a Python file
+
 
 def template_directory() -> Path:
     """Find the template of the model repository.

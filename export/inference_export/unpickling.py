@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import io
 import pickle
 from collections.abc import Callable
@@ -11,8 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ResourcesError
-from .regular_files import read_regular_file
+from .checkpoint_file import load_tensors
+from .errors import ChangedError, ResourcesError
+from .memory_limit import memory_limit
+from .pickle_limits import PickleLimitError, check_pickle
+from .regular_files import FileReader
+
+MAX_PICKLE_BYTES = 256 * 2**20
+_SPARE_BYTES = 2**30
+_DTYPE_LENGTH = 8
+_BYTES_PER_BYTE = 8  # a small object for every few bytes of the file
 
 
 class _ForbiddenGlobalError(pickle.UnpicklingError):
@@ -30,10 +37,11 @@ class PlainUnpickler(pickle.Unpickler):
             raise _ForbiddenGlobalError(f"{module}.{name}") from None
 
 
-def read_plain_pickle(path: Path, allowed: str) -> Any:
+def read_plain_pickle(reader: FileReader, path: Path, allowed: str) -> Any:
     """Read a pickle that holds nothing but plain data.
 
     Args:
+        reader: Remembers what was read.
         path: The file.
         allowed: What the file may hold, for the error message.
 
@@ -41,14 +49,26 @@ def read_plain_pickle(path: Path, allowed: str) -> Any:
         The data.
 
     Raises:
-        ResourcesError: The file is missing, unreadable, not a pickle, or would call anything else when read.
+        ResourcesError: The file is missing, unreadable, longer than ``MAX_PICKLE_BYTES``, not a pickle, asks for more
+            than plain data needs, or would call anything else when read.
+        ChangedError: The file was read before, and is another now.
     """
     try:
-        return PlainUnpickler(io.BytesIO(read_regular_file(path))).load()
+        content = reader.read(path, MAX_PICKLE_BYTES)
+        with memory_limit(_BYTES_PER_BYTE * len(content) + _SPARE_BYTES):
+            check_pickle(io.BytesIO(content), len(content))
+            return PlainUnpickler(io.BytesIO(content)).load()
+    except ChangedError:
+        raise
     except _ForbiddenGlobalError as error:
         raise ResourcesError(
             f"{path} was not read: it would call {error}, and may hold only {allowed}.\n"
             f"  A pickle can run code. Recreate the file from a source you trust.",
+            path,
+        ) from error
+    except PickleLimitError as error:
+        raise ResourcesError(
+            f"{path} was not read: {error}, and may hold only {allowed}. Recreate the file from a source you trust.",
             path,
         ) from error
     except FileNotFoundError as error:
@@ -59,6 +79,17 @@ def read_plain_pickle(path: Path, allowed: str) -> Any:
         ) from error
     except Exception as error:  # a broken pickle raises almost any type
         raise ResourcesError(f"{path} is no readable pickle of {allowed}. Copy or create it again.", path) from error
+
+
+def _dtype(name: str, *_: Any) -> np.dtype[Any]:
+    if not isinstance(name, str) or len(name) > _DTYPE_LENGTH:
+        raise pickle.UnpicklingError("a numpy scalar that is no number")
+    return np.dtype(name, copy=True)  # what follows would change numpy's own
+
+
+def _dict(*_: Any) -> dict[Any, Any]:
+    """Stand in for dictionaries with functions, which entries follow."""
+    return {}
 
 
 def _numpy_scalar(dtype: Any, data: Any) -> Any:
@@ -73,12 +104,6 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode(encoding)
 
 
-def _load_storage(data: bytes) -> Any:
-    import torch
-
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-
-
 def _rebuild_tensor() -> Any:
     import torch
 
@@ -89,15 +114,15 @@ _GLOBALS: dict[tuple[str, str], Callable[[], Any]] = {
     ("builtins", "complex"): lambda: complex,
     ("builtins", "frozenset"): lambda: frozenset,
     ("builtins", "set"): lambda: set,
-    ("collections", "OrderedDict"): lambda: collections.OrderedDict,
-    ("collections", "defaultdict"): lambda: collections.defaultdict,
+    ("collections", "OrderedDict"): lambda: _dict,
+    ("collections", "defaultdict"): lambda: _dict,
     ("_codecs", "encode"): lambda: _encode,
-    ("numpy", "dtype"): lambda: np.dtype,
+    ("numpy", "dtype"): lambda: _dtype,
     ("numpy.core.multiarray", "scalar"): lambda: _numpy_scalar,
     ("numpy._core.multiarray", "scalar"): lambda: _numpy_scalar,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     # The original of this one unpickles anything.
-    ("torch.storage", "_load_from_bytes"): lambda: _load_storage,
+    ("torch.storage", "_load_from_bytes"): lambda: load_tensors,
 } | {
     ("builtins", name): (lambda kind=kind: kind)
     for name, kind in (("list", list), ("dict", dict), ("int", int), ("float", float))

@@ -11,16 +11,22 @@ from .errors import RepositoryError
 from .regular_files import read_regular_file
 
 Check = Callable[[Any], bool]
+MAX_JSON_BYTES = 2**24
+MAX_NAMES_BYTES = 2**28
 
 
-def read_text(file: Path) -> str:
+def read_text(file: Path, max_bytes: int) -> str:
     """Read a text file.
 
+    Args:
+        file: The file.
+        max_bytes: Longest file that is read.
+
     Raises:
-        RepositoryError: It can't be read, or is no UTF-8.
+        RepositoryError: It can't be read, is longer, or is no UTF-8.
     """
     try:
-        return read_regular_file(file).decode("utf-8")
+        return read_regular_file(file, max_bytes).decode("utf-8")
     except OSError as error:
         raise damaged(file, f"it can't be read, {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -34,7 +40,7 @@ def read_json(file: Path) -> Any:
         RepositoryError: It can't be read, or is none.
     """
     try:
-        return json.loads(read_text(file))
+        return json.loads(read_text(file, MAX_JSON_BYTES))
     except (ValueError, RecursionError) as error:
         raise damaged(file, f"it is no JSON, {error}") from error
 

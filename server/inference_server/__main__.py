@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import click
 
 from inference_client.version import __version__
 from inference_export.__main__ import run_export
+from inference_export.base_set import holds_anything
 from inference_export.configs import ENSEMBLE, MODELS
-from inference_export.errors import RepositoryError
+from inference_export.errors import ExportError, RepositoryError
 from inference_export.extras import MissingExtraError, refuse_two_onnxruntimes
 from inference_export.inspection import read_export, what_changed
 from inference_export.options import base_data_option, export_options, resources_option
@@ -55,7 +56,7 @@ RESERVED_OPTIONS = (
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @resources_option(show_default=f"{DEFAULT_RESOURCES} if that exists; otherwise the repository is served as it is")
-@base_data_option(show_default=f"{DEFAULT_BASE_DATA} if that exists")
+@base_data_option(show_default=f"{DEFAULT_BASE_DATA} unless that is absent or empty")
 @export_options
 @click.option("--host", default=LOOPBACK, show_default=True, help="Address to listen on; 0.0.0.0 for every one.")
 @port_option(help="HTTP port.")
@@ -146,7 +147,7 @@ def main(
         export = read_export(repository)
         if export is None:
             raise RepositoryError(f"{repository} holds no export. Name the trained resources with -r.", repository)
-    except (ServerError, MissingExtraError, RepositoryError) as error:
+    except (ServerError, MissingExtraError, ExportError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(
         f"starting tritonserver on {repository}, version {export.version}, in {export.settings['mode']} mode",
@@ -168,8 +169,9 @@ def _plan_export(options: dict[str, Any]) -> tuple[ExportOptions | None, str | N
     """Say what to export, and why; without resources nothing is, and without a reason it lies there already."""
     if options["resources"] is None:
         return None, None
-    base_data = options["base_data"] or (DEFAULT_BASE_DATA if DEFAULT_BASE_DATA.is_dir() else None)
-    wanted = ExportOptions(**{**options, "base_data": base_data})
+    wanted = ExportOptions(**options)
+    if wanted.base_data is None and wanted.mode != "classification" and holds_anything(DEFAULT_BASE_DATA):
+        wanted = replace(wanted, base_data=DEFAULT_BASE_DATA)
     return wanted, _reason_to_export(wanted.model_repository, wanted)
 
 

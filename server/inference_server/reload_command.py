@@ -45,6 +45,8 @@ def main(port: int, rollback: bool) -> None:
     else:
         seconds = time.monotonic() - began_s
         click.echo(f"version {change.after} is served, in place of {change.before}; it took {seconds:.1f} s")
+    if change.modes:
+        click.echo(change.modes)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference_export.configs import ENSEMBLE, MODELS
+from inference_export.modes import mode_change, read_mode
 from inference_export.repository import complete_versions, locked, pin_version
 
 from .administration import Access, ModelControl, change_version, read_access
@@ -20,10 +21,12 @@ class Change:
     Args:
         before: The version that was served.
         after: The version that is served now.
+        modes: What became of the mode, in words; "" where it is the same.
     """
 
     before: int
     after: int
+    modes: str
 
 
 def reload_repository(port: int, *, rollback: bool = False) -> Change:
@@ -51,7 +54,8 @@ def reload_repository(port: int, *, rollback: bool = False) -> Change:
         if version != access.version:
             _change(access, repository, version)
             change_version(port, version)
-    return Change(before=access.version, after=version)
+        modes = mode_change(read_mode(repository, access.version), read_mode(repository, version))
+    return Change(before=access.version, after=version, modes=modes)
 
 
 def _require_same_shape(access: Access, repository: Path) -> None:

@@ -20,6 +20,7 @@ import click
 
 from inference_export.configs import CONFIG_FILE, ENSEMBLE, MODELS, without_versions
 from inference_export.errors import RepositoryError
+from inference_export.modes import mode_change, read_mode
 from inference_export.repository import exported_version, hold_version
 
 from .administration import Access, ModelControl, access_file, claim, new_key, read_access, write_access
@@ -68,7 +69,7 @@ class Watcher:
         self._signals = 0
         self._process: subprocess.Popen[bytes]  # from the first start on
         self._started = False
-        self._held: tuple[int, contextlib.ExitStack] | None = None
+        self._held: tuple[int, contextlib.ExitStack, str | None] | None = None
         self._stopped_since_s: float | None = None
         self._failures: Counter[str] = Counter()
         self._repaired_s: dict[str, float] = {}
@@ -266,9 +267,13 @@ class Watcher:
         stack = contextlib.ExitStack()
         with contextlib.suppress(OSError):  # already removed
             stack.enter_context(hold_version(self._repository, version))
+        mode = read_mode(self._repository, version)
         if self._held is not None:
-            self._held[1].close()
-        self._held = version, stack
+            before, held, mode_before = self._held
+            modes = mode_change(mode_before, mode)
+            _say(f"version {version} is served, in place of {before}{modes and '; '}{modes}")
+            held.close()
+        self._held = version, stack, mode
 
     def _stop(self) -> int:
         if not self._ready:  # nobody waits for an answer

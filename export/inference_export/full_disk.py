@@ -1,0 +1,20 @@
+"""A disk without room, told from whatever else fails while something is written."""
+
+from __future__ import annotations
+
+import errno
+
+REASONS = {
+    errno.ENOSPC: "the disk is full. Free some space there",
+    errno.EDQUOT: "the quota of this user is used up. Free some space there",
+    errno.EFBIG: "files may not be that long (see ulimit -f). Raise that limit",
+}
+
+
+def find_full_disk(error: BaseException | None) -> OSError | None:
+    """Find, among an error and those that led to it, the one that says that there is no room; None: there is none."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in REASONS:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
