@@ -1,0 +1,9 @@
+"""Well-formed image files that cost as much as files within the limits can, in three ways.
+
+*Metadata*: more pieces than any picture has. *Pixels*: as many as are allowed, in the format and the coding that takes
+longest. *Repetition*: the same data, read again and again. Made by hand, in less time than it takes to read them.
+"""
+
+from .files import FILES, HeavyFile
+
+__all__ = ["FILES", "HeavyFile"]

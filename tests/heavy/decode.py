@@ -1,0 +1,30 @@
+"""Decode one file as the server does, and say what it cost: ``python -m tests.heavy.decode FILE`` prints JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+from inference_export.preprocessing import open_decoder
+from tests.corpus import encode, photograph
+
+from .family import family_seconds
+
+SIDE = 384
+
+
+def main() -> None:
+    """Decode the file, after another one: what is imported and started for the first is not its cost."""
+    warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
+    decoder = open_decoder(SIDE, "exact")
+    decoder.decode([encode(photograph(), "JPEG")])
+    data = Path(sys.argv[1]).read_bytes()
+    before_s = family_seconds()
+    _, reasons = decoder.decode([data])
+    print(json.dumps({"seconds": family_seconds() - before_s, "answer": reasons[0] or "decoded"}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The files by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from . import metadata, pixels, repetition
+
+MEBIBYTE = 2**20
+MOST_PIXELS = 79_000_000  # within 80,000,000
+
+
+class HeavyFile(NamedTuple):
+    """A file that costs.
+
+    Args:
+        name: Its format, and what it has many of.
+        way: How it costs: ``metadata``, ``pixels`` or ``repetition``.
+        size: For ``make``, what an attacker would choose: bytes, pixels, or times.
+        make: Makes the file, of any size up to that.
+    """
+
+    name: str
+    way: str
+    size: int
+    make: Callable[[int], bytes]
+
+    def build(self, share: float = 1.0) -> bytes:
+        """Make the file, or one of a share of its size."""
+        return self.make(max(1, int(share * self.size)))
+
+
+def _heavy(size: int, *makers: Callable[[int], bytes]) -> list[HeavyFile]:
+    way = makers[0].__module__.rpartition(".")[2]
+    return [HeavyFile(maker.__name__.replace("_", "-"), way, size, maker) for maker in makers]
+
+
+FILES = [
+    *_heavy(2 * MEBIBYTE, metadata.jpeg_exif),
+    *_heavy(
+        16 * MEBIBYTE,
+        metadata.jpeg_comments,
+        metadata.jpeg_fill_bytes,
+        metadata.jpeg_quantization_tables,
+        metadata.jpeg_photoshop_blocks,
+        metadata.jpeg_profiles,
+        metadata.mpo_entries,
+        metadata.png_empty_chunks,
+        metadata.png_empty_data,
+        metadata.png_chunks_after_pixels,
+        metadata.png_texts,
+        metadata.apng_animations,
+        metadata.gif_comments,
+        metadata.gif_extensions,
+        metadata.gif_sub_blocks,
+        metadata.tiff_bits_per_sample,
+        metadata.tiff_entries,
+        metadata.bigtiff_entries,
+        metadata.webp_chunks,
+        metadata.webp_frames,
+        metadata.base64_words,
+    ),
+    *_heavy(
+        4 * MEBIBYTE,
+        metadata.png_inflated_profiles,
+        metadata.png_inflated_texts_that_do_not_count,
+        metadata.tiff_strip_offsets,
+        metadata.tiff_tile_offsets,
+        metadata.tiff_resolution,
+        metadata.tiff_exif_directories,
+    ),
+    *_heavy(
+        MOST_PIXELS,
+        pixels.bmp_run_lengths,
+        pixels.bmp_run_lengths_of_4_bits,
+        pixels.bmp_bits,
+        pixels.gif,
+        pixels.gif_interlaced,
+        pixels.jpeg_without_data,
+        pixels.jpeg_cmyk,
+        pixels.jpeg_arithmetic,
+        pixels.jpeg_progressive,
+        pixels.png_interlaced,
+        pixels.png_colors_of_16_bits,
+        pixels.png_palette,
+        pixels.tiff_deflated,
+        pixels.tiff_lab,
+        pixels.tiff_bits,
+        pixels.tiff_progressive_jpeg,
+        pixels.webp_lossless,
+        pixels.webp_lossless_of_one_color,
+        pixels.webp_lossy,
+        pixels.webp_animation,
+    ),
+    *_heavy(2000, repetition.tiff_strips_over_each_other, repetition.tiff_tiles_over_each_other),
+    *_heavy(
+        20_000,
+        repetition.tiff_strips_of_reversed_bits,
+        repetition.tiff_strips_of_empty_blocks,
+        repetition.tiff_strips_of_tables,
+    ),
+    *_heavy(800, repetition.jpeg_scans),
+]

@@ -1,0 +1,60 @@
+"""What decoding one file costs, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from .family import family_mb, family_seconds
+
+MOST_ADDRESS_SPACE_BYTES = 6 * 2**30
+SAMPLED_S = 0.02
+
+
+class Cost(NamedTuple):
+    """What decoding a file cost, all processes of it together.
+
+    Args:
+        seconds: Processor time.
+        memory_mb: The most memory.
+        answer: "decoded", or the reason.
+    """
+
+    seconds: float
+    memory_mb: float
+    answer: str
+
+
+def measure(file: Path, limit_s: float) -> Cost:
+    """Decode a file as the server does, and end it after so many seconds of processor time."""
+    command = [sys.executable, "-m", "tests.heavy.decode", str(file)]
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=_limit_memory
+        )
+        memory_mb, ended = 0.0, 0
+        while not ended:
+            memory_mb = max(memory_mb, family_mb(process.pid))
+            if family_seconds(process.pid) > limit_s:
+                os.killpg(process.pid, signal.SIGKILL)
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+            time.sleep(SAMPLED_S)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        said = output.read()
+    if process.returncode == 0:
+        return Cost(memory_mb=memory_mb, **json.loads(said))
+    answer = f"over {limit_s:g} s" if process.returncode == -signal.SIGKILL else f"ended with {process.returncode}"
+    return Cost(usage.ru_utime + usage.ru_stime, memory_mb, answer)
+
+
+def _limit_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_ADDRESS_SPACE_BYTES, MOST_ADDRESS_SPACE_BYTES))
