@@ -20,9 +20,9 @@ import torch
 from click.testing import CliRunner, Result
 
 from inference_export.__main__ import main
-from inference_export.inspection import read_export
 from inference_export.regular_files import hash_file
-from tests.conftest import LABELS, SMALL, Trained, export
+from tests import tiny_network
+from tests.conftest import LABELS, SMALL, Trained
 from tests.resources import write_faces, write_resources
 
 
@@ -31,7 +31,7 @@ def _run(*arguments: object) -> Result:
 
 
 def _tree(folder: Path) -> dict[str, str]:
-    return {str(file.relative_to(folder)): hash_file(file) for file in folder.rglob("*") if file.is_file()}
+    return {str(file.relative_to(folder)): hash_file(file, 2**30) for file in folder.rglob("*") if file.is_file()}
 
 
 def test_summary_says_mode_checkpoint_classes_and_parity(
@@ -249,14 +249,102 @@ def test_unreadable_base_images_are_left_out_with_a_note_on_request(small: Train
         assert noted in result.stdout
 
 
-def test_hidden_files_alone_mean_classification_with_a_note(small: Trained, tmp_path: Path) -> None:
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base" / ".DS_Store").write_bytes(b"x")
-    result = _run(
-        "-r", small.folder, "-data", tmp_path / "base", "--model_repository", tmp_path / "out", "--image_size", SMALL
-    )
-    assert "mode              classification" in result.stdout
-    assert ".DS_Store" in result.stdout
+@pytest.mark.parametrize("hidden", [False, True], ids=["empty", "hidden-files-only"])
+def test_named_base_folder_that_holds_nothing_is_refused(small: Trained, tmp_path: Path, hidden: bool) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    if hidden:
+        (base / ".DS_Store").write_bytes(b"x")
+    result = _run("-r", small.folder, "-data", base, "--model_repository", tmp_path / "out", "--image_size", SMALL)
+    assert result.exit_code == 1
+    assert "base is named as base data, and holds " in result.stderr
+    assert "Is a volume not mounted there?" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def _tiny(tmp_path: Path, *arguments: object) -> Result:
+    """Export a network of a few weights."""
+    if not (tmp_path / "trained").exists():
+        tiny_network.write_tiny_resources(tmp_path / "trained")
+        for name in "ab":
+            write_faces(tmp_path / "base" / name, [1, 2], "x")
+    return _run("-r", tmp_path / "trained", "--network", tiny_network.NETWORK, "--model_repository", tmp_path / "out",
+                *arguments)  # fmt: skip
+
+
+def test_mode_of_a_repository_changes_only_where_that_was_said(tmp_path: Path) -> None:
+    base = ("-data", tmp_path / "base")
+    assert "mode              clustering\n" in _tiny(tmp_path, *base).stdout
+    before = _tree(tmp_path / "out")
+    refused = _tiny(tmp_path)
+    assert refused.exit_code == 1
+    assert "out answers in clustering mode, and this export would change that to classification" in refused.stderr
+    assert "say --mode classification" in refused.stderr
+    assert _tree(tmp_path / "out") == before
+    said = _tiny(tmp_path, "--mode", "classification")
+    assert "mode              classification (before: clustering)\n" in said.stdout
+    assert "note              the mode has changed: clustering before, classification now" in said.stdout
+    assert "say --mode clustering" in _tiny(tmp_path, *base).stderr
+    assert "clustering (before: classification)" in _tiny(tmp_path, *base, "--mode", "clustering").stdout
+
+
+@pytest.mark.parametrize(
+    ("mode", "named", "says"),
+    [
+        pytest.param("clustering", False, "--mode clustering needs base data, and none are named", id="none"),
+        pytest.param("classification", True, "--mode classification contradicts the base data", id="some"),
+    ],
+)
+def test_mode_that_contradicts_the_base_data_is_refused(tmp_path: Path, mode: str, named: bool, says: str) -> None:
+    result = _tiny(tmp_path, "--mode", mode, *(["-data", tmp_path / "base"] if named else []))
+    assert result.exit_code == 1
+    assert says in result.stderr
+
+
+def test_image_size_that_is_not_the_networks_own_is_noted(tmp_path: Path) -> None:
+    assert "--image_size" not in _tiny(tmp_path, "--image_size", tiny_network.IMAGE_SIZE).stdout
+    assert "--image_size 64 takes the place of the network's own 32" in _tiny(tmp_path, "--image_size", 64).stdout
+
+
+def test_class_folders_of_one_name_in_two_spellings_are_refused(small: Trained, tmp_path: Path) -> None:
+    for name in ("caf\u00e9", "cafe\u0301"):
+        write_faces(tmp_path / "base" / name, [1], "x")
+    result = _run("-r", small.folder, "-data", tmp_path / "base", "--model_repository", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "'cafe\\u0301' and 'caf\\xe9', which are the same text in two spellings" in result.stderr
+
+
+_EXPORT_ON_A_SMALL_DISK = """
+mount -t tmpfs -o size={size} tmpfs {folder} && exec {python} -m inference_export -r {trained} -data {base} \
+  --network {network} --model_repository {folder}/repository --cache {cache}
+"""
+
+
+@pytest.mark.parametrize("size", [pytest.param("400k", id="graph"), pytest.param("1500k", id="embeddings")])
+def test_full_disk_is_told_from_a_network_that_cannot_be_exported(tmp_path: Path, size: str) -> None:
+    trained = tiny_network.write_tiny_resources(tmp_path / "trained", network=tiny_network.WideNetwork)
+    for name in "ab":
+        write_faces(tmp_path / "base" / name, range(10), "x")
+    (tmp_path / "disk").mkdir()
+    script = _EXPORT_ON_A_SMALL_DISK.format(
+        size=size, folder=tmp_path / "disk", python=sys.executable, trained=trained, base=tmp_path / "base",
+        network=tiny_network.WIDE_NETWORK, cache=tmp_path / "cache",
+    )  # fmt: skip
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if subprocess.run([*command, "mount -t tmpfs tmpfs /mnt"], capture_output=True, check=False).returncode:
+        pytest.skip("no small disk can be made here: allow user namespaces (kernel.unprivileged_userns_clone=1)")
+    done = subprocess.run([*command, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, (done.returncode, done.stderr)
+    assert "repository can't be written: the disk is full. Free some space there" in done.stderr
+
+
+def test_limit_on_the_length_of_files_is_named(tmp_path: Path) -> None:
+    trained = tiny_network.write_tiny_resources(tmp_path / "trained", network=tiny_network.WideNetwork)
+    command = ["sh", "-c", 'ulimit -f 300; exec "$@"', "sh", sys.executable, "-m", "inference_export", "-r", trained,
+               "--network", tiny_network.WIDE_NETWORK, "--model_repository", tmp_path / "out"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, (done.returncode, done.stderr)
+    assert "out can't be written: files may not be that long (see ulimit -f)" in done.stderr
 
 
 def test_summary_of_a_second_export_says_what_became_of_the_first(small: Trained, tmp_path: Path) -> None:
@@ -312,14 +400,6 @@ def test_embedding_of_zeros_is_exported(small: Trained, tmp_path: Path) -> None:
     folder = _spoil(small, tmp_path / "trained", change)
     result = _run("-r", folder, "--model_repository", tmp_path / "out", "--image_size", SMALL)
     assert result.exit_code == 0, result.output
-
-
-def test_empty_base_data_means_classification(small: Trained, tmp_path: Path) -> None:
-    (tmp_path / "base").mkdir()
-    export(small, tmp_path / "out", "-data", str(tmp_path / "base"))
-    found = read_export(tmp_path / "out")
-    assert found is not None
-    assert found.settings["mode"] == "classification"
 
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and their children too.
