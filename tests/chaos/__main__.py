@@ -12,9 +12,10 @@ from pathlib import Path
 
 import click
 
+from tests.heavy import HEAVIEST
 from tests.watched import WatchedServer, watched_server
 
-from . import crashes, exports, images, overload, reloads, requests
+from . import changing_resources, crashes, exports, heavy_images, images, overload, reloads, requests
 from .load import expected_answers
 from .setting import IMAGE_SIZE, Setting, prepare
 from .tally import Tally, format_table
@@ -82,6 +83,13 @@ def _images(setting: Setting) -> Iterator[Tally]:
         yield images.send_corpus(server.url, expected, IMAGE_SIZE, server.model_process("preprocess"))
 
 
+def _heavy_images(setting: Setting) -> Iterator[Tally]:
+    with _serving(setting, "heavy-images") as server:
+        expected = expected_answers(server.url, setting.images)
+        yield heavy_images.send_each(server, expected, HEAVIEST, MAX_BATCH_SIZE)
+        yield heavy_images.send_without_pause(server, expected, HEAVIEST, MAX_BATCH_SIZE, seconds=40)
+
+
 def _requests(setting: Setting) -> Iterator[Tally]:
     with _serving(setting, "requests") as server:
         expected = expected_answers(server.url, setting.images)
@@ -93,6 +101,11 @@ def _exports(setting: Setting) -> Iterator[Tally]:
     repository = setting.export("exports")
     log = setting.folder / "exports.log"
     yield exports.kill_exports(repository, setting.images, setting.arguments("exports"), times=20, log=log)
+
+
+def _changing_resources(setting: Setting) -> Iterator[Tally]:
+    folder = setting.folder / "changing"
+    yield changing_resources.change_during_exports(folder, setting.images, times=10)
 
 
 def _reloads(setting: Setting) -> Iterator[Tally]:
@@ -115,8 +128,10 @@ SCENARIOS: dict[str, Callable[[Setting], Iterator[Tally]]] = {
     "overload": _overload,
     "crashes": _crashes,
     "images": _images,
+    "heavy images": _heavy_images,
     "requests": _requests,
     "exports": _exports,
+    "changing resources": _changing_resources,
     "reloads": _reloads,
 }
 

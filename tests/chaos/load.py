@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from unittest.mock import patch
 
 from inference_client import Classify, transport
@@ -79,7 +79,7 @@ class Load:
         self.seconds: list[tuple[float, float]] = []  # when each call began, and how long it took
         self.failures: list[str] = []
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         self._patch.start()
         for thread in self._threads:
             thread.start()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 from .structure import CONTAINERS, Container, Piece
 
 MOST_INFLATED = 2**20
+Build = Callable[[int], bytes]
+_HEADER_BYTES = 64
 _SHORT = (0, 1, 2, 4, 8, 16, 32, 64)  # bytes
 _FIRST_BYTES_WITH_A_STREAM = 100
 
@@ -18,12 +20,19 @@ class Growth(NamedTuple):
     """A structure that can be made any size.
 
     Args:
-        what: The format, the structure, and how it grows: equal for files that grow in the same way.
+        kind: The format.
+        structure: What grows.
+        way: How it grows.
         build: Makes the file of about so many bytes.
     """
 
-    what: str
+    kind: str
+    structure: str
+    way: str
     build: Callable[[int], bytes]
+
+    def __str__(self) -> str:
+        return f"{self.kind}, {self.structure} {self.way}"
 
 
 def grow(kind: str, data: bytes, chance: random.Random) -> Growth:
@@ -41,8 +50,8 @@ def grow(kind: str, data: bytes, chance: random.Random) -> Growth:
         pieces.insert(place, Piece(chance.choice(container.kinds), chance.choice(pieces).data))
     changed = _change(pieces[place], container, chance)
     pieces[place] = changed
-    move = chance.choice([_multiply, _multiply, _stretch, _split, _alternate])
-    return move(f"{kind}: {_described(changed)}", container, pieces, place)
+    way = chance.choice(list(_WAYS))
+    return Growth(kind, _described(changed), way, _WAYS[way](container, pieces, place, chance))
 
 
 def _change(piece: Piece, container: Container, chance: random.Random) -> Piece:
@@ -53,7 +62,7 @@ def _change(piece: Piece, container: Container, chance: random.Random) -> Piece:
     elif way == 1:
         data = _inflated(data)
     elif way == 2 and isinstance(kind, tuple):  # the same tag, of another type
-        kind = (kind[0], chance.choice(container.kinds)[1])  # type: ignore[index]
+        kind = (kind[0], chance.choice(container.kinds)[1])
         data = data.ljust(8, b"\x01")
     return Piece(kind, data)
 
@@ -69,50 +78,61 @@ def _inflated(data: bytes) -> bytes:
     return data
 
 
-def _multiply(what: str, container: Container, pieces: Sequence[Piece], place: int) -> Growth:
-    """Write a piece many times."""
-    return _repeated(f"{what}, again and again", container, pieces, place, [pieces[place]])
+def _multiply(container: Container, pieces: list[Piece], place: int, _: random.Random) -> Build:
+    return _repeated(container, pieces, place, [pieces[place]])
 
 
-def _alternate(what: str, container: Container, pieces: Sequence[Piece], place: int) -> Growth:
-    """Write a piece and the one before it many times."""
-    return _repeated(f"{what}, and the one before it", container, pieces, place, [pieces[place - 1], pieces[place]])
+def _alternate(container: Container, pieces: list[Piece], place: int, _: random.Random) -> Build:
+    return _repeated(container, pieces, place, [pieces[place - 1], pieces[place]])
 
 
-def _repeated(
-    what: str, container: Container, pieces: Sequence[Piece], place: int, repeated: Sequence[Piece]
-) -> Growth:
-    once = len(container.build([*pieces[:place], *repeated, *pieces[place:]])) - len(container.build(pieces))
-
-    def build(size: int) -> bytes:
-        return container.build([*pieces[:place], *[*repeated] * (size // max(once, 1) + 1), *pieces[place + 1 :]])
-
-    return Growth(what, build)
+def _repeated(container: Container, pieces: list[Piece], place: int, repeated: list[Piece]) -> Build:
+    before, after = pieces[:place], pieces[place + 1 :]
+    once = len(container.build([*before, *repeated, *after])) - len(container.build([*before, *after]))
+    return lambda size: container.build([*before, *repeated * (size // max(once, 1) + 1), *after])
 
 
-def _stretch(what: str, container: Container, pieces: Sequence[Piece], place: int) -> Growth:
-    """Repeat what a piece holds, within itself, and in as many pieces as it then takes."""
+def _stretch(container: Container, pieces: list[Piece], place: int, _: random.Random) -> Build:
     kind, data = pieces[place]
+    data = data or b"\0"
+    length = max(1, container.most_bytes // len(data)) * len(data)
 
     def build(size: int) -> bytes:
-        content = (data or b"\0") * (size // max(len(data), 1) + 1)
-        length = min(container.most_bytes, len(content)) // max(len(data), 1) * max(len(data), 1)
+        content = data * (size // len(data) + 1)
         parts = [Piece(kind, content[start : start + length]) for start in range(0, len(content), length)]
         return container.build([*pieces[:place], *parts, *pieces[place + 1 :]])
 
-    return Growth(f"{what}, longer", build)
+    return build
 
 
-def _split(what: str, container: Container, pieces: Sequence[Piece], place: int) -> Growth:
-    """Write a piece as one that holds its first byte, many that hold nothing, and one that holds the rest."""
+def _split(container: Container, pieces: list[Piece], place: int, _: random.Random) -> Build:
     kind, data = pieces[place]
-    empty = len(container.build([*pieces, Piece(kind, b"")])) - len(container.build(pieces))
+    first, empty, rest = Piece(kind, data[:1]), Piece(kind, b""), Piece(kind, data[1:])
+    return _repeated(container, [*pieces[:place], first, empty, rest, *pieces[place + 1 :]], place + 1, [empty])
 
-    def build(size: int) -> bytes:
-        parts = [Piece(kind, data[:1]), *[Piece(kind, b"")] * (size // max(empty, 1)), Piece(kind, data[1:])]
-        return container.build([*pieces[:place], *parts, *pieces[place + 1 :]])
 
-    return Growth(f"{what}, in empty parts", build)
+def _enlarge(container: Container, pieces: list[Piece], place: int, chance: random.Random) -> Build:
+    """Multiply a number, which stands in two or four bytes in one of the two orders."""
+    kind, data = pieces[place]
+    order: Literal["little", "big"] = chance.choice(("little", "big"))
+    length = chance.choice((2, 4))
+    numbers = {start: int.from_bytes(data[start : start + length], order) for start in range(len(data) - length + 1)}
+    counts = [start for start, number in list(numbers.items())[:_HEADER_BYTES] if 0 < number < 2**12]
+    if counts:
+        start = chance.choice(counts)
+        number = min(numbers[start] << chance.randrange(1, 20), 2 ** (8 * length) - 1)
+        data = data[:start] + number.to_bytes(length, order) + data[start + length :]
+    enlarged = container.build([*pieces[:place], Piece(kind, data), *pieces[place + 1 :]])
+    return lambda _: enlarged
+
+
+_WAYS = {
+    "written again and again": _multiply,
+    "written again and again with the one before it": _alternate,
+    "longer": _stretch,
+    "in many empty parts": _split,
+    "with a larger number": _enlarge,
+}
 
 
 def _described(piece: Piece) -> str:
@@ -120,5 +140,5 @@ def _described(piece: Piece) -> str:
     if isinstance(kind, tuple):
         return f"tag {kind[0]} of type {kind[1]}"
     if isinstance(kind, bytes):
-        return f"{kind[:4]!r}"[2:-1]
+        return kind[:4].decode("latin-1")
     return f"marker {kind:02X}" if isinstance(kind, int) and kind >= 0 else "raw part"

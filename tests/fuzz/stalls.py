@@ -7,21 +7,21 @@ server does: what takes longer than ``MOST_S`` or more memory than ``MOST_MB`` i
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import itertools
 import os
 import random
+import re
 import resource
 import sys
 import time
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 
-from inference_export.preprocessing import DEFAULT_LIMITS, UndecodableImageError, decode_pixels
-from tests.heavy.measure import Cost, measure
+from inference_export.preprocessing import UndecodableImageError, decode_pixels
+from tests.heavy.measure import measure
 
 from .moves import Growth, grow
 from .structure import seeds
@@ -35,55 +35,61 @@ ORDINARY_MB, ORDINARY_MB_PER_MB = 40.0, 6.0
 SUSPECTED_BYTES = 2**19
 LONGEST_BYTES = (2**24, 2**21)  # the shorter may be accepted where the longer is not
 MOST_S, MOST_MB = 5.0, 1000.0  # what one file may cost whatever it is: a little more than its budget
-_LIMIT_S = 2  # of a suspect
-
-
-class Stall(NamedTuple):
-    """A structure that stalls the decoding, the cost of it, and the file's length."""
-
-    what: str
-    cost: Cost
-    length: int
+_LIMIT_S = 1  # for which a possible suspect is decoded
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--seconds", type=click.FloatRange(min=1), default=120, show_default=True, help="How long.")
 def main(seconds: float) -> None:
-    """Look for files that stall the decoding.
+    """Look for files that stall the decoding, and print the structures that do.
 
-    Exit status: 0 if no file did; 1 otherwise.
+    Exit status: 0 if no file stalls it; 1 otherwise.
     """
     warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
     FOUND.mkdir(parents=True, exist_ok=True)
-    chance = random.Random(SEED)
-    files = seeds()
-    ends_s = time.monotonic() + seconds
-    suspects: set[str] = set()
-    stalls: list[Stall] = []
-    tried = 0
-    while time.monotonic() < ends_s:
-        growth = grow(*chance.choice(files), chance)
-        tried += 1
-        if growth.what in suspects or not _is_suspect(growth):
-            continue
-        suspects.add(growth.what)
-        stall = _confirm(growth)
-        if stall:
-            stalls.append(stall)
-            click.echo(f"stall {_told(stall)}")
-        else:
-            click.echo(f"suspect, but no stall: {growth.what}")
-    click.echo(f"{tried:,} files tried, {len(suspects)} suspects, {len(stalls)} stalls in {FOUND}")
+    began_s = time.monotonic()
+    suspects = _suspects(began_s + seconds / 2)
+    stalls, confirmed = 0, 0
+    for growth in suspects:
+        if time.monotonic() > began_s + seconds:
+            break
+        confirmed += 1
+        stalls += _is_stall(growth)
+    click.echo(f"{confirmed} of {len(suspects)} suspects decoded as the server does; {stalls} stalls, in {FOUND}")
     sys.exit(bool(stalls))
 
 
-def _is_suspect(growth: Growth) -> bool:
-    data = growth.build(SUSPECTED_BYTES)
+def _suspects(ends_s: float) -> list[Growth]:
+    """Find suspects, and order them: the worst of each format and way of growing first, then the next ones."""
+    chance = random.Random(SEED)
+    files = seeds()
+    kinds = sorted({kind for kind, _ in files})
+    excess: dict[tuple[str, str, str], tuple[float, Growth]] = {}
+    tried = 0
+    while time.monotonic() < ends_s:
+        kind = chance.choice(kinds)
+        growth = grow(kind, chance.choice([data for of, data in files if of == kind]), chance)
+        tried += 1
+        found = _excess(growth.build(SUSPECTED_BYTES))
+        if found > max(1.0, excess.get(growth[:3], (0.0,))[0]):
+            excess[growth[:3]] = found, growth
+    click.echo(f"{tried:,} files tried")
+    worst = sorted(excess.values(), key=lambda found: found[0], reverse=True)
+    turns: collections.Counter[tuple[str, str]] = collections.Counter()
+    ordered = []
+    for _, growth in worst:
+        ordered.append((turns[growth.kind, growth.way], growth))
+        turns[growth.kind, growth.way] += 1
+    return [growth for _, growth in sorted(ordered, key=lambda turn: turn[0])]
+
+
+def _excess(data: bytes) -> float:
+    """Return how many times what an ordinary file of its length costs a file does, in time or in memory."""
     seconds, memory_mb = _decode_apart(data)
     length_mb = len(data) / 1e6
-    return (
-        seconds > ORDINARY_S + ORDINARY_S_PER_MB * length_mb
-        or memory_mb > ORDINARY_MB + ORDINARY_MB_PER_MB * length_mb
+    return max(
+        seconds / (ORDINARY_S + ORDINARY_S_PER_MB * length_mb),
+        memory_mb / (ORDINARY_MB + ORDINARY_MB_PER_MB * length_mb),
     )
 
 
@@ -101,21 +107,19 @@ def _decode_apart(data: bytes) -> tuple[float, float]:
     return usage.ru_utime + usage.ru_stime, max(0, usage.ru_maxrss - before) / 1e3
 
 
-def _confirm(growth: Growth) -> Stall | None:
-    file = FOUND / ("stall-" + "".join(letter if letter.isalnum() else "-" for letter in growth.what))
+def _is_stall(growth: Growth) -> bool:
+    name = "-".join(re.findall(r"\w+", " ".join(growth[:3])))
+    file = FOUND / f"stall-{name}"
     for size in LONGEST_BYTES:
-        data = growth.build(min(size, DEFAULT_LIMITS.file_bytes))
+        data = growth.build(size)
         file.write_bytes(data)
         cost = measure(file, MOST_S)
         if cost.seconds > MOST_S or cost.memory_mb > MOST_MB:
-            return Stall(growth.what, cost, len(data))
+            click.echo(f"stall: {growth}: {len(data):,} bytes, {cost}")
+            return True
     file.unlink()
-    return None
-
-
-def _told(stall: Stall) -> str:
-    cost = stall.cost
-    return f"{stall.what}: {cost.seconds:.1f} s, {cost.memory_mb:.0f} MB, {stall.length:,} bytes; {cost.answer}"
+    click.echo(f"no stall: {growth}: {cost}")
+    return False
 
 
 if __name__ == "__main__":

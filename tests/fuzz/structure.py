@@ -1,4 +1,4 @@
-"""Image files as lists of pieces, from which well-formed files are built again: lengths and checksums are made to fit."""
+"""Image files as lists of pieces, and files built of pieces, whose lengths and checksums fit."""
 
 from __future__ import annotations
 
@@ -88,6 +88,7 @@ def seeds() -> list[tuple[str, bytes]]:
         ("WEBP", encode(image, "WEBP", **common)),
         ("WEBP", encode(image, "WEBP", lossless=True, **frames)),
         ("BMP", encode(image, "BMP")),
+        ("BMP", _run_lengths(image.convert("P"))),
     ]
 
 
@@ -99,6 +100,19 @@ def _striped(image: Image.Image) -> bytes:
     tags = [longs(256, width), longs(257, height), shorts(258, 8), shorts(259, 1), shorts(262, 1), longs(273, offsets),
             shorts(277, 1), longs(278, rows), longs(279, [width * rows] * 8)]  # fmt: skip
     return tiff(tags, image.tobytes())
+
+
+def _run_lengths(image: Image.Image) -> bytes:
+    """Make a BMP of run lengths, which Pillow does not write."""
+    width, height = image.size
+    runs = b"".join(
+        b"".join(bytes([1, pixel]) for pixel in image.tobytes()[row * width : (row + 1) * width]) + b"\0\0"
+        for row in range(height)
+    )
+    start = 54 + 4 * 256
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    palette = b"".join(bytes([shade, shade // 2, 0, 0]) for shade in range(256))
+    return b"BM" + struct.pack("<IHHI", start + len(runs), 0, 0, start) + header + palette + runs + b"\0\x01"
 
 
 def _read_jpeg(data: bytes) -> list[Piece]:
@@ -194,7 +208,7 @@ def _read_tiff(data: bytes) -> list[Piece]:
 
 
 def _build_tiff(pieces: Sequence[Piece]) -> bytes:
-    tags = [Tag(*piece.kind, piece.data) for piece in pieces if isinstance(piece.kind, tuple)][:_MOST_TAGS]
+    tags = [Tag(kind[0], kind[1], data) for kind, data in pieces if isinstance(kind, tuple)][:_MOST_TAGS]
     return tiff(tags, b"".join(data for kind, data in pieces if kind == _RAW))
 
 
@@ -211,16 +225,18 @@ def _name(piece: Piece) -> bytes:
     return piece.kind
 
 
-_PNG_KINDS = (b"IDAT", b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"bKGD", b"pHYs",
-              b"sBIT", b"hIST", b"tIME", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"prVt")  # fmt: skip
+_PNG_KINDS = (b"IDAT", b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"bKGD",
+              b"pHYs", b"sBIT", b"hIST", b"tIME", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"prVt")  # fmt: skip
+_GIF_KINDS = tuple(b"!" + bytes([label]) for label in (0x01, 0xF9, 0xFE))
+_WEBP_KINDS = (b"VP8X", b"ICCP", b"EXIF", b"XMP ", b"ANIM", b"ANMF", b"ALPH", b"none")
 _TIFF_NUMBERS = (254, 258, 270, 273, 278, 279, 282, 284, 305, 317, 320, 322, 323, 324, 325, 330, 338, 339, 34675, 34665)
-_TIFF_TYPES = tuple(TYPE_BYTES)
+_TIFF_KINDS = tuple((number, kind) for number in _TIFF_NUMBERS for kind in TYPE_BYTES)
 
 CONTAINERS = {
     "JPEG": Container(range(0xC0, 0xFF), _MOST_SEGMENT, _read_jpeg, _build_jpeg),
     "PNG": Container(_PNG_KINDS, 2**31, _read_png, _build_png),
-    "GIF": Container([b"!" + bytes([label]) for label in (0x01, 0xF9, 0xFE)], 2**31, _read_gif, _build_gif),
-    "TIFF": Container([(number, kind) for number in _TIFF_NUMBERS for kind in _TIFF_TYPES], 2**31, _read_tiff, _build_tiff),
-    "WEBP": Container((b"VP8X", b"ICCP", b"EXIF", b"XMP ", b"ANIM", b"ANMF", b"ALPH", b"none"), 2**31, _read_webp, _build_webp),
+    "GIF": Container(_GIF_KINDS, 2**31, _read_gif, _build_gif),
+    "TIFF": Container(_TIFF_KINDS, 2**31, _read_tiff, _build_tiff),
+    "WEBP": Container(_WEBP_KINDS, 2**31, _read_webp, _build_webp),
     "BMP": Container((), 2**31, _read_bmp, _build_bmp),
 }

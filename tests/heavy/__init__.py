@@ -4,6 +4,6 @@
 longest. *Repetition*: the same data, read again and again. Made by hand, in less time than it takes to read them.
 """
 
-from .files import FILES, HeavyFile
+from .files import FILES, HEAVIEST, HeavyFile
 
-__all__ = ["FILES", "HeavyFile"]
+__all__ = ["FILES", "HEAVIEST", "HeavyFile"]

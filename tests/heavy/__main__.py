@@ -14,7 +14,9 @@ from .measure import measure
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--only", multiple=True, help="Only files whose names contain this; may be given several times.")
 @click.option("--share", type=click.FloatRange(0, 1), default=1.0, show_default=True, help="Of each file's size.")
-@click.option("--limit_s", type=click.FloatRange(min=1), default=30, show_default=True, help="Most processor time for a file.")
+@click.option(
+    "--limit_s", type=click.FloatRange(min=1), default=30, show_default=True, help="Most processor time for a file."
+)
 def main(only: tuple[str, ...], share: float, limit_s: float) -> None:
     """Decode the heavy files with the code that is imported, and print what each costs."""
     with tempfile.TemporaryDirectory() as folder:

@@ -84,7 +84,7 @@ def tiff_data_offset(*, big: bool = False) -> int:
 
 
 def directory(tags: Iterable[Tag], place: int, *, big: bool = False) -> tuple[bytes, bytes]:
-    """Make a directory: values that do not fit into its entries, which begin at ``place``, and the entries themselves."""
+    """Make a directory: the values that do not fit into its entries, which begin at ``place``, and the entries."""
     inline, entry, count = (8, "<HHQ", "<Q") if big else (4, "<HHI", "<H")
     outside, entries, number = [], [], 0
     for tag in tags:
@@ -99,14 +99,15 @@ def directory(tags: Iterable[Tag], place: int, *, big: bool = False) -> tuple[by
     return b"".join(outside), struct.pack(count, number) + b"".join(entries) + bytes(inline)
 
 
-def deflate(block: bytes, times: int) -> bytes:
-    """Compress a block that is repeated, which takes the time of compressing it once."""
-    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
-    piece = compressor.compress(block) + compressor.flush(zlib.Z_FULL_FLUSH)
-    checksum = 1
-    for _ in range(times):
-        checksum = zlib.adler32(block, checksum)
-    return b"\x78\x01" + piece * times + b"\x03\0" + struct.pack(">I", checksum)
+def deflate(*blocks: tuple[bytes, int]) -> bytes:
+    """Compress blocks, each so many times in a row, which takes the time of compressing each once."""
+    pieces, checksum = [], 1
+    for block, times in blocks:
+        compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+        pieces.append((compressor.compress(block) + compressor.flush(zlib.Z_FULL_FLUSH)) * times)
+        for _ in range(times):
+            checksum = zlib.adler32(block, checksum)
+    return b"\x78\x01" + b"".join(pieces) + b"\x03\0" + struct.pack(">I", checksum)
 
 
 class Bits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import warnings
 from pathlib import Path
@@ -13,11 +14,13 @@ from tests.corpus import encode, photograph
 from .family import family_seconds
 
 SIDE = 384
+MOST_ADDRESS_SPACE_BYTES = 6 * 2**30
 
 
 def main() -> None:
     """Decode the file, after another one: what is imported and started for the first is not its cost."""
     warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_ADDRESS_SPACE_BYTES, MOST_ADDRESS_SPACE_BYTES))
     decoder = open_decoder(SIDE, "exact")
     decoder.decode([encode(photograph(), "JPEG")])
     data = Path(sys.argv[1]).read_bytes()

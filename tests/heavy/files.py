@@ -102,3 +102,11 @@ FILES = [
     ),
     *_heavy(800, repetition.jpeg_scans),
 ]
+
+_HEAVIEST = (
+    "jpeg-exif", "jpeg-comments", "jpeg-progressive", "png-empty-chunks", "png-inflated-texts-that-do-not-count",
+    "png-interlaced", "gif-comments", "tiff-strip-offsets", "tiff-exif-directories", "tiff-progressive-jpeg",
+    "tiff-strips-over-each-other", "tiff-strips-of-empty-blocks", "bmp-run-lengths", "webp-lossless", "webp-animation",
+)  # fmt: skip
+# The few of each format and way that cost most, for attacks on a server.
+HEAVIEST = [heavy for heavy in FILES if heavy.name in _HEAVIEST]

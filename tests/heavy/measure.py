@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -15,8 +14,7 @@ from typing import NamedTuple
 
 from .family import family_mb, family_seconds
 
-MOST_ADDRESS_SPACE_BYTES = 6 * 2**30
-SAMPLED_S = 0.02
+SAMPLED_S = 0.1
 
 
 class Cost(NamedTuple):
@@ -32,14 +30,15 @@ class Cost(NamedTuple):
     memory_mb: float
     answer: str
 
+    def __str__(self) -> str:
+        return f"{self.seconds:.2f} s, {self.memory_mb:.0f} MB, {self.answer}"
+
 
 def measure(file: Path, limit_s: float) -> Cost:
     """Decode a file as the server does, and end it after so many seconds of processor time."""
     command = [sys.executable, "-m", "tests.heavy.decode", str(file)]
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=_limit_memory
-        )
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL, start_new_session=True)
         memory_mb, ended = 0.0, 0
         while not ended:
             memory_mb = max(memory_mb, family_mb(process.pid))
@@ -54,7 +53,3 @@ def measure(file: Path, limit_s: float) -> Cost:
         return Cost(memory_mb=memory_mb, **json.loads(said))
     answer = f"over {limit_s:g} s" if process.returncode == -signal.SIGKILL else f"ended with {process.returncode}"
     return Cost(usage.ru_utime + usage.ru_stime, memory_mb, answer)
-
-
-def _limit_memory() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_ADDRESS_SPACE_BYTES, MOST_ADDRESS_SPACE_BYTES))

@@ -105,14 +105,14 @@ def png_palette(pixels: int) -> bytes:
 def tiff_deflated(pixels: int) -> bytes:
     """Every row a strip, and all of them the same data."""
     width, height = sides(pixels)
-    row = deflate(bytes(3 * width), 1)
+    row = deflate((bytes(3 * width), 1))
     return _tiff(width, height, 8, row, rows=1)
 
 
 def tiff_lab(pixels: int) -> bytes:
     """Colors that need a transform for each pixel."""
     width, height = sides(pixels)
-    row = deflate(bytes(3 * width), 1)
+    row = deflate((bytes(3 * width), 1))
     return _tiff(width, height, 8, row, rows=1, photometric=8)
 
 
@@ -196,17 +196,16 @@ def _gif(pixels: int, *, interlaced: bool) -> bytes:
     bits, left, codes = Bits(), width * height, 0
     while left > 0:  # each code repeats one pixel more than the code before it, until the table is full
         bits.write(256, 9 if codes == 0 else 12)
-        codes = 0
-        for length in range(1, 4096 - 256):
-            codes += 1
-            size = (256 + codes).bit_length()
-            bits.write(0 if length == 1 else 256 + length, min(max(size, 9), 12))
-            left -= length
+        for codes in range(1, 4096 - 256):
+            bits.write(0 if codes == 1 else 256 + codes, min(max((256 + codes).bit_length(), 9), 12))
+            left -= codes
             if left <= 0:
                 break
     bits.write(257, 12)
     data = bits.finish()
-    blocks = b"".join(bytes([len(data[start : start + 255])]) + data[start : start + 255] for start in range(0, len(data), 255))
+    blocks = b"".join(
+        bytes([len(data[start : start + 255])]) + data[start : start + 255] for start in range(0, len(data), 255)
+    )
     screen = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + b"\x01\x02\x03\x04\x05\x06"
     return screen + b"," + struct.pack("<HHHHB", 0, 0, width, height, interlaced << 6) + b"\x08" + blocks + b"\0;"
 
@@ -242,28 +241,16 @@ def _jpeg(pixels: int, marker: int, components: int, data: bytes) -> bytes:
 def _png(pixels: int, *, bits: int, color: int, interlaced: bool = False) -> bytes:
     width, height = sides(pixels)
     channels = {0: 1, 2: 3, 3: 1, 6: 4}[color]
-    parts, passes = [], [(8, 8), (8, 8), (4, 8), (4, 4), (2, 4), (2, 2), (1, 2)] if interlaced else [(1, 1)]
+    passes = [(8, 8), (8, 8), (4, 8), (4, 4), (2, 4), (2, 2), (1, 2)] if interlaced else [(1, 1)]
     blocks = []
     for across, down in passes:
         row = bytes([_PAETH]) + bytes((width // across * channels * bits + 7) // 8)
         blocks.append((row, height // down))
-    data = _deflate_all(blocks)
+    data = deflate(*blocks)
     parts = [png_header(width, height, bits=bits, color=color, interlaced=interlaced)]
     if color == 3:
         parts.append(png_chunk(b"PLTE", b"\x01\x02\x03\x04\x05\x06"))
     return b"".join([*parts, png_chunk(b"IDAT", data), png_chunk(b"IEND")])
-
-
-def _deflate_all(blocks: list[tuple[bytes, int]]) -> bytes:
-    import zlib
-
-    pieces, checksum = [], 1
-    for block, times in blocks:
-        compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
-        pieces.append((compressor.compress(block) + compressor.flush(zlib.Z_FULL_FLUSH)) * times)
-        for _ in range(times):
-            checksum = zlib.adler32(block, checksum)
-    return b"\x78\x01" + b"".join(pieces) + b"\x03\0" + struct.pack(">I", checksum)
 
 
 def _tiff(width: int, height: int, compression: int, strip: bytes, *, rows: int, photometric: int = 2) -> bytes:
@@ -275,7 +262,7 @@ def _tiff(width: int, height: int, compression: int, strip: bytes, *, rows: int,
 
 
 def _webp_single_color(bits: Bits, color: tuple[int, int, int, int]) -> None:
-    """Write an image whose pixels all are one color, alpha, red, green, blue: codes of one symbol, and no bit for each."""
+    """Write an image of one color, alpha, red, green, blue: codes of one symbol, which take no bit."""
     alpha, red, green, blue = color
     for symbol in (green, red, blue, alpha, 0):
         _webp_simple_code(bits, symbol)

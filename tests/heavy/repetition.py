@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.corpus import progressive_jpeg
+from tests.corpus import encode, photograph, progressive_jpeg
 
-from .containers import JPEG_START, deflate, longs, shorts, tiff
+from .containers import JPEG_START, deflate, jpeg_segment, longs, shorts, tiff
 
 _ROW = 8  # pixels
 _MOST_STRIP = 2**20  # bytes that libtiff reads without asking whether a strip may have as many
@@ -13,7 +13,8 @@ _MOST_STRIP = 2**20  # bytes that libtiff reads without asking whether a strip m
 def tiff_strips_over_each_other(times: int, side: int = 3000) -> bytes:
     """Strips of almost all rows: the first, then the last row, then the first again, and so on."""
     tags = [longs(256, side), longs(257, side), shorts(258, 8), shorts(259, 1), shorts(262, 1),
-            longs(273, [8] * 2 * times), shorts(277, 1), longs(278, side - 1), longs(279, [side * side] * 2 * times)]  # fmt: skip
+            longs(273, [8] * 2 * times), shorts(277, 1), longs(278, side - 1),
+            longs(279, [side * side] * 2 * times)]  # fmt: skip
     return tiff(tags, bytes(side * side))
 
 
@@ -27,14 +28,14 @@ def tiff_tiles_over_each_other(times: int, side: int = 3000) -> bytes:
 
 def tiff_strips_of_reversed_bits(times: int) -> bytes:
     """Strips of one short row, each of which reverses the bits of a megabyte first."""
-    row = deflate(bytes(_ROW), 1)
+    row = deflate((bytes(_ROW), 1))
     data = bytes(int(f"{byte:08b}"[::-1], 2) for byte in row).ljust(_MOST_STRIP, b"\0")
     return _short_strips(times, data, compression=8, order=2)
 
 
 def tiff_strips_of_empty_blocks(times: int) -> bytes:
     """Strips of one short row, after a megabyte of blocks of no data."""
-    row = deflate(bytes(_ROW), 1)
+    row = deflate((bytes(_ROW), 1))
     empty = b"\0\0\0\xff\xff"
     data = row[:2] + empty * ((_MOST_STRIP - len(row)) // len(empty)) + row[2:]
     return _short_strips(times, data, compression=8)
@@ -42,10 +43,6 @@ def tiff_strips_of_empty_blocks(times: int) -> bytes:
 
 def tiff_strips_of_tables(times: int) -> bytes:
     """Strips that are JPEG files of 8 x 8 pixels, each with a megabyte of tables."""
-    from tests.corpus import encode, photograph
-
-    from .containers import jpeg_segment
-
     jpeg = encode(photograph().convert("L").resize((_ROW, _ROW)), "JPEG")
     tables = jpeg_segment(0xDB, (b"\0" + b"\x01" * 64) * 1000)
     data = JPEG_START + tables * (_MOST_STRIP // len(tables)) + jpeg[2:]
