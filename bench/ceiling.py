@@ -14,7 +14,9 @@ import click
 import numpy as np
 
 from inference_export.graph import open_graph, run_graph
-from inference_export.preprocessing import decode_pixels, open_decoder
+from inference_export.preprocessing import decode_pixels
+
+from .in_process import ThreadDecoder
 
 BATCH_SIZES = (1, 4, 8, 16)
 
@@ -66,16 +68,16 @@ def main(graph: Path, images: Path, image_size: int, duration_s: float) -> None:
 def measure(graph: Path, images: Path, image_size: int, duration_s: float) -> Ceiling:
     """Measure for about ``duration_s`` in all."""
     session = open_graph(graph)
-    decoder = open_decoder(image_size, "exact")
+    decoder = ThreadDecoder(image_size)
     files = [file.read_bytes() for file in sorted(images.glob("*.jpg"))]
-    run_graph(session, decoder.decode(files[:1])[0])
+    run_graph(session, decoder.decode(files[:1]))
     share_s = duration_s / (len(BATCH_SIZES) + 1)
     throughput, cpu_s = {}, {}
     for size in BATCH_SIZES:
         began_s, began_cpu_s, done = time.monotonic(), time.process_time(), 0
         while time.monotonic() - began_s < share_s:
             batch = [files[(done + row) % len(files)] for row in range(size)]
-            run_graph(session, decoder.decode(batch)[0])
+            run_graph(session, decoder.decode(batch))
             done += size
         throughput[size] = done / (time.monotonic() - began_s)
         cpu_s[size] = (time.process_time() - began_cpu_s) / done

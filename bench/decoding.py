@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from inference_export.preprocessing import decode_pixels, open_decoder
+from inference_export.preprocessing import decode_pixels
 
 from .images import make_large_image
+from .in_process import ThreadDecoder
 from .report import Figure, Report
 from .setting import IMAGE_SIZE, Setting
 
@@ -17,7 +18,7 @@ REPETITIONS = 5
 def bench_decoding(setting: Setting, report: Report, *, quick: bool) -> None:
     """Measure ``decode_pixels`` on a JPEG of 12 megapixels."""
     data = make_large_image()
-    open_decoder(IMAGE_SIZE, "exact")  # has Pillow keep its memory, as the server does
+    ThreadDecoder(IMAGE_SIZE)  # has Pillow keep its memory, as the server does
     ratios = []
     for _ in range(3 if quick else max(3, setting.rounds)):
         exact_s = shortest_s(lambda: decode_pixels(data, IMAGE_SIZE), REPETITIONS)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 DECODE_BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0]
-NO_DECODABLE_IMAGE, BAD_THRESHOLD, NOT_TEXT = REFUSALS = "no_decodable_image", "threshold", "not_text"
+NO_DECODABLE_IMAGE, BAD_THRESHOLD, NOT_TEXT, BUSY = REFUSALS = "no_decodable_image", "threshold", "not_text", "busy"
 
 
 class Metrics:
@@ -27,7 +27,7 @@ class Metrics:
             ),
             pb_utils.MetricFamily(
                 name="classify_refused_requests_total",
-                description="Requests refused as a whole because of what the sender sent, by reason",
+                description="Requests refused as a whole, by reason",
                 kind=pb_utils.MetricFamily.COUNTER,
             ),
             pb_utils.MetricFamily(

@@ -5,10 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import os
 import re
-import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,19 +14,25 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy.typing as npt
 
 # Formats by Pillow's names; JPEG includes the MPO that phones write. The others that Pillow reads are left out: rare as
 # photographs, and each is one more decoder that strangers could attack.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-TIFF_BITS_PER_SAMPLE, TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 258, 322, 323  # the tags' numbers
+WHITESPACE = b" \t\n\r\v\f"
 BASE64_LENGTH = 1.4  # of a text, at most, for each byte of its file: 4/3, and line breaks
 GREY_ROWS = 256  # converted at a time, so that the intermediate values of a large image take little memory
-JPEG_START, JPEG_END, JPEG_SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 EIGHT_BITS, SIXTEEN_BITS = 8, 16
-KEPT_BLOCKS = 4  # of memory, 16 MiB each at most, for each thread: an image, what it is resized by way of, the result
+JPEG_START, JPEG_END, JPEG_SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
+PNG_START, PNG_PIXELS, PNG_CHUNK_FRAME_BYTES = b"\x89PNG\r\n\x1a\n", b"IDAT", 12
+TIFF_BITS_PER_SAMPLE, TIFF_ROWS_PER_STRIP, TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 258, 278, 322, 323  # the tags' numbers
+TIFF_STRIP_OFFSETS, TIFF_TILE_OFFSETS, TIFF_PLANAR = 273, 324, 284
+# Segments of a JPEG file before its first scan, and chunks of a PNG file that hold no pixels: Pillow joins them one by
+# one, in quadratic time. Files have some tens of them; a profile or a panorama's metadata a few hundred.
+MOST_SEGMENTS = 1000
+# Of memory for each pixel, beyond Pillow's image and its RGB copy: frames that libwebp keeps, strips that libtiff reads.
+WEBP_PIXEL_BYTES, TIFF_PIXEL_BYTES = 12, 8
+FIXED_MEMORY_BYTES = 16 * 2**20  # for whatever does not grow with the image
 # Reduced decoding: only for networks of at least this side, and images that keep twice the side where they lose half.
 REDUCED_MIN_SIZE = 224
 REDUCED_TARGET = 2  # sides S that a reduced image keeps
@@ -41,17 +44,24 @@ _JPEG_BARE_MARKERS = (b"\xff\x01", JPEG_START, JPEG_END)  # without a length
 
 
 class Limits(NamedTuple):
-    """What an image file may hold at most; looked up before it is decoded, since a decode can't be interrupted.
+    """The most that an image file may hold and cost.
 
     Args:
-        file_bytes: Of the file.
+        file_bytes: Length of the file.
         pixels: Width times height, and the size of a TIFF's tile.
         scans: Passes over the whole image in a JPEG, each of which takes time whatever its length.
+        seconds: Processor time to decode the file. ``decoding.py`` keeps to it; this module can't stop a decoder.
     """
 
     file_bytes: int = 64 * 2**20
-    pixels: int = 80_000_000
+    pixels: int = 52_000_000
     scans: int = 32
+    seconds: float = 4.0
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory to decode an image in: 8 bytes for each pixel, and ``FIXED_MEMORY_BYTES`` three times."""
+        return 8 * self.pixels + 3 * FIXED_MEMORY_BYTES
 
 
 DEFAULT_LIMITS = Limits()
@@ -61,8 +71,25 @@ class UndecodableImageError(ValueError):
     """An image can't be decoded; the message is the reason, fit for strangers: no path, no memory address."""
 
 
+class ExpensiveImageError(Exception):
+    """An image is within its limits, and over its budget.
+
+    Args:
+        memory_bytes: Memory that decoding it takes.
+    """
+
+    def __init__(self, memory_bytes: int) -> None:
+        super().__init__(memory_bytes)
+        self.memory_bytes = memory_bytes
+
+
 def decode_pixels(
-    data: bytes, size: int, *, reduced: bool = False, limits: Limits = DEFAULT_LIMITS
+    data: bytes,
+    size: int,
+    *,
+    reduced: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
+    budget_bytes: int | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Decode an image file and resize it to a square.
 
@@ -75,7 +102,8 @@ def decode_pixels(
         reduced: Decode a JPEG with both sides at least ``REDUCED_MIN_SIDES`` * S at a half, quarter or eighth of them,
             though at no less than ``REDUCED_TARGET`` * S, where S is at least ``REDUCED_MIN_SIZE``: faster, and close
             on photographs, but not on patterns as fine as a pixel.
-        limits: What is refused without decoding it.
+        limits: What is refused without decoding it; all but ``seconds``.
+        budget_bytes: Memory that it may take for now; None: as much as ``limits`` admit.
 
     Returns:
         RGB pixels, uint8 [S, S, 3], 0 to 255; read-only.
@@ -85,122 +113,132 @@ def decode_pixels(
 
     Raises:
         UndecodableImageError: Empty, of an unknown format, broken, truncated, or over one of ``limits``.
+        ExpensiveImageError: Over ``budget_bytes``.
+        MemoryError: This process may not have the memory.
     """
     if not data:
         raise UndecodableImageError("empty: 0 bytes")
-    with _open(data, limits) as image:
+    with _open(data, limits, budget_bytes) as image:
         try:
             if reduced:
                 _reduce(image, size)
+            _require_memory(_memory_bytes(image), limits, budget_bytes)
             pixels = _to_rgb(image).resize((size, size), Image.Resampling.BILINEAR)
+        except (MemoryError, ExpensiveImageError, UndecodableImageError):
+            raise
         except Exception as error:  # Pillow's decoders raise almost any type on broken files
             raise UndecodableImageError(f"broken or truncated {image.format} file") from error
     return np.asarray(pixels)
 
 
-class BatchDecoder:
-    """Decodes N image files, none of which costs another its pixels, several at a time: Pillow releases the GIL.
-
-    Args:
-        size: Side S of the results in pixels.
-        reduced, limits: As ``decode_pixels`` takes them.
-        threads: Files decoded at a time; 0: as many as there are cores for this process.
-    """
-
-    def __init__(self, size: int, *, reduced: bool = False, limits: Limits = DEFAULT_LIMITS, threads: int = 0) -> None:
-        self._size = size
-        self._reduced = reduced
-        self._limits = limits
-        threads = threads or _available_cores()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        # Pillow's memory goes back to the system after each image otherwise, and half of a decoding's time is spent on
-        # getting it again, page by page, where malloc does not keep it (as in Triton's stub).
-        Image.core.set_blocks_max(KEPT_BLOCKS * threads)  # type: ignore[attr-defined]
-
-    def decode(self, files: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], list[str]]:
-        """Decode files or base64 texts, as ``decode_pixels`` takes them.
-
-        Returns:
-            Pixels, uint8 [N, S, S, 3], zeros for an undecodable file; and N reasons, "" for a decoded file.
-        """
-        pixels, reasons, _ = self.decode_timed(files)
-        return pixels, reasons
-
-    def decode_timed(self, files: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], list[str], list[float]]:
-        """Decode as ``decode`` does, and return also how long each file took, in seconds."""
-        pixels = np.zeros((len(files), self._size, self._size, 3), np.uint8)
-        seconds = [0.0] * len(files)
-
-        def fill(row: int) -> str:
-            began = time.perf_counter()
-            try:
-                pixels[row] = decode_pixels(files[row], self._size, reduced=self._reduced, limits=self._limits)
-            except UndecodableImageError as error:
-                return str(error)
-            finally:
-                seconds[row] = time.perf_counter() - began
-            return ""
-
-        # One file needs no other thread.
-        reasons = list((map if len(files) == 1 else self._pool.map)(fill, range(len(files))))
-        return pixels, reasons, seconds
-
-
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _open(data: bytes, limits: Limits) -> Image.Image:
-    image = _identify(data, limits)
-    if image is None and len(data) <= BASE64_LENGTH * limits.file_bytes:
+def _open(data: bytes, limits: Limits, budget_bytes: int | None) -> Image.Image:
+    if len(data) > BASE64_LENGTH * limits.file_bytes:
+        raise _too_long(data, limits)
+    image = _identify(data, limits, budget_bytes)
+    if image is None:
         text = _decode_base64(data)
         if text is not None:
-            data, image = text, _identify(text, limits)
+            data, image = text, _identify(text, limits, budget_bytes)
     if len(data) > limits.file_bytes:
-        raise UndecodableImageError(f"too large: {len(data):,} bytes, at most {limits.file_bytes:,} are decoded")
+        raise _too_long(data, limits)
     if image is None:
         raise UndecodableImageError("no image in a supported format (BMP, GIF, JPEG, PNG, TIFF, WebP)")
     width, height = image.size
     _require_few_pixels(width, height, limits)
     if isinstance(image, TiffImageFile):
-        _require_small_tiles(image, limits)
+        _require_sound_strips(image, limits)
     if isinstance(image, JpegImageFile) and _has_more_scans(data, limits.scans):
         raise UndecodableImageError(f"too slow to decode: more than {limits.scans} scans in a JPEG file")
     return image
 
 
-def _identify(data: bytes, limits: Limits) -> Image.Image | None:
+def _too_long(data: bytes, limits: Limits) -> UndecodableImageError:
+    return UndecodableImageError(f"too large to decode: {len(data):,} bytes, at most {limits.file_bytes:,} are decoded")
+
+
+def _identify(data: bytes, limits: Limits, budget_bytes: int | None) -> Image.Image | None:
+    if _has_more_segments(data) or _has_more_chunks(data):
+        raise UndecodableImageError(f"too slow to decode: more than {MOST_SEGMENTS:,} pieces of metadata")
     canvas = _webp_canvas(data)
     if canvas is not None:  # Pillow has libwebp make it when it opens the file
         _require_few_pixels(*canvas, limits)
+        _require_memory((8 + WEBP_PIXEL_BYTES) * canvas[0] * canvas[1] + FIXED_MEMORY_BYTES, limits, budget_bytes)
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise UndecodableImageError(f"too large: far too many pixels, at most {limits.pixels:,} are decoded") from error
+        raise UndecodableImageError(
+            f"too large to decode: far too many pixels, at most {limits.pixels:,} are decoded"
+        ) from error
     except UnidentifiedImageError:
         return None
+    except MemoryError:
+        raise
     except Exception as error:  # as above: a known format with a header that breaks its decoder
         raise UndecodableImageError("broken image header") from error
 
 
 def _decode_base64(data: bytes) -> bytes | None:
     try:
-        return base64.b64decode(b"".join(data.split()), validate=True)
+        return base64.b64decode(data.translate(None, WHITESPACE), validate=True)
     except binascii.Error:
         return None
 
 
 def _require_few_pixels(width: int, height: int, limits: Limits) -> None:
     if width * height > limits.pixels:
-        raise UndecodableImageError(f"too large: {width} x {height} pixels, at most {limits.pixels:,} are decoded")
+        raise UndecodableImageError(
+            f"too large to decode: {width} x {height} pixels, at most {limits.pixels:,} are decoded"
+        )
 
 
-def _require_small_tiles(image: TiffImageFile, limits: Limits) -> None:
+def _require_memory(memory_bytes: int, limits: Limits, budget_bytes: int | None) -> None:
+    if memory_bytes > limits.memory_bytes:
+        raise UndecodableImageError(
+            f"too large to decode: {memory_bytes / 1e6:,.0f} MB of memory, at most {limits.memory_bytes / 1e6:,.0f} are "
+            f"used"
+        )
+    if budget_bytes is not None and memory_bytes > budget_bytes:
+        raise ExpensiveImageError(memory_bytes)
+
+
+def _memory_bytes(image: Image.Image) -> int:
+    """Estimate the memory that decoding an image takes, for its pixels as Pillow keeps them and as RGB."""
+    pixel_bytes: float = {"1": 1, "L": 1, "P": 1}.get(image.mode, 4) + 4 * (image.mode != "RGB")
+    if isinstance(image, JpegImageFile) and image.info.get("progressive"):
+        pixel_bytes += 2 * _jpeg_samples(image)  # all coefficients, of two bytes each, until the last scan
+    elif isinstance(image, TiffImageFile):
+        pixel_bytes += TIFF_PIXEL_BYTES
+    elif image.format == "WEBP":
+        pixel_bytes += WEBP_PIXEL_BYTES
+    return int(pixel_bytes * image.width * image.height) + FIXED_MEMORY_BYTES
+
+
+def _jpeg_samples(image: JpegImageFile) -> float:
+    """Return how many values a JPEG has for each pixel: 3 in full color, 1.5 where colors are halved both ways."""
+    factors = [horizontal * vertical for _, horizontal, vertical, _ in image.layer]
+    return sum(factors) / max(factors)
+
+
+def _require_sound_strips(image: TiffImageFile, limits: Limits) -> None:
+    """Refuse a TIFF with larger tiles than its image may be, or many more strips or tiles than its image has."""
     try:
-        width, height = (int(image.tag_v2.get(tag, 0)) for tag in (TIFF_TILE_WIDTH, TIFF_TILE_LENGTH))
+        tags = image.tag_v2
+        width, height = image.size
+        tile_width, tile_length = (int(tags.get(tag, 0)) for tag in (TIFF_TILE_WIDTH, TIFF_TILE_LENGTH))
+        rows = int(tags.get(TIFF_ROWS_PER_STRIP, height))
+        planes = len(image.getbands()) if int(tags.get(TIFF_PLANAR, 1)) > 1 else 1
+        strips, tiles = (len(tags.get(tag, ())) for tag in (TIFF_STRIP_OFFSETS, TIFF_TILE_OFFSETS))
+    except MemoryError:
+        raise
     except Exception as error:  # a tag of another type than it should have
         raise UndecodableImageError("broken image header") from error
-    _require_few_pixels(width, height, limits)
+    _require_few_pixels(tile_width, tile_length, limits)
+    needed = max(
+        -(-height // max(rows, 1)) * planes,
+        -(-width // max(tile_width, 1)) * -(-height // max(tile_length, 1)) * planes if tile_width else 0,
+    )
+    if max(strips, tiles) > needed + MOST_SEGMENTS:
+        raise UndecodableImageError("too slow to decode: more strips or tiles than the image has")
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int] | None:
@@ -216,6 +254,34 @@ def _webp_canvas(data: bytes) -> tuple[int, int] | None:
     if chunk == b"VP8 ":
         return int.from_bytes(numbers[6:8], "little") & 0x3FFF, int.from_bytes(numbers[8:10], "little") & 0x3FFF
     return None
+
+
+def _has_more_segments(data: bytes) -> bool:
+    """Say whether a JPEG file has more than ``MOST_SEGMENTS`` segments before its first scan."""
+    if not data.startswith(JPEG_START):
+        return False
+    position = len(JPEG_START)
+    for _ in range(MOST_SEGMENTS):
+        marker = _JPEG_MARKER.search(data, position)
+        if marker is None or marker[0] == JPEG_SCAN:
+            return False
+        position = marker.end()
+        if marker[0] not in _JPEG_BARE_MARKERS:
+            position += int.from_bytes(data[position : position + 2], "big")
+    return True
+
+
+def _has_more_chunks(data: bytes) -> bool:
+    """Say whether a PNG file has more than ``MOST_SEGMENTS`` chunks that hold no pixels."""
+    if not data.startswith(PNG_START):
+        return False
+    position, others = len(PNG_START), 0
+    while position < len(data):
+        others += data[position + 4 : position + 8] != PNG_PIXELS
+        if others > MOST_SEGMENTS:
+            return True
+        position += int.from_bytes(data[position : position + 4], "big") + PNG_CHUNK_FRAME_BYTES
+    return False
 
 
 def _has_more_scans(data: bytes, most: int) -> bool:

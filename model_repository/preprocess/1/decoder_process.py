@@ -1,0 +1,110 @@
+"""The program whose processes decode images, so that what takes too long or too much can be ended.
+
+``decoding.py`` starts it as ``python decoder_process.py DESCRIPTOR SETTINGS``. It imports what decoding needs, once, and
+forks a process for each decoder, which takes milliseconds: one that is ended is replaced at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import mmap
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from decoding import COMMAND, DECODED, EXPENSIVE, FORK, OUT_OF_MEMORY, REFUSED, REPLY, TASK
+
+# The plugins are imported here, or each process would import them for its first file.
+from PIL import GifImagePlugin, Image, MpoImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
+from preprocessing import ExpensiveImageError, Limits, UndecodableImageError, decode_pixels
+
+KEPT_BLOCKS = 4  # of Pillow's, 16 MiB each at most: an image, what it is resized by way of, the result
+FIRST_TO_BE_KILLED = "500"  # of -1000 to 1000, by a system that is out of memory
+_PR_SET_PDEATHSIG = 1
+_OUT_OF_MEMORY = REPLY.pack(OUT_OF_MEMORY, 0)
+
+
+def main() -> None:
+    """Fork and end processes as the control socket says, until its other end is closed."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    settings = json.loads(sys.argv[2])
+    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal's Ctrl-C comes here too; who started us decides
+        signal.signal(number, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(FIRST_TO_BE_KILLED, encoding="ascii")
+    # Pillow gives its memory back after each image otherwise, and half of a decoding's time goes into getting it again,
+    # page by page.
+    Image.core.set_blocks_max(KEPT_BLOCKS)  # type: ignore[attr-defined]
+    ours = os.getpid()
+    decoders = set()
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, COMMAND.size, 2)
+        if not message:
+            return
+        (command,) = COMMAND.unpack(message)
+        if command == FORK:
+            command = os.fork()
+            if command == 0:
+                control.close()
+                _end_with(ours)
+                _decode_files(*descriptors, **settings)
+                return
+            decoders.add(command)
+            for descriptor in descriptors:
+                os.close(descriptor)
+        elif command in decoders:
+            decoders.remove(command)
+            os.kill(command, signal.SIGKILL)
+            os.waitpid(command, 0)
+        control.send(COMMAND.pack(command))
+
+
+def _end_with(parent: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def _decode_files(
+    tasks_descriptor: int, pixels_descriptor: int, *, size: int, reduced: bool, limits: list[Any]
+) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where libraries complain of files
+    tasks = socket.socket(fileno=tasks_descriptor)
+    with mmap.mmap(pixels_descriptor, size * size * 3) as pixels:
+        while header := tasks.recv(TASK.size, socket.MSG_WAITALL):
+            length, memory_bytes = TASK.unpack(header)
+            data = tasks.recv(length, socket.MSG_WAITALL) if length else b""
+            try:
+                _limit_memory(memory_bytes)
+                pixels[:] = decode_pixels(
+                    data, size, reduced=reduced, limits=Limits(*limits), budget_bytes=memory_bytes
+                ).tobytes()
+                reply = REPLY.pack(DECODED, 0)
+            except UndecodableImageError as error:
+                reply = REPLY.pack(REFUSED, 0) + str(error).encode()
+            except ExpensiveImageError as error:
+                reply = REPLY.pack(EXPENSIVE, error.memory_bytes)
+            except MemoryError:
+                reply = _OUT_OF_MEMORY
+            finally:
+                resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+                data = b""
+            tasks.sendall(reply)
+
+
+def _limit_memory(most_bytes: int) -> None:
+    """Let this process take that much memory beyond what it has."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    limit = pages * resource.getpagesize() + most_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+
+
+if __name__ == "__main__":
+    main()
