@@ -255,7 +255,8 @@ def test_line_of_a_large_batch_stays_short_enough_for_a_pipe_without_its_sizes()
 def test_reasons_have_names_of_a_closed_set(file: bytes, name: str) -> None:
     from inference_export.preprocessing import open_decoder
 
-    _, errors = open_decoder(64, "exact").decode([file])
+    with open_decoder(64, "exact") as decoder:
+        _, errors = decoder.decode([file])
     assert access_log.reason_name(errors[0]) == name
     assert name in access_log.UNDECODABLE_REASONS
 

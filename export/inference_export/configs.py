@@ -13,6 +13,9 @@ MAX_CONFIG_BYTES = 2**16
 ALL_CORES = 0  # as many as the serving machine has, found when the server starts
 # Requests waiting for one model. The next one is answered 503 at once, and so is one that has waited too long: where
 # requests are batches, fewer of them are done in the time that clients wait.
+# Each decodes the images of one request at a time, so that no request waits for the images of another; all but one may
+# be busy with large ones.
+PREPROCESS_INSTANCES = 4
 MAX_QUEUE_SIZE = 64
 MAX_QUEUE_S = 20
 
@@ -102,7 +105,7 @@ output [
   {{ name: "ERROR" data_type: TYPE_STRING dims: [ 1 ] }},
   {{ name: "FILE_BYTES" data_type: TYPE_INT64 dims: [ 1 ] }}
 ]
-{_common(versions, count=1, kind="KIND_CPU")}{parameters}"""
+{_common(versions, count=PREPROCESS_INSTANCES, kind="KIND_CPU", preferred_batch_size=1)}{parameters}"""
 
 
 def _classifier(shape: RepositoryShape, versions: list[int]) -> str:
@@ -181,9 +184,10 @@ ensemble_scheduling {{
 """
 
 
-def _common(versions: list[int], *, count: int, kind: str) -> str:
+def _common(versions: list[int], *, count: int, kind: str, preferred_batch_size: int | None = None) -> str:
+    preferred = "" if preferred_batch_size is None else f"\n  preferred_batch_size: [ {preferred_batch_size} ]"
     return f"""instance_group [ {{ count: {count} kind: {kind} }} ]
-dynamic_batching {{
+dynamic_batching {{{preferred}
   default_queue_policy {{
     max_queue_size: {MAX_QUEUE_SIZE} timeout_action: REJECT default_timeout_microseconds: {MAX_QUEUE_S * 1_000_000}
   }}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .preprocessing import DecoderPool
+from .preprocessing import Decoders
 from .regular_files import FileReader
 
 _BATCH = 32
@@ -26,7 +26,7 @@ class ImageFiles:
     """
 
     reader: FileReader
-    decoder: DecoderPool
+    decoder: Decoders
     max_bytes: int
 
     def read(self, files: Sequence[Path]) -> tuple[list[bytes], list[str]]:
