@@ -20,7 +20,7 @@ from inference_server.administration import access_file
 from inference_server.process import free_ports, start_child
 from inference_server.shared_memory import FOLDER, PREFIX
 from inference_server.watching import GIVEN_UP_EXIT_CODE, MOST_FAILURES
-from tests.chaos import crashes, exports, images, overload, reloads, requests
+from tests.chaos import changing_resources, crashes, exports, images, overload, reloads, requests
 from tests.chaos.load import Expected, Load, expected_answers
 from tests.chaos.setting import IMAGE_SIZE, Setting, prepare
 from tests.chaos.tally import Tally
@@ -198,6 +198,10 @@ def test_export_killed_at_any_moment_leaves_a_repository_that_loads(setting: Set
     repository = setting.export("killed")
     log = setting.folder / "killed.log"
     _kept(exports.kill_exports(repository, setting.images, setting.arguments("killed"), times=2, log=log))
+
+
+def test_resources_changed_during_an_export_are_served_as_they_are_recorded(setting: Setting) -> None:
+    _kept(changing_resources.change_during_exports(setting.folder / "changing", setting.images, times=2))
 
 
 def test_shared_memory_of_a_killed_watcher_is_removed_by_the_next_and_nobody_elses(setting: Setting) -> None:
