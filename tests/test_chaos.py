@@ -17,10 +17,21 @@ import pytest
 
 from inference_client import Classify
 from inference_server.administration import access_file
+from inference_server.diagnosis import STUCK_S
 from inference_server.process import free_ports, start_child
 from inference_server.shared_memory import FOLDER, PREFIX
 from inference_server.watching import GIVEN_UP_EXIT_CODE, MOST_FAILURES
-from tests.chaos import changing_resources, crashes, exports, images, overload, reloads, requests
+from tests.chaos import (
+    changing_resources,
+    compressed,
+    crashes,
+    descriptors,
+    exports,
+    images,
+    overload,
+    reloads,
+    requests,
+)
 from tests.chaos.load import Expected, Load, expected_answers
 from tests.chaos.setting import IMAGE_SIZE, Setting, prepare
 from tests.chaos.tally import Tally
@@ -116,6 +127,62 @@ def test_process_that_hangs_with_work_waiting_is_replaced(setting: Setting) -> N
             answers = [second(setting.images[0]), hanging.result()]
         assert [status for _, status in answers] == [200, 200], answers
         assert "was stuck, with work waiting; replaced" in server.said()
+
+
+def test_process_is_busy_while_its_children_work_and_so_is_none_of_an_idle_version(setting: Setting) -> None:
+    repository = setting.export("busy")
+    with watched_server("--model_repository", repository, log=setting.folder / "busy.log") as server:
+        old = server.model_process("cluster_head")
+        setting.export("busy")
+        model = repository / "cluster_head" / "2" / "model.py"
+        line = "        thresholds = [_threshold(request)"
+        work = f"import subprocess; subprocess.run(['timeout', '{2 * STUCK_S:g}', 'sh', '-c', 'while :; do :; done'])"
+        source = model.read_text()
+        assert line in source
+        model.write_text(source.replace(line, f"        if requests: {work}\n{line}"))
+        assert reloads.run_command("reload-repository", "--port", server.port).returncode == 0
+        with (
+            Classify(server.url, timeout_s=30) as first,
+            Classify(server.url, timeout_s=30) as second,
+            ThreadPoolExecutor(1) as threads,
+        ):
+            working = threads.submit(first, setting.images[0])
+            time.sleep(1)  # or both would be one batch, and nothing wait
+            answers = [second(setting.images[0]), working.result()]
+        assert [status for _, status in answers] == [200, 200], answers
+        assert old.is_running()
+        assert "stuck" not in server.said()
+
+
+@pytest.fixture(scope="module")
+def expendable(setting: Setting) -> Iterator[WatchedServer]:
+    """A server for what may leave traces, or end it."""
+    with watched_server("--model_repository", setting.export("expendable"), log=setting.folder / "expended") as running:
+        yield running
+
+
+def test_idle_connections_that_take_every_descriptor_neither_fill_the_log_nor_end_anything(
+    setting: Setting, expendable: WatchedServer
+) -> None:
+    soft, hard = expendable.tritonserver().rlimit(psutil.RLIMIT_NOFILE)
+    assert soft == hard
+    _kept(descriptors.exhaust(expendable, expected_answers(expendable.url, setting.images), seconds=2))
+
+
+def test_server_that_a_compressed_body_ended_is_restarted_and_no_answer_is_lost(
+    setting: Setting, expendable: WatchedServer
+) -> None:
+    _kept(compressed.send_to_server(expendable, expected_answers(expendable.url, setting.images)))
+
+
+@pytest.mark.parametrize("pause_s", [0.01, 0.0], ids=["50-within-half-a-second", "without-pause"])
+def test_many_sigterms_end_it_with_code_0(setting: Setting, expendable: WatchedServer, pause_s: float) -> None:
+    repository = setting.folder / "expendable"
+    with watched_server("--model_repository", repository, log=setting.folder / "sigterms") as server:
+        while server.process.poll() is None:
+            server.process.terminate()
+            time.sleep(pause_s)
+        assert server.process.returncode == 0, server.said()[-2000:]
 
 
 def test_process_that_dies_again_and_again_is_given_up(setting: Setting) -> None:

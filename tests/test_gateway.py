@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import signal
+import socket
 import ssl
 import threading
 import time
@@ -21,7 +23,8 @@ from inference_client import Classify
 from inference_client.evaluation.asking import ask
 from inference_client.evaluation.labelled_images import LabelledImage
 from inference_client.settings import read_settings
-from inference_server.process import RunningServer, running_server
+from inference_server.process import RunningServer, free_ports, running_server
+from tests.compressed import compressed_spaces
 from tests.gateway import CERTIFICATE, Gateway, running_gateway
 
 KEY, OTHER_KEY = "correct-horse-battery-staple", "another-key-of-another-client"
@@ -171,6 +174,24 @@ def test_form_encoded_body_of_100_mb_is_refused_and_harms_nobody(
         assert classify(query_images)[1] == 200
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "identity", "0"])
+def test_every_content_encoding_is_refused(gateway: Gateway, query_images: list[Path], encoding: str) -> None:
+    headers = {**JSON, "X-API-Key": KEY, "Content-Encoding": encoding}
+    status, answer = _send(gateway, "POST", INFER, _request(query_images[0]), headers)
+    assert status == 415
+    assert "without Content-Encoding" in answer["error"]
+
+
+def test_compressed_body_of_2100_mib_harms_nobody(
+    gateway: Gateway, servers: list[RunningServer], query_images: list[Path]
+) -> None:
+    headers = {**JSON, "X-API-Key": KEY, "Content-Encoding": "gzip"}
+    assert _send(gateway, "POST", INFER, compressed_spaces(2100), headers)[0] == 415
+    assert [server.process.poll() for server in servers] == [None, None]
+    with Classify(gateway.url, api_key=KEY) as classify:
+        assert classify(query_images)[1] == 200
+
+
 def test_chunked_body_is_answered(gateway: Gateway, query_images: list[Path]) -> None:
     body = _request(query_images[0])
     chunks = (body[start : start + 1000] for start in range(0, len(body), 1000))  # http.client then sends no length
@@ -221,3 +242,145 @@ def test_server_killed_under_load_costs_a_retrying_client_nothing(
             thread.join()
     assert len(statuses) > 8
     assert set(statuses) == {200}
+
+
+class _StandIn:
+    """A server that reads whole requests; it closes the connection unless it has an answer."""
+
+    def __init__(self, answer: bytes | None = None, *, closes_after: bool = False) -> None:
+        self.bodies: list[bytes] = []  # of its requests
+        self._answer = answer
+        self._closes_after = closes_after
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> _StandIn:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError), connection.makefile("rb") as file:
+            while line := file.readline():
+                length = 0
+                while line not in {b"\r\n", b""}:
+                    name, _, value = line.partition(b":")
+                    length = int(value) if name.lower() == b"content-length" else length
+                    line = file.readline()
+                self.bodies.append(file.read(length))
+                if self._answer is None:
+                    return
+                connection.sendall(self._answer)
+                if self._closes_after:
+                    return
+
+
+def _answer(status: str, body: bytes) -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def _post(gateway: Gateway) -> tuple[int, Any]:
+    return _send(gateway, "POST", INFER, b"{}", {**JSON, "X-API-Key": KEY})
+
+
+def test_request_that_a_server_broke_off_is_given_to_no_other(tmp_path: Path) -> None:
+    with (
+        _StandIn() as one,
+        _StandIn() as other,
+        running_gateway(tmp_path / "nginx", [one.address, other.address], {KEY: "ward 7"}) as gateway,
+    ):
+        status, answer = _post(gateway)
+        assert status == 502
+        assert "no other server" in answer["error"]
+        assert one.bodies + other.bodies == [b"{}"]
+
+
+def test_request_that_reaches_no_server_goes_to_the_next_and_at_last_is_503(tmp_path: Path) -> None:
+    closed = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    with (
+        _StandIn(_answer("200 OK", b"{}")) as sound,
+        running_gateway(tmp_path / "one", [closed[0], sound.address], {KEY: "ward 7"}) as gateway,
+    ):
+        assert [_post(gateway)[0] for _ in range(4)] == [200] * 4
+        assert len(sound.bodies) == 4
+    with running_gateway(tmp_path / "none", closed, {KEY: "ward 7"}) as gateway:
+        status, answer = _post(gateway)  # both are tried
+        assert (status, answer) == (503, {"error": "no server is there; try again"})
+        assert _post(gateway)[0] == 503  # neither
+
+
+def test_servers_own_503_reaches_the_client_and_shuts_no_server_out(tmp_path: Path) -> None:
+    busy = {"error": "Exceeds maximum queue size"}
+    with (
+        _StandIn(_answer("503 Service Unavailable", json.dumps(busy).encode())) as one,
+        running_gateway(tmp_path / "nginx", [one.address, *_closed()], {KEY: "ward 7"}) as gateway,
+    ):
+        assert [_post(gateway) for _ in range(5)] == [(503, busy)] * 5
+        assert len(one.bodies) == 5
+
+
+def _closed() -> list[str]:
+    return [f"127.0.0.1:{port}" for port in free_ports(1)]
+
+
+def test_kept_connections_that_a_server_closed_lose_no_request(tmp_path: Path) -> None:
+    with (
+        _StandIn(_answer("200 OK", b"{}"), closes_after=True) as one,
+        running_gateway(tmp_path / "nginx", [one.address], {KEY: "ward 7"}) as gateway,
+    ):
+        assert [_post(gateway)[0] for _ in range(50)] == [200] * 50
+
+
+def test_questions_are_sent_on_without_their_bodies(tmp_path: Path) -> None:
+    with (
+        _StandIn(_answer("200 OK", b"{}")) as one,
+        running_gateway(tmp_path / "nginx", [one.address], {KEY: "ward 7"}) as gateway,
+    ):
+        for path in ("/v2/health/ready", "/v2/models/ensemble/config"):
+            assert _send(gateway, "POST", path, b"a body", {**JSON, "X-API-Key": KEY})[0] == 200
+        assert one.bodies == [b"", b""]
+
+
+_HEAD = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_text", "status"),
+    [
+        pytest.param("GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n", 400, id="null-in-path"),
+        pytest.param("GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400, id="no-escape"),
+        pytest.param("GET /../../x HTTP/1.1\r\nHost: x\r\n\r\n", 400, id="dots"),
+        pytest.param("nonsense\r\n\r\n", 400, id="no-http"),
+        pytest.param("GET / HTTP/1.1\r\n\r\n", 400, id="no-host"),
+        pytest.param("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, id="bad-host"),
+        pytest.param(f"{_HEAD}Content-Length: x\r\n\r\n", 400, id="bad-length"),
+        pytest.param(f"{_HEAD}Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n", 400, id="bad-chunk"),
+        pytest.param(f"GET / HTTP/1.1\r\nHost: x\r\nX: {'a' * 9000}\r\n\r\n", 400, id="long-header"),
+        pytest.param("TRACE / HTTP/1.1\r\nHost: x\r\n\r\n", 405, id="trace"),
+        pytest.param(f"{_HEAD}Content-Length: 999999999\r\n\r\n", 413, id="long-body"),
+        pytest.param(f"GET /{'a' * 9000} HTTP/1.1\r\nHost: x\r\n\r\n", 414, id="long-path"),
+        pytest.param(f"{_HEAD}Transfer-Encoding: gzip, chunked\r\n\r\n", 501, id="other-encoding"),
+        pytest.param("GET / HTTP/3.0\r\nHost: x\r\n\r\n", 505, id="other-http"),
+        pytest.param("GET /errors/lost HTTP/1.1\r\nHost: x\r\n\r\n", 404, id="page-of-an-error"),
+    ],
+)
+def test_every_error_of_the_gateway_itself_is_json(gateway: Gateway, request_text: str, status: int) -> None:
+    context = ssl.create_default_context(cafile=str(CERTIFICATE))
+    with (
+        socket.create_connection(("localhost", gateway.port), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        connection.sendall(request_text.encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == status
+        assert answer.headers["Content-Type"] == "application/json"
+        assert set(json.loads(answer.read())) == {"error"}

@@ -17,7 +17,7 @@ from inference_client import Classify
 from inference_export import extras
 from inference_export.template import template_directory
 from inference_server.process import running_server
-from inference_server.tritonserver import ServerError, added_arguments, tritonserver_command
+from inference_server.tritonserver import ServerError, added_arguments, body_limit, tritonserver_command
 from tests.conftest import Trained, export
 
 SCRIPT = Path(sys.executable).parent / "tritonserver"
@@ -74,6 +74,28 @@ def test_template_without_an_export_is_refused(tmp_path: Path) -> None:
         done = subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 1
         assert "holds no export yet. Run export-repository" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["tritonserver"], ["inference-server", "--model_repository", "none"]], ids=str)
+def test_too_low_a_limit_of_open_files_is_refused(arguments: list[str]) -> None:
+    limits = f"--nofile={command.LEAST_OPEN_FILES - 1}"
+    done = subprocess.run(
+        ["prlimit", limits, SCRIPT.with_name(arguments[0]), *arguments[1:]], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"at most {command.LEAST_OPEN_FILES - 1} files may be open here" in done.stderr
+    assert "LimitNOFILE=" in done.stderr
+
+
+def test_bodies_are_limited_where_the_installed_binary_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    binary = tmp_path / "tritonserver"
+    monkeypatch.setattr(command, "find_installed_binary", lambda: binary)
+    option = "--http-max-input-size"
+    for known, added in ((f"{option} <integer>", [f"{option}={96 << 20}"]), ("--http-port <integer>", [])):
+        binary.write_text(f"#!/bin/sh\necho '{known}' >&2\nexit 1\n")
+        binary.chmod(0o755)
+        assert body_limit([]) == added
+    assert body_limit([f"{option}=1"]) == []
 
 
 def test_exporting_and_serving_keep_no_identifier_of_the_machine_to_send(clustering_server: object) -> None:

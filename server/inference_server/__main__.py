@@ -29,7 +29,9 @@ from .tritonserver import (
     LOOPBACK,
     Command,
     ServerError,
+    body_limit,
     names_option,
+    raise_open_files_limit,
     raise_stack_limit,
     tritonserver_command,
 )
@@ -135,9 +137,11 @@ def main(
         if names_option(triton_arguments, option):
             raise click.UsageError(f"{option} is this command's own; run tritonserver itself to choose it.")
     try:
+        raise_open_files_limit()
         refuse_two_onnxruntimes()
         wanted, reason = _plan_export(options)
         arguments = _triton_arguments(repository, host, port, metrics_port, triton_arguments)
+        arguments += body_limit(arguments)
         tritonserver_command(arguments, extras=("server",) if reason is None else ("export", "server"))
         for address in ((host, port), (LOOPBACK, metrics_port)):
             _require_free(*address)
@@ -153,6 +157,7 @@ def main(
         f"starting tritonserver on {repository}, version {export.version}, in {export.settings['mode']} mode",
         err=True,
     )
+
     raise_stack_limit()
 
     def make_command(access: Access, prefix: str) -> Command:

@@ -16,7 +16,10 @@ MISSING_S = 1.0  # without any process; a load may replace one by another
 _QUIET_S = 1.0  # without processor time, before Triton is asked whether work waits
 _QUESTION_TIMEOUT_S = 1.0
 _EXECUTIONS, _PENDING = "nv_inference_exec_count", "nv_inference_pending_request_count"
-_METRIC = re.compile(rf'^({_EXECUTIONS}|{_PENDING})\{{model="([^"]+)"[^}}]*\}} (\S+)$', re.MULTILINE)
+_METRIC = re.compile(
+    rf'^({_EXECUTIONS}|{_PENDING})\{{(?:[^}}]*,)?model="([^"]+)",version="([^"]+)"[^}}]*\}} (\S+)$', re.MULTILINE
+)
+_Counts = Counter[tuple[str, str]]  # by model and version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ class Finding:
 @dataclass
 class _Watched:
     model: str
+    version: str
     cpu_ticks: int
     running_s: float  # when it was last seen not to be stopped
     quiet_since_s: float  # when it last used the processor
@@ -58,7 +62,7 @@ class Diagnosis:
         self._metrics_url = metrics_url
         self._watched: dict[int, _Watched] = {}
         self._seen_s: dict[str, float] = {}  # when a model was last seen to have a process
-        self._executions: Counter[str] = Counter()
+        self._executions: _Counts = Counter()
         self._asked_s = 0.0
 
     def forget(self, model: str) -> None:
@@ -99,7 +103,7 @@ class Diagnosis:
         for process in model_processes(self._server, self._models):
             self._seen_s[process.model] = now_s
             if process.pid not in self._watched:
-                self._watched[process.pid] = _Watched(process.model, -1, now_s, now_s, now_s)
+                self._watched[process.pid] = _Watched(process.model, process.version, -1, now_s, now_s, now_s)
 
     def _find_stuck(self, now_s: float) -> dict[str, Finding]:
         quiet = any(now_s - process.quiet_since_s >= _QUIET_S for process in self._watched.values())
@@ -112,21 +116,22 @@ class Diagnosis:
         pending, executions = metrics
         found = {}
         for pid, process in self._watched.items():
-            model = process.model
-            if not pending[model] or executions[model] != self._executions[model]:
+            which = process.model, process.version
+            if not pending[which] or executions[which] != self._executions[which]:
                 process.idle_since_s = now_s
             elif now_s - process.idle_since_s >= STUCK_S:
-                found[model] = Finding(model=model, pids=(pid,), reason="was stuck, with work waiting")
+                reason = "was stuck, with work waiting"
+                found[process.model] = Finding(model=process.model, pids=(pid,), reason=reason)
         self._executions = executions
         return found
 
-    def _read_metrics(self) -> tuple[Counter[str], Counter[str]] | None:
+    def _read_metrics(self) -> tuple[_Counts, _Counts] | None:
         try:
             with urllib.request.urlopen(self._metrics_url, timeout=_QUESTION_TIMEOUT_S) as answer:  # noqa: S310
                 text = answer.read().decode("utf-8", "replace")
         except OSError:
             return None
-        counts: dict[str, Counter[str]] = {_PENDING: Counter(), _EXECUTIONS: Counter()}
-        for name, model, value in _METRIC.findall(text):
-            counts[name][model] += int(float(value))
+        counts: dict[str, _Counts] = {_PENDING: Counter(), _EXECUTIONS: Counter()}
+        for name, model, version, value in _METRIC.findall(text):
+            counts[name][model, version] += int(float(value))
         return counts[_PENDING], counts[_EXECUTIONS]

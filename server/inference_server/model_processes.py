@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +10,9 @@ STUB = "triton_python_backend_stub"
 DEAD_STATES = frozenset("ZX")
 STOPPED_STATES = frozenset("Tt")
 # What the stub's command line says where; python_backend's own order.
-_NAME_ARGUMENT = 8
-_STATE, _PARENT, _USER_TICKS, _SYSTEM_TICKS = 0, 1, 11, 12  # in /proc/<pid>/stat, behind the name
+_FILE_ARGUMENT, _NAME_ARGUMENT = 1, 8
+# In /proc/<pid>/stat, behind the name: a process's own time, and that of its children which have ended.
+_STATE, _TICKS = 0, slice(11, 15)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class ProcessState:
 
     Args:
         state: The kernel's letter: R running, S sleeping, T stopped, Z dead and not yet waited for.
-        cpu_ticks: Processor time since its start, in the kernel's ticks.
+        cpu_ticks: Processor time since its start, its descendants' included, in the kernel's ticks.
     """
 
     state: str
@@ -35,10 +35,12 @@ class ModelProcess:
     Args:
         pid: Its number.
         model: The model's name.
+        version: The model's version that it runs, as its folder is named.
     """
 
     pid: int
     model: str
+    version: str
 
 
 def read_state(pid: int) -> ProcessState | None:
@@ -48,7 +50,9 @@ def read_state(pid: int) -> ProcessState | None:
     except OSError:
         return None
     fields = text.rpartition(")")[2].split()  # the name before it may hold anything
-    return ProcessState(state=fields[_STATE], cpu_ticks=int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS]))
+    descendants = filter(None, map(read_state, _children(pid)))
+    cpu_ticks = sum(map(int, fields[_TICKS])) + sum(each.cpu_ticks for each in descendants)
+    return ProcessState(state=fields[_STATE], cpu_ticks=cpu_ticks)
 
 
 def model_processes(server: int, models: frozenset[str]) -> list[ModelProcess]:
@@ -58,12 +62,8 @@ def model_processes(server: int, models: frozenset[str]) -> list[ModelProcess]:
         server: Process id of tritonserver.
         models: Names of the models that are looked for.
     """
-    found = []
-    for pid in _children(server):
-        model = _model_of(pid, models)
-        if model is not None:
-            found.append(ModelProcess(pid=pid, model=model))
-    return found
+    candidates = map(_model_process, _children(server))
+    return [each for each in candidates if each is not None and each.model in models]
 
 
 def dead_children(server: int) -> set[int]:
@@ -81,13 +81,15 @@ def _children(parent: int) -> list[int]:
     return children
 
 
-def _model_of(pid: int, models: frozenset[str]) -> str | None:
+def _model_process(pid: int) -> ModelProcess | None:
     try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        arguments = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
     except OSError:
         return None
-    if os.path.basename(arguments[0]) != STUB.encode() or len(arguments) <= _NAME_ARGUMENT:  # noqa: PTH119
+    if Path(arguments[0]).name != STUB or len(arguments) <= _NAME_ARGUMENT:
         return None
-    # model_<instance group>_<instance>
-    name = arguments[_NAME_ARGUMENT].decode(errors="replace").rsplit("_", 2)[0]
-    return name if name in models else None
+    return ModelProcess(
+        pid=pid,
+        model=arguments[_NAME_ARGUMENT].rsplit("_", 2)[0],  # model_<instance group>_<instance>
+        version=Path(arguments[_FILE_ARGUMENT]).parent.name,
+    )

@@ -133,6 +133,7 @@ def start_child(
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
     output: IO[bytes] | None = None,
+    errors: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own, which is killed when this process dies.
 
@@ -141,11 +142,13 @@ def start_child(
         folder: Where it runs; where this process does unless given.
         environment: Its environment variables; this process's unless given.
         output: For what it says; this process's unless given.
+        errors: Descriptor for its standard error; where its output goes unless given.
     """
     libc = ctypes.CDLL(None)
 
-    def die_with_parent() -> None:
+    def prepare() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
     return subprocess.Popen(
         arguments,
@@ -153,9 +156,9 @@ def start_child(
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=output,
-        stderr=None if output is None else subprocess.STDOUT,
+        stderr=subprocess.STDOUT if errors is None and output is not None else errors,
         start_new_session=True,
-        preexec_fn=die_with_parent,  # noqa: PLW1509  (only calls prctl)
+        preexec_fn=prepare,  # noqa: PLW1509  (only makes system calls)
     )
 
 

@@ -10,6 +10,7 @@ import platform
 import resource
 import secrets
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -39,6 +40,11 @@ HTTP_KEY_HEADER, GRPC_KEY_NAME = "X-Admin-Key", "admin-key"
 RESTRICT_HTTP, RESTRICT_GRPC = "--http-restricted-api", "--grpc-restricted-protocol"
 # A form-encoded body of half as many bytes crashes Triton, unless its threads have larger stacks than usual.
 STACK_BYTES = 2**30
+# Each connection takes a file; without any left, Triton accepts none, and spends its time on saying so.
+LEAST_OPEN_FILES = 4096
+# From 25.08 on. The gateway's limit: an image file of 64 MiB in base64, and some JSON around it.
+MAX_BODY_BYTES = 96 << 20
+LIMIT_BODIES = "--http-max-input-size"
 GPU_DRIVER = Path("/dev/nvidiactl")
 SHORTEST_OPTION = len("--x")
 SUPPORTED_PYTHONS = ((3, 11), (3, 12))
@@ -95,6 +101,7 @@ def main() -> NoReturn:
         command = tritonserver_command(arguments)
         if find_installed_binary() is None:
             _require_export(arguments)
+        raise_open_files_limit()
     except (ServerError, MissingExtraError) as error:
         sys.exit(f"tritonserver: {error}")
     become(command)
@@ -108,11 +115,36 @@ def become(command: Command) -> NoReturn:
     os.execve(command.arguments[0], command.arguments, command.environment)  # noqa: S606
 
 
+def raise_open_files_limit() -> None:
+    """Let what is executed next have as many open files as this process may have.
+
+    Raises:
+        ServerError: These are fewer than ``LEAST_OPEN_FILES``.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < LEAST_OPEN_FILES:
+        raise ServerError(
+            f"at most {hard} files may be open here, and each connection takes one: {LEAST_OPEN_FILES} are needed. "
+            f"Raise the hard limit: LimitNOFILE= of systemd, --ulimit nofile= of Docker, or ulimit -n as root."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def raise_stack_limit() -> None:
     """Give the threads of what is executed next stacks that are as large as this process may have, up to a limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
     wanted = STACK_BYTES if hard == resource.RLIM_INFINITY else min(STACK_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_STACK, (wanted, hard))
+
+
+def body_limit(arguments: Sequence[str]) -> list[str]:
+    """Give the option that limits bodies, if there is an installed binary that knows it and the arguments do not."""
+    binary = find_installed_binary()
+    if binary is None or names_option(arguments, LIMIT_BODIES):
+        return []
+    shown = subprocess.run([binary, "--help"], capture_output=True, check=False)
+    known = LIMIT_BODIES.encode() in shown.stdout + shown.stderr
+    return [f"{LIMIT_BODIES}={MAX_BODY_BYTES}"] if known else []
 
 
 def restrictions(key: str) -> dict[str, str]:

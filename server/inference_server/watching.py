@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -26,6 +27,7 @@ from inference_export.repository import exported_version, hold_version
 from .administration import Access, ModelControl, access_file, claim, new_key, read_access, write_access
 from .checking import base_url
 from .diagnosis import STOPPED_S, Diagnosis, Finding
+from .log_relay import relay
 from .model_processes import STOPPED_STATES, dead_children, model_processes, read_state
 from .process import free_ports, start_child
 from .shared_memory import SharedMemory
@@ -36,9 +38,11 @@ LONGEST_START_S = 600.0
 LASTING_S = 10.0  # a replacement that lives as long has worked
 EXIT_TIMEOUT_S = 30.0
 LAST_ANSWERS_S = 1.0  # for what the models have answered to reach the clients
+LAST_WORDS_S = 1.0  # of what was killed
 MOST_FAILURES = 5  # in a row, each before the replacement had worked
 GIVEN_UP_EXIT_CODE = 3
 SERVER = "tritonserver"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _QUESTION_TIMEOUT_S = 2.0
 
 MakeCommand = Callable[[Access, str], Command]
@@ -68,6 +72,7 @@ class Watcher:
         self._signalled = threading.Event()
         self._signals = 0
         self._process: subprocess.Popen[bytes]  # from the first start on
+        self._relay: threading.Thread
         self._started = False
         self._held: tuple[int, contextlib.ExitStack, str | None] | None = None
         self._stopped_since_s: float | None = None
@@ -84,8 +89,9 @@ class Watcher:
             0 after such a stop; tritonserver's code if it never became ready; ``GIVEN_UP_EXIT_CODE`` when something
             failed again and again.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note_signal)
+        # Blocked for good: signals that come fast would end this process inside of a handler, or on its last steps.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        threading.Thread(target=self._note_signals, daemon=True).start()
         with claim(self._port):
             return self._run()
 
@@ -111,12 +117,14 @@ class Watcher:
             with contextlib.suppress(OSError):
                 access_file(self._port).unlink(missing_ok=True)
 
-    def _note_signal(self, *_: object) -> None:
-        self._signals += 1
-        self._signalled.set()
-        if self._signals > 1 and self._started:  # somebody is impatient
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+    def _note_signals(self) -> None:
+        while True:
+            signal.sigwait(STOP_SIGNALS)
+            self._signals += 1
+            self._signalled.set()
+            if self._signals > 1 and self._started:  # somebody is impatient
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
 
     def _start(self) -> bool:
         """Start tritonserver, and wait; False if it ended, or was told to, before it was ready."""
@@ -137,8 +145,12 @@ class Watcher:
         write_access(access_file(self._port), access)
         self._hold(version)
         command = self._make_command(access, self._memory.prefix)
-        self._process = start_child(command.arguments, environment=command.environment)
+        log, errors = os.pipe()
+        self._process = start_child(command.arguments, environment=command.environment, errors=errors)
         self._started = True
+        os.close(errors)
+        self._relay = threading.Thread(target=relay, args=(log, sys.stderr.fileno()), daemon=True)
+        self._relay.start()
         self._diagnosis = Diagnosis(
             self._process.pid, frozenset(MODELS), f"http://{LOOPBACK}:{self._metrics_port}/metrics"
         )
@@ -226,7 +238,7 @@ class Watcher:
             raise failures[0]
 
     def _mark_changed(self, model: str) -> None:
-        # Triton replaces only what it takes for changed. Which version a process belongs to can't be told, so all are.
+        # Triton replaces only what it takes for changed: here every version, though one process was to blame.
         for folder in (self._repository / model).iterdir():
             if folder.name.isdecimal():
                 for file in folder.iterdir():
@@ -300,6 +312,7 @@ class Watcher:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # model processes may outlive tritonserver
             self._process.wait()
+            self._relay.join(LAST_WORDS_S)
             self._memory.remove_regions()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -12,15 +13,29 @@ from pathlib import Path
 
 import click
 
+from inference_server.tritonserver import LOOPBACK
+from tests.gateway import CERTIFICATE, running_gateway
 from tests.heavy import HEAVIEST
 from tests.watched import WatchedServer, watched_server
 
-from . import changing_resources, crashes, exports, heavy_images, images, overload, reloads, requests
+from . import (
+    changing_resources,
+    compressed,
+    crashes,
+    descriptors,
+    exports,
+    heavy_images,
+    images,
+    overload,
+    reloads,
+    requests,
+)
 from .load import expected_answers
 from .setting import IMAGE_SIZE, Setting, prepare
 from .tally import Tally, format_table
 
 FOLDER = Path("build/chaos")
+KEY = "correct-horse-battery-staple"
 MAX_BATCH_SIZE = 32
 BROKEN_FILES = ("classifier/{}/model.onnx", "cluster_head/{}/heads.py", "preprocess/{}/settings.json")
 
@@ -97,6 +112,21 @@ def _requests(setting: Setting) -> Iterator[Tally]:
         yield requests.hold_slow_connections(server.url, expected, seconds=20)
 
 
+def _compressed(setting: Setting) -> Iterator[Tally]:
+    with _serving(setting, "compressed") as server:
+        expected = expected_answers(server.url, setting.images)
+        address = f"{LOOPBACK}:{server.port}"
+        with running_gateway(setting.folder / "nginx", [address], {KEY: "ward 7"}) as gateway:
+            os.environ["SSL_CERT_FILE"] = str(CERTIFICATE)
+            yield compressed.send_to_gateway(gateway.url, KEY, server, expected, times=30)
+        yield compressed.send_to_server(server, expected)
+
+
+def _descriptors(setting: Setting) -> Iterator[Tally]:
+    with _serving(setting, "descriptors") as server:
+        yield descriptors.exhaust(server, expected_answers(server.url, setting.images), seconds=15)
+
+
 def _exports(setting: Setting) -> Iterator[Tally]:
     repository = setting.export("exports")
     log = setting.folder / "exports.log"
@@ -130,6 +160,8 @@ SCENARIOS: dict[str, Callable[[Setting], Iterator[Tally]]] = {
     "images": _images,
     "heavy images": _heavy_images,
     "requests": _requests,
+    "compressed bodies": _compressed,
+    "descriptors exhausted": _descriptors,
     "exports": _exports,
     "changing resources": _changing_resources,
     "reloads": _reloads,
