@@ -104,8 +104,8 @@ class _Requests:
     def _require_own_process(self) -> None:
         if os.getpid() != self._process:
             raise RuntimeError(
-                "the process was forked while its images were being classified, and the answers go to its parent: begin "
-                "anew in the child"
+                "the process was forked while these images were being classified, and their answers go to its parent: "
+                "classify them anew in the child"
             )
 
     def _send_next(self) -> bool:
@@ -273,9 +273,7 @@ class Stream(_Requests):
         self._failures_in_a_row = 0
 
 
-def _classify(
-    connection: "Connection", *, images: Sequence[Image], options: Options, request: _Request
-) -> _Answer:
+def _classify(connection: "Connection", *, images: Sequence[Image], options: Options, request: _Request) -> _Answer:
     entries: list[dict[str, Any] | None] = []
     contents = []
     for image in images:

@@ -2,8 +2,8 @@
 
 import unicodedata
 
-# What spreadsheets take for the beginning of a formula.
-FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
+# What spreadsheets take for the beginning of a formula, also after spaces, and in East Asia's wide and small forms.
+FORMULA_BEGINS = ("=", "+", "-", "@")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Control, format (such as those that turn the direction of writing), surrogate, private, and line separators.
 UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
@@ -21,8 +21,9 @@ def printable(name: str) -> str:
 def cell(name: str) -> str:
     """Make a name safe to open in a spreadsheet: one that would be a formula gets an apostrophe before it.
 
-    >>> cell("=1+1/a.jpg")
-    "'=1+1/a.jpg"
+    >>> cell("=1+1/a.jpg"), cell("  @a.jpg")
+    ("'=1+1/a.jpg", "'  @a.jpg")
     """
     text = printable(name)
-    return f"'{text}" if text.startswith(FORMULA_BEGINS) else text
+    begins = unicodedata.normalize("NFKC", text.lstrip()[:1])
+    return f"'{text}" if begins.startswith(FORMULA_BEGINS) else text

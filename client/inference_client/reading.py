@@ -44,8 +44,8 @@ class BoundedReads:
             return
 
         def connect_bounded(connection: Any, address: Any) -> "_BoundedSocket":
-            self.socket = _BoundedSocket(connect(connection, address), self._count)
-            return self.socket
+            self.socket = bounded = _BoundedSocket(connect(connection, address), self._count)
+            return bounded
 
         def send_bounded(*arguments: Any, **options: Any) -> Any:
             self._begin("headers", MAX_HEADER_BYTES)

@@ -76,8 +76,10 @@ class Connection:
         wake_up.close()
         self._disconnect()
         # In a program that gevent has patched, this thread is a greenlet, and the event loop everybody's.
-        if gevent.getcurrent().parent is None:
-            gevent.get_hub().destroy(destroy_loop=True)
+        hub = gevent.get_hub()
+        # A host name that is still being looked up can't be interrupted, and gevent would wait for it.
+        if gevent.getcurrent().parent is None and not len(hub.threadpool):
+            hub.destroy(destroy_loop=True)
 
     def max_batch_size(self) -> int:
         """Read how many images one request may carry.
@@ -251,10 +253,22 @@ class Connection:
             self._waiting.throw(InterruptedRequestError())
 
 
-def _tls_context(cafile: str | None = None) -> Any:
-    # Not create_default_context: also gevent's makes the standard library's context, whose sockets block the thread, so
-    # that no deadline and no interruption reaches it. This protocol checks certificate and host name.
-    context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_CLIENT)
+class _TLSContext(gevent.ssl.SSLContext):  # type: ignore[misc]
+    """Not ``create_default_context``: even gevent's makes the standard library's, which no deadline reaches."""
+
+    def wrap_socket(self, sock: Any, **options: Any) -> Any:
+        """Speak TLS, and leave no socket open when a deadline cuts the handshake short, as gevent does."""
+        encrypted = super().wrap_socket(sock, do_handshake_on_connect=False, **options)
+        try:
+            encrypted.do_handshake()
+        except BaseException:
+            encrypted.close()
+            raise
+        return encrypted
+
+
+def _tls_context(cafile: str | None = None) -> _TLSContext:
+    context = _TLSContext(gevent.ssl.PROTOCOL_TLS_CLIENT)  # which checks certificate and host name
     # geventhttpclient looks for SSL_CERT_FILE once, when it is imported; our messages tell people to set it.
     context.load_verify_locations(os.environ.get("SSL_CERT_FILE") or cafile)
     return context
