@@ -1,7 +1,7 @@
 """The program whose processes decode images, so that what takes too long or too much can be ended.
 
-``decoding.py`` starts it as ``python decoder_process.py DESCRIPTOR SETTINGS``. It imports what decoding needs, once, and
-forks a process for each decoder, which takes milliseconds: one that is ended is replaced at once.
+``decoding.py`` starts it as ``python decoder_process.py DESCRIPTOR SETTINGS``. It imports what decoding needs, once,
+and then forks a process for each decoder. That takes milliseconds, so a decoder that was ended is replaced at once.
 """
 
 from __future__ import annotations

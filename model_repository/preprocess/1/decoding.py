@@ -6,9 +6,9 @@ A decoder that a hostile file keeps busy can't be interrupted, only killed. So f
 Several instances of ``preprocess`` answer one request each, with decoders of their own, among which the system divides
 the cores. Two things they share, by tokens:
 
-* Being slow. All instances but one may be busy with requests that have taken long; the last one gives such a request up.
-  So whatever is sent, a request with small images soon finds an instance. Decoders of slow requests yield the cores to
-  others.
+* Being slow. All instances but one may be busy with requests that have taken long; the last one gives such a request
+  up. So whatever is sent, a request with small images soon finds an instance. Decoders of slow requests yield the cores
+  to others.
 * Memory, for images that take more than a little.
 """
 
@@ -48,8 +48,8 @@ MEMORY_TOKENS = 4  # each stands for that share of what the largest image may ta
 KEPT_MEMORY_BYTES = 128 * 2**20  # a decoder that may have taken more is replaced, which gives the memory back
 FILE_COPIES = 3  # of a file, at most, in its decoder: base64 text, the text without line breaks, what it stands for
 MOST_CRASHES = 2  # of decoders, before the file is blamed
-# Of decoders. glibc gives memory back after each image otherwise, and a fifth of the time goes into getting it again, page
-# by page; numpy would start threads.
+# Of decoders. glibc gives memory back after each image otherwise, and a fifth of the time goes into getting it again,
+# page by page; numpy would start threads.
 ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
@@ -167,6 +167,7 @@ class Decoders:
         for decoder in self._idle:
             decoder.close()
         self._forker.close()
+        self._give_tokens_back()
 
     def __enter__(self) -> Decoders:
         return self
@@ -182,16 +183,24 @@ class Decoders:
         """Keep a decoder for other files."""
         self._idle.append(decoder)
 
+    def end_idle(self) -> None:
+        """End the decoders that have nothing to do, which may be dead."""
+        while self._idle:
+            self._idle.pop().end()
+
     def _run(self, request: _Request) -> _Request:
         try:
             request.run()
         finally:
             request.close()
-            for tokens in (self.slow, self.memory, self.memory_turn):
-                tokens.hold(0)
+            self._give_tokens_back()
         if not self._idle:
             self._idle.append(self._forker.fork())
         return request
+
+    def _give_tokens_back(self) -> None:
+        for tokens in (self.slow, self.memory, self.memory_turn):
+            tokens.hold(0)
 
 
 class _Image:
@@ -250,7 +259,7 @@ class _Request:
         """Return the time until something has to be looked at again, whether or not a decoder has replied."""
         if self._waiting and len(self._busy) < self._decoders.most_processes:  # for memory
             return _TOKEN_POLL_S
-        left_s = min(self._limits.seconds - decoder.used_s() for decoder in self._busy)
+        left_s: float = min(self._limits.seconds - decoder.used_s() for decoder in self._busy)
         return max(left_s, _SHORTEST_WAIT_S)
 
     def _has_memory(self) -> bool:
@@ -265,7 +274,8 @@ class _Request:
     def _tokens(self, image: _Image) -> int:
         if image.memory_bytes <= LITTLE_MEMORY_BYTES:
             return 0
-        return min(MEMORY_TOKENS, math.ceil(MEMORY_TOKENS * image.memory_bytes / self._limits.memory_bytes))
+        share: float = image.memory_bytes / self._limits.memory_bytes
+        return min(MEMORY_TOKENS, math.ceil(MEMORY_TOKENS * share))
 
     def _start(self, image: _Image) -> None:
         decoder = self._decoders.take()
@@ -291,6 +301,7 @@ class _Request:
         image = self._remove(decoder)
         if not reply:
             decoder.end()
+            self._decoders.end_idle()  # they may have died of the same: the death of the program that forked them
             image.crashes += 1
             if image.crashes < MOST_CRASHES:
                 self._waiting.append(image)
@@ -334,9 +345,8 @@ class _BoundedRequest(_Request):
         used_s = super()._check_budget()
         now_s = time.monotonic()
         if used_s >= self._most_seconds:
-            reason = (
-                f"too slow to decode: the request's images take more than {self._most_seconds:g} s of processor time"
-            )
+            most = f"{self._most_seconds:g} s of processor time"
+            reason = f"too slow to decode: the images of this request take more than {most}"
             for decoder in list(self._busy):
                 self._end(decoder, self._remove(decoder), reason)
             while self._waiting:
@@ -432,7 +442,7 @@ class _Decoder:
     def _cpu_s(self) -> float:
         """Read the process's clock of processor time, by the number that clock_getcpuclockid(3) gives it."""
         try:
-            return time.clock_gettime(~self._pid << 3 | 2)
+            return float(time.clock_gettime(~self._pid << 3 | 2))
         except OSError:  # it is gone
             return 0.0
 

@@ -30,7 +30,7 @@ TIFF_STRIP_OFFSETS, TIFF_TILE_OFFSETS, TIFF_PLANAR = 273, 324, 284
 # Segments of a JPEG file before its first scan, and chunks of a PNG file that hold no pixels: Pillow joins them one by
 # one, in quadratic time. Files have some tens of them; a profile or a panorama's metadata a few hundred.
 MOST_SEGMENTS = 1000
-# Of memory for each pixel, beyond Pillow's image and its RGB copy: frames that libwebp keeps, strips that libtiff reads.
+# Memory for each pixel beyond Pillow's image and its RGB copy: frames that libwebp keeps, strips that libtiff reads.
 WEBP_PIXEL_BYTES, TIFF_PIXEL_BYTES = 12, 8
 FIXED_MEMORY_BYTES = 16 * 2**20  # for whatever does not grow with the image
 # Reduced decoding: only for networks of at least this side, and images that keep twice the side where they lose half.
@@ -194,8 +194,8 @@ def _require_few_pixels(width: int, height: int, limits: Limits) -> None:
 def _require_memory(memory_bytes: int, limits: Limits, budget_bytes: int | None) -> None:
     if memory_bytes > limits.memory_bytes:
         raise UndecodableImageError(
-            f"too large to decode: {memory_bytes / 1e6:,.0f} MB of memory, at most {limits.memory_bytes / 1e6:,.0f} are "
-            f"used"
+            f"too large to decode: it takes {memory_bytes / 1e6:,.0f} MB of memory, and may take "
+            f"{limits.memory_bytes / 1e6:,.0f}"
         )
     if budget_bytes is not None and memory_bytes > budget_bytes:
         raise ExpensiveImageError(memory_bytes)

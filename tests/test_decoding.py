@@ -1,0 +1,196 @@
+"""Decoding in processes: what ends them, what outlives them, and what requests leave each other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from inference_export.preprocessing import DEFAULT_LIMITS, decode_pixels
+from inference_export.template import load_served_module, template_directory
+from tests.corpus import encode, photograph
+
+SIZE = 32
+SMALL = encode(photograph(), "JPEG")
+# 0.1 s of processor time or more, and 11 MB of memory, in a file of 200 kB.
+LARGE = encode(Image.linear_gradient("L").resize((4000, 3000)).convert("RGB"), "JPEG", quality=95)
+NO_TIME = DEFAULT_LIMITS._replace(seconds=0.02)
+
+
+@pytest.fixture(scope="module")
+def decoding() -> ModuleType:
+    return load_served_module("preprocess", "decoding")
+
+
+@pytest.fixture
+def opened(decoding: ModuleType) -> Iterator[Any]:
+    """Open decoders, and close them after the test."""
+    pools = []
+
+    def open_decoders(limits: Any = DEFAULT_LIMITS, **options: Any) -> Any:
+        pools.append(decoding.Decoders(SIZE, reduced=False, limits=limits, **options))
+        return pools[-1]
+
+    yield open_decoders
+    for pool in pools:
+        pool.close()
+
+
+def _descendants() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def test_pixels_and_reasons_are_in_the_order_of_the_files(opened: Any) -> None:
+    files = [LARGE, SMALL, b"", SMALL[:300], SMALL, LARGE]
+    pixels, reasons = opened(processes=3).decode(files)
+    assert [reason[:6] for reason in reasons] == ["", "", "empty:", "broken", "", ""]
+    for row in (0, 1, 4, 5):
+        np.testing.assert_array_equal(pixels[row], decode_pixels(files[row], SIZE))
+    assert not pixels[2:4].any()
+
+
+def test_image_over_its_time_is_a_row_and_the_others_are_decoded(opened: Any) -> None:
+    decoders = opened(NO_TIME)
+    for _ in range(2):  # what was ended is replaced
+        pixels, reasons, _ = decoders.decode_request([SMALL, LARGE, SMALL])
+        assert reasons == ["", "too slow to decode: more than 0.02 s of processor time", ""]
+        assert pixels[0].any()
+        assert pixels[2].any()
+
+
+def test_rows_left_when_a_request_is_over_its_time_have_the_reason(
+    opened: Any, decoding: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "REQUEST_SECONDS", 0.02)  # of 4 s
+    pixels, reasons, _ = opened().decode_request([LARGE] * 5 + [SMALL])
+    assert reasons[-1] == ""  # the shortest file goes first
+    assert set(reasons[:-1]) == {
+        "too slow to decode: the images of this request take more than 0.08 s of processor time"
+    }
+    assert pixels[-1].any()
+
+
+def test_image_over_its_memory_is_a_row_whether_that_was_known_before_or_not(opened: Any) -> None:
+    decoders = opened(DEFAULT_LIMITS._replace(pixels=12_000_000))
+    progressive = encode(Image.new("CMYK", (4000, 3000)), "JPEG", progressive=True)
+    words = b"abc " * 2_000_000 + b"!"  # a text that is no base64
+    _, reasons = decoders.decode([progressive, SMALL, words])
+    assert reasons[0].startswith("too large to decode: it takes ")
+    assert reasons[1] == ""
+    assert reasons[2].startswith("no image")
+
+
+def test_process_without_memory_answers_so_and_goes_on(opened: Any, decoding: ModuleType) -> None:
+    decoder = opened().take()
+    for memory_bytes, status in ((2**16, decoding.OUT_OF_MEMORY), (2**26, decoding.DECODED)):
+        decoder.start(encode(photograph(), "TIFF", compression="tiff_lzw"), memory_bytes)
+        assert decoding.REPLY.unpack(decoder.receive()[: decoding.REPLY.size])[0] in (status, decoding.EXPENSIVE)
+    decoder.end()
+
+
+@pytest.mark.parametrize("victims", ["decoders", "forker"])
+def test_processes_that_are_killed_cost_no_image(opened: Any, victims: str) -> None:
+    decoders = opened(processes=2)
+
+    def kill() -> None:
+        programs = psutil.Process().children()
+        for process in programs if victims == "forker" else [child for each in programs for child in each.children()]:
+            process.kill()
+
+    assert decoders.decode([SMALL, SMALL])[1] == ["", ""]
+    kill()  # while they have nothing to do
+    assert decoders.decode([SMALL, SMALL, SMALL])[1] == ["", "", ""]
+    timer = threading.Timer(0.1, kill)  # while they decode
+    timer.start()
+    assert decoders.decode([LARGE] * 6)[1] == [""] * 6
+    timer.join()
+
+
+def test_all_instances_but_one_may_be_slow_and_the_last_one_gives_up(
+    opened: Any, decoding: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "SLOW_SECONDS", 0.02)
+    first, second = (opened(instances=2, name="test-slow") for _ in range(2))
+    assert first.slow.hold(1)
+    with pytest.raises(decoding.BusyError, match="too many large images are being decoded; try again"):
+        second.decode_request([LARGE])
+    assert second.decode_request([SMALL])[1] == [""]
+    first.slow.hold(0)
+    assert second.decode_request([LARGE])[1] == [""]
+    assert first.slow.hold(1)  # given back
+
+
+def test_slow_requests_yield_the_cores_and_later_ones_do_not(
+    opened: Any, decoding: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "SLOW_SECONDS", 0.02)
+    decoders = opened(instances=2, name="test-nice")
+    seen = []
+    thread = threading.Thread(target=lambda: decoders.decode_request([LARGE] * 2))
+    thread.start()
+    while thread.is_alive():
+        for process in _descendants():
+            try:
+                seen.append(process.nice())
+            except psutil.Error:
+                continue
+        time.sleep(0.005)
+    assert decoding.SLOW_NICENESS in seen
+    assert decoding.SLOW_NICENESS not in [process.nice() for process in _descendants()]
+
+
+def test_images_that_take_much_memory_wait_for_each_other(
+    opened: Any, decoding: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "LITTLE_MEMORY_BYTES", 2**24 + 1)
+    first, second = (opened(instances=3, name="test-memory") for _ in range(2))
+    assert first.memory.hold(decoding.MEMORY_TOKENS)
+    monkeypatch.setattr(decoding, "REQUEST_TIMEOUT_S", 0.5)
+    with pytest.raises(decoding.BusyError, match="not decoded within"):
+        second.decode_request([LARGE])
+    monkeypatch.undo()
+    monkeypatch.setattr(decoding, "LITTLE_MEMORY_BYTES", 2**24 + 1)
+    first.memory.hold(0)
+    assert second.decode_request([LARGE, LARGE])[1] == ["", ""]
+    assert first.memory.hold(decoding.MEMORY_TOKENS)  # given back
+
+
+def test_token_is_free_again_when_its_process_is_killed(decoding: ModuleType) -> None:
+    program = "import sys, time; import decoding; tokens = decoding.Tokens('test-killed', 1); "
+    program += "print(tokens.hold(1), flush=True); time.sleep(60)"
+    folder = template_directory() / "preprocess" / "1"
+    with subprocess.Popen([sys.executable, "-B", "-c", program], cwd=folder, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"True\n"
+        tokens = decoding.Tokens("test-killed", 1)
+        assert not tokens.hold(1)
+        holder.kill()
+    assert tokens.hold(1)
+    tokens.hold(0)
+
+
+def test_processes_end_with_the_one_that_started_them() -> None:
+    folder = template_directory() / "preprocess" / "1"
+    program = "import time, decoding, preprocessing; "
+    program += (
+        "d = decoding.Decoders(8, reduced=False, limits=preprocessing.DEFAULT_LIMITS); print('open', flush=True); "
+    )
+    program += "time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-B", "-c", program], cwd=folder, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"open\n"
+        processes = psutil.Process(owner.pid).children(recursive=True)
+        assert len(processes) == 2
+        os.kill(owner.pid, signal.SIGKILL)
+    assert not psutil.wait_procs(processes, timeout=10)[1]
