@@ -342,7 +342,7 @@ def test_limit_on_the_length_of_files_is_named(tmp_path: Path) -> None:
     trained = tiny_network.write_tiny_resources(tmp_path / "trained", network=tiny_network.WideNetwork)
     command = ["sh", "-c", 'ulimit -f 300; exec "$@"', "sh", sys.executable, "-m", "inference_export", "-r", trained,
                "--network", tiny_network.WIDE_NETWORK, "--model_repository", tmp_path / "out"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
     assert done.returncode == 1, (done.returncode, done.stderr)
     assert "out can't be written: files may not be that long (see ulimit -f)" in done.stderr
 

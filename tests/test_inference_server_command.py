@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from inference_client import Classify
+from inference_export.__main__ import main as export_main
 from inference_export.inspection import read_export
+from inference_server import __main__ as command
 from inference_server.__main__ import main
+from inference_server.process import free_ports
+from inference_server.reload_command import main as reload_main
+from inference_server.watching import Watcher
+from tests import tiny_network
 from tests.conftest import SMALL, Trained, export
 from tests.resources import write_faces
 from tests.watched import watched_server
@@ -43,6 +51,69 @@ def test_resources_are_exported_once_and_again_only_when_something_changed(
         assert "version 2" in server.said()
         with Classify(server.url, details=True) as classify:
             assert len(classify(base / "b" / "x103.png")[0][0]["Neighbors"]) == 5
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> list[object]:
+    """Arguments for a network of a few weights, without base data; a folder of such lies beside it."""
+    tiny_network.write_tiny_resources(tmp_path / "trained")
+    for name in "ab":
+        write_faces(tmp_path / "base" / name, [1, 2], "x")
+    return ["-r", tmp_path / "trained", "--network", tiny_network.NETWORK, "--model_repository", tmp_path / "out"]
+
+
+def _refused(*arguments: object) -> str:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 1, result.output
+    return result.stderr
+
+
+def test_base_data_that_have_gone_missing_change_nothing_and_a_change_of_mode_is_said(
+    tiny: list[object], tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    log = tmp_path / "log"
+    with watched_server(*tiny, "-data", base, log=log) as server:
+        shutil.move(base, tmp_path / "unmounted")
+        base.mkdir()
+        assert "Is a volume not mounted there?" in _refused(*tiny, "-data", base)
+        assert "out answers in clustering mode" in _refused(*tiny)
+        export = CliRunner().invoke(export_main, [str(each) for each in (*tiny, "--mode", "classification")])
+        assert export.exit_code == 0, export.output
+        change = "the mode has changed: clustering before, classification now"
+        reloaded = CliRunner().invoke(reload_main, ["--port", str(server.port)])
+        assert reloaded.stdout.splitlines()[-1] == change
+        ends_s = time.monotonic() + 10
+        while f"version 2 is served, in place of 1; {change}" not in server.said():
+            assert time.monotonic() < ends_s, server.said()
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("default", "arguments", "mode"),
+    [
+        pytest.param("base", [], "clustering", id="default-folder"),
+        pytest.param("none", [], "classification", id="absent"),
+        pytest.param("empty", [], "classification", id="empty"),
+        pytest.param("base", ["--mode", "classification"], "classification", id="said-otherwise"),
+    ],
+)
+def test_default_base_folder_decides_the_mode_only_if_it_holds_anything(
+    tiny: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    default: str,
+    arguments: list[str],
+    mode: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(command, "DEFAULT_BASE_DATA", tmp_path / default)
+    monkeypatch.setattr(Watcher, "run", lambda _: 0)
+    ports = [str(port) for port in free_ports(2)]
+    given = [*map(str, tiny), *arguments, "--port", ports[0], "--metrics_port", ports[1]]
+    result = CliRunner().invoke(main, given)
+    assert result.exit_code == 0, result.output
+    assert f"in {mode} mode" in result.stderr
 
 
 def test_export_lying_there_is_served_without_torch_or_onnx(small_clustering: Path) -> None:

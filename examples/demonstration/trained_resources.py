@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference_export.errors import ResourcesError
+from inference_export.regular_files import FileReader
 from inference_export.unpickling import read_plain_pickle
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def write_logs(resources: Path, logs: TrainingLogs) -> None:
 def are_complete(resources: Path, settings: Mapping[str, Any]) -> bool:
     """Tell whether resources are there in whole and come from a training with these settings."""
     try:
-        logs = read_plain_pickle(resources / LOGS, "training logs")
+        logs = read_plain_pickle(FileReader(), resources / LOGS, "training logs")
         return (
             logs["settings"] == dict(settings)
             and (resources / LABELS).is_file()

@@ -169,7 +169,7 @@ def _ask(url: str, queries: Sequence[Path], made_of: Sequence[bytes], tally: Tal
     checkpoint, *base = made_of
     network = tiny_network.TinyNetwork(2)
     network.load_state_dict(torch.load(io.BytesIO(checkpoint), weights_only=True))
-    files = [*map(io.BytesIO, base), *queries]
+    files: list[Any] = [*map(io.BytesIO, base), *queries]
     with torch.inference_mode():
         embeddings = F.normalize(network.eval()(reference.images(files, tiny_network.IMAGE_SIZE))[0])
     similarities = embeddings[len(base) :] @ embeddings[: len(base)].T
