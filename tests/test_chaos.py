@@ -23,10 +23,12 @@ from inference_server.shared_memory import FOLDER, PREFIX
 from inference_server.watching import GIVEN_UP_EXIT_CODE, MOST_FAILURES
 from tests.chaos import (
     changing_resources,
+    closing,
     compressed,
     crashes,
     descriptors,
     exports,
+    heavy_images,
     images,
     overload,
     reloads,
@@ -35,6 +37,7 @@ from tests.chaos import (
 from tests.chaos.load import Expected, Load, expected_answers
 from tests.chaos.setting import IMAGE_SIZE, Setting, prepare
 from tests.chaos.tally import Tally
+from tests.heavy import HEAVIEST
 from tests.watched import WatchedServer, watched_server
 
 MAX_BATCH_SIZE = 32
@@ -82,6 +85,19 @@ def test_hostile_requests_are_refused_and_valid_ones_answered(server: WatchedSer
 
 def test_slow_connections_hold_nobody_up(server: WatchedServer, expected: Expected) -> None:
     _kept(requests.hold_slow_connections(server.url, expected, seconds=3))
+
+
+def test_calls_of_a_client_that_is_closed_end_at_once_and_none_is_wrong(
+    server: WatchedServer, expected: Expected
+) -> None:
+    tally = closing.close_during_calls(server.url, expected, times=8)
+    _kept(tally)
+    assert tally.refused > 0
+
+
+def test_heaviest_images_leave_an_innocent_client_its_right_answers(server: WatchedServer, expected: Expected) -> None:
+    _kept(heavy_images.send_each(server, expected, HEAVIEST, batch=4, share=0.02, timed=False))
+    _kept(heavy_images.send_without_pause(server, expected, HEAVIEST, 4, seconds=3, share=0.02, timed=False))
 
 
 def test_clients_told_apart_are_bounded_and_the_header_wins(server: WatchedServer, setting: Setting) -> None:

@@ -117,7 +117,7 @@ class Classify:
             OSError: A path can't be read, FileNotFoundError for one; raised before anything is sent.
             TypeError: Not an image; the message shows what to pass.
             ValueError: An array of another shape, or a file that is not a regular one.
-            RuntimeError: It is closed, or was closed during the call.
+            RuntimeError: It is closed, or was closed during the call; or the process was forked by ``progress``.
         """
         from inference_client.calls import Call
         from inference_client.failures import RequestError
@@ -158,7 +158,7 @@ class Classify:
                 whatever else the iterable raises.
             StreamError: The server is gone, refuses the first request, or has failed 8 requests in a row. No result is
                 given for the images from there on; those before it have theirs.
-            RuntimeError: It is closed, or was closed meanwhile.
+            RuntimeError: It is closed, or was closed meanwhile; or this is a child process, forked since the stream began.
         """
         options = self._options(sim_thres=sim_thres, details=details)
         collected = collect_lazily(images)
@@ -180,7 +180,12 @@ class Classify:
                 raise
 
     def close(self) -> None:
-        """End all connections. Calls in flight in other threads end with RuntimeError, as does every later one."""
+        """End all connections, from any thread or a signal handler.
+
+        Calls and streams in flight end with RuntimeError at once, and with them the results that they had not given yet;
+        every later call raises it as well. Returns within 2 s; a thread that is reading a file, or looking up the host
+        name, ends after that.
+        """
         self._pool.close()
 
     def __enter__(self) -> Self:

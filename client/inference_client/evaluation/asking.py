@@ -109,9 +109,7 @@ def ask(
     pool: WorkerPool[Connection] = WorkerPool(
         lambda: _EvaluatingConnection(settings, known, findings), name="evaluation"
     )
-    options = Options(
-        sim_thres=None if sim_thres is None else str(sim_thres), details=True, settings=settings
-    )
+    options = Options(sim_thres=None if sim_thres is None else str(sim_thres), details=True, settings=settings)
     try:
         try:
             served = findings.served = outcome_of(pool.submit(_served))
