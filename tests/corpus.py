@@ -16,6 +16,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 TRUNCATIONS = 60  # of each file
 BIT_FLIPS = 150  # of each file
 SIDES = (120, 90)
+HEAVY_SHARE = 0.005  # of the sizes that cost
 
 
 def hostile_files() -> Iterator[tuple[str, bytes]]:
@@ -26,6 +27,7 @@ def hostile_files() -> Iterator[tuple[str, bytes]]:
     yield from _bombs()
     yield from _dimensions(good)
     yield from _metadata(good)
+    yield from _heavy()
     for name, data in good.items():
         for step in range(TRUNCATIONS):
             yield f"truncated-{name}-{step}", data[: len(data) * step // TRUNCATIONS]
@@ -161,6 +163,13 @@ def _metadata(good: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
             yield f"{name}-{marker:x}", jpeg[:2] + bytes([0xFF, marker]) + length + segment + jpeg[2:]
     yield "jpeg-segment-beyond-the-end", jpeg[:2] + b"\xff\xe1\xff\xff" + jpeg[2:40]
     yield "jpeg-segment-of-no-length", jpeg[:2] + b"\xff\xe1\0\0" + jpeg[2:]
+
+
+def _heavy() -> Iterator[tuple[str, bytes]]:
+    from tests.heavy import FILES  # which builds on this module
+
+    for heavy in FILES:
+        yield f"heavy-{heavy.name}", heavy.build(HEAVY_SHARE)
 
 
 def _jpeg_of_dimensions(width: int, height: int) -> bytes:

@@ -126,6 +126,7 @@ class Load:
 
     def _count(self, results: Any, status: int, elapsed_s: float) -> None:
         images = len(self._images)
+        self._tally.slowest_s = max(self._tally.slowest_s, elapsed_s)
         self._tally.sent += images
         if elapsed_s > self._timeout_s + LATE_S:
             self._tally.hung += images

@@ -20,6 +20,7 @@ class Tally:
         wrong: Answered otherwise than expected.
         lost: Without a result although the service was back within the timeout.
         hung: Of calls that had not returned by their timeout and a second.
+        slowest_s: How long the slowest call took of a client that did nothing bad; 0 where there was none.
         notes: Figures beside the counts.
     """
 
@@ -32,6 +33,7 @@ class Tally:
     wrong: int = 0
     lost: int = 0
     hung: int = 0
+    slowest_s: float = 0.0
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -40,7 +42,7 @@ class Tally:
         return self.sent > 0 and not (self.wrong or self.lost or self.hung)
 
 
-COLUMNS = tuple(each.name for each in fields(Tally) if each.name != "notes")
+COLUMNS = tuple(each.name for each in fields(Tally) if each.name not in {"slowest_s", "notes"})
 
 
 def format_table(tallies: Sequence[Tally]) -> str:
@@ -48,5 +50,10 @@ def format_table(tallies: Sequence[Tally]) -> str:
     rows = [COLUMNS, *(tuple(str(getattr(tally, name)) for name in COLUMNS) for tally in tallies)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    notes = [f"{tally.what}: {note}" for tally in tallies for note in tally.notes]
+    notes = [f"{tally.what}: {note}" for tally in tallies for note in _notes(tally)]
     return "\n".join([*lines, *(["", *notes] if notes else [])])
+
+
+def _notes(tally: Tally) -> list[str]:
+    slowest = [f"slowest answer of an innocent client {tally.slowest_s:.2f} s"] if tally.slowest_s else []
+    return [*slowest, *tally.notes]

@@ -20,7 +20,7 @@ MOST_ADDRESS_SPACE_BYTES = 6 * 2**30
 def main() -> None:
     """Decode the file, after another one: what is imported and started for the first is not its cost."""
     warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_ADDRESS_SPACE_BYTES, MOST_ADDRESS_SPACE_BYTES))
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_ADDRESS_SPACE_BYTES, resource.RLIM_INFINITY))
     decoder = open_decoder(SIDE, "exact")
     decoder.decode([encode(photograph(), "JPEG")])
     data = Path(sys.argv[1]).read_bytes()
