@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from inference_export.preprocessing import DEFAULT_LIMITS
+
 from . import metadata, pixels, repetition
 
 MEBIBYTE = 2**20
-MOST_PIXELS = 79_000_000  # within 80,000,000
+MOST_PIXELS = DEFAULT_LIMITS.pixels - MEBIBYTE  # so that a whole number of blocks fits
 
 
 class HeavyFile(NamedTuple):
