@@ -158,7 +158,7 @@ class Classify:
                 whatever else the iterable raises.
             StreamError: The server is gone, refuses the first request, or has failed 8 requests in a row. No result is
                 given for the images from there on; those before it have theirs.
-            RuntimeError: It is closed, or was closed meanwhile; or this is a child process, forked since the stream began.
+            RuntimeError: It is closed, or was closed meanwhile; or the process was forked, and this is the child.
         """
         options = self._options(sim_thres=sim_thres, details=details)
         collected = collect_lazily(images)
@@ -182,7 +182,7 @@ class Classify:
     def close(self) -> None:
         """End all connections, from any thread or a signal handler.
 
-        Calls and streams in flight end with RuntimeError at once, and with them the results that they had not given yet;
+        Calls and streams in flight end with RuntimeError at once, and lose the results that they had not given yet;
         every later call raises it as well. Returns within 2 s; a thread that is reading a file, or looking up the host
         name, ends after that.
         """
