@@ -124,7 +124,12 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
         cpus=options.cpus,
     )
     check_destination(repository, shape)
-    limits = Limits(file_bytes=options.max_image_bytes, pixels=options.max_image_pixels, scans=options.max_jpeg_scans)
+    limits = Limits(
+        file_bytes=options.max_image_bytes,
+        pixels=options.max_image_pixels,
+        scans=options.max_jpeg_scans,
+        seconds=options.max_image_seconds,
+    )
 
     with open_decoder(shape.image_size, options.decode, limits) as decoder, staging(repository) as staged:
         images = ImageFiles(reader=reader, decoder=decoder, max_bytes=options.max_image_bytes)

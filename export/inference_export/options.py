@@ -177,15 +177,16 @@ def export_options(command: Any) -> Any:
             type=click.IntRange(1, 2**30),
             default=DEFAULT_LIMITS.file_bytes,
             show_default=True,
-            help="Longest file that is decoded. This limit and the next two are looked up before anything is decoded, "
-            "and count for base images too.",
+            help="Longest file that is decoded. This limit and the next three hold for base images too.",
         ),
         click.option(
             "--max_image_pixels",
             type=click.IntRange(1, 10**9),
             default=DEFAULT_LIMITS.pixels,
             show_default=True,
-            help="Most pixels, width times height, of an image that is decoded. One takes 3 to 8 bytes of memory.",
+            help="Most pixels, width times height, of an image that is decoded. Decoding may take 8 bytes of memory "
+            "for each of them, and 50 MB; an image whose format needs more is refused. The default admits photographs "
+            "of 50 megapixels.",
         ),
         click.option(
             "--max_jpeg_scans",
@@ -194,6 +195,14 @@ def export_options(command: Any) -> Any:
             show_default=True,
             help="Most scans of a JPEG that is decoded. Progressive ones have about 10; a file of a few kilobytes with "
             "hundreds of them takes seconds.",
+        ),
+        click.option(
+            "--max_image_seconds",
+            type=FiniteRange(0.1, 600),
+            default=DEFAULT_LIMITS.seconds,
+            show_default=True,
+            help="Most processor time to decode an image, in seconds; the images of a request may take 2.5 times as "
+            "long together. A photograph of 50 megapixels takes about 1 s. Raise it for a server with slow cores.",
         ),
         click.option(
             "--precision",

@@ -46,6 +46,7 @@ class ExportOptions:
         max_image_bytes: Longest file that is decoded.
         max_image_pixels: Most pixels of an image that is decoded.
         max_jpeg_scans: Most scans of a JPEG that is decoded.
+        max_image_seconds: Most processor time, in seconds, to decode an image.
         precision: ``fp32``, ``fp16`` or ``int8``: numbers that the network computes with.
         calibration: Folder of images to calibrate fewer bits with and to check them on; None: the base data.
         accept_loss: Export in fewer bits whatever that costs.
@@ -70,6 +71,7 @@ class ExportOptions:
     max_image_bytes: int
     max_image_pixels: int
     max_jpeg_scans: int
+    max_image_seconds: float
     precision: str
     calibration: Path | None
     accept_loss: bool

@@ -116,7 +116,7 @@ class Decoders:
     Args:
         size: Side S of the results in pixels.
         reduced, limits: As ``decode_pixels`` of ``preprocessing.py`` takes them.
-        processes: Files decoded at once; 0: as many as there are cores for this process, up to ``MOST_PROCESSES``.
+        processes: Files decoded at once, up to ``MOST_PROCESSES``; 0: as many as there are cores for this process.
         instances: How many of these share the tokens.
         name: What the tokens are named after: the same for those who share them, and for nobody else.
 
@@ -129,7 +129,7 @@ class Decoders:
     ) -> None:
         self.size = size
         self.limits = limits
-        self.most_processes = processes or min(_available_cores(), MOST_PROCESSES)
+        self.most_processes = min(processes or _available_cores(), MOST_PROCESSES)
         name = name or f"decoders-{os.getpid()}"
         self.slow = Tokens(f"{name}-slow", instances - 1)
         self.memory = Tokens(f"{name}-memory", MEMORY_TOKENS)
