@@ -270,5 +270,9 @@ class _TLSContext(gevent.ssl.SSLContext):  # type: ignore[misc]
 def _tls_context(cafile: str | None = None) -> _TLSContext:
     context = _TLSContext(gevent.ssl.PROTOCOL_TLS_CLIENT)  # which checks certificate and host name
     # geventhttpclient looks for SSL_CERT_FILE once, when it is imported; our messages tell people to set it.
-    context.load_verify_locations(os.environ.get("SSL_CERT_FILE") or cafile)
+    authorities = os.environ.get("SSL_CERT_FILE") or cafile
+    if authorities:
+        context.load_verify_locations(authorities)
+    else:  # older ones name none
+        context.load_default_certs()
     return context
