@@ -10,7 +10,7 @@ from inference_export.preprocessing import DEFAULT_LIMITS
 from . import metadata, pixels, repetition
 
 MEBIBYTE = 2**20
-MOST_PIXELS = DEFAULT_LIMITS.pixels - MEBIBYTE  # so that a whole number of blocks fits
+_FIXED_BYTES = 32 * MEBIBYTE  # of memory, whatever the image
 
 
 class HeavyFile(NamedTuple):
@@ -36,6 +36,12 @@ class HeavyFile(NamedTuple):
 def _heavy(size: int, *makers: Callable[[int], bytes]) -> list[HeavyFile]:
     way = makers[0].__module__.rpartition(".")[2]
     return [HeavyFile(maker.__name__.replace("_", "-"), way, size, maker) for maker in makers]
+
+
+def _most_pixels(memory_bytes: int = 8) -> int:
+    """Return how many pixels are accepted, where each takes so many bytes of memory."""
+    most_bytes: int = getattr(DEFAULT_LIMITS, "memory_bytes", 2**40)
+    return min(DEFAULT_LIMITS.pixels - MEBIBYTE, (most_bytes - _FIXED_BYTES) // memory_bytes)
 
 
 FILES = [
@@ -73,7 +79,7 @@ FILES = [
         metadata.tiff_exif_directories,
     ),
     *_heavy(
-        MOST_PIXELS,
+        _most_pixels(),
         pixels.bmp_run_lengths,
         pixels.bmp_run_lengths_of_4_bits,
         pixels.bmp_bits,
@@ -82,14 +88,14 @@ FILES = [
         pixels.jpeg_without_data,
         pixels.jpeg_cmyk,
         pixels.jpeg_arithmetic,
-        pixels.jpeg_progressive,
         pixels.png_interlaced,
         pixels.png_colors_of_16_bits,
         pixels.png_palette,
-        pixels.tiff_deflated,
-        pixels.tiff_lab,
-        pixels.tiff_bits,
-        pixels.tiff_progressive_jpeg,
+    ),
+    *_heavy(_most_pixels(10), pixels.jpeg_progressive),
+    *_heavy(_most_pixels(16), pixels.tiff_deflated, pixels.tiff_lab, pixels.tiff_bits, pixels.tiff_progressive_jpeg),
+    *_heavy(
+        _most_pixels(20),
         pixels.webp_lossless,
         pixels.webp_lossless_of_one_color,
         pixels.webp_lossy,
