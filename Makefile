@@ -80,8 +80,9 @@ $(VENV)/fuzz-installed: $(VENV)/installed
 	touch $@
 
 SECONDS ?= 60
-fuzz: $(VENV)/fuzz-installed ## Fuzz the decoding of images for SECONDS=60
+fuzz: $(VENV)/fuzz-installed ## Fuzz the decoding of images for SECONDS=60, and look for files that stall it for as long
 	$(BIN)/python -m tests.fuzz -max_total_time=$(SECONDS)
+	$(BIN)/python -m tests.fuzz.stalls --seconds $(SECONDS)
 
 reload: install ## Have the server of make serve answer with the newest export (OPTIONS=--rollback: the one before)
 	$(BIN)/reload-repository $(OPTIONS)

@@ -1,1 +1,4 @@
-"""Coverage-guided fuzzing of the preprocessing; ``corpus`` holds what it found to reach new code."""
+"""Fuzzing of the preprocessing: bytes that reach new code, guided by coverage, and structures that cost too much.
+
+``corpus`` holds what the former found to reach new code.
+"""

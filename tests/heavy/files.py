@@ -93,7 +93,7 @@ FILES = [
         pixels.png_palette,
     ),
     *_heavy(_most_pixels(10), pixels.jpeg_progressive),
-    *_heavy(_most_pixels(16), pixels.tiff_deflated, pixels.tiff_lab, pixels.tiff_bits, pixels.tiff_progressive_jpeg),
+    *_heavy(_most_pixels(16), pixels.tiff_deflated, pixels.tiff_lab, pixels.tiff_bits),
     *_heavy(
         _most_pixels(20),
         pixels.webp_lossless,
@@ -101,6 +101,7 @@ FILES = [
         pixels.webp_lossy,
         pixels.webp_animation,
     ),
+    *_heavy(_most_pixels(33), pixels.tiff_progressive_jpeg),
     *_heavy(2000, repetition.tiff_strips_over_each_other, repetition.tiff_tiles_over_each_other),
     *_heavy(
         20_000,
