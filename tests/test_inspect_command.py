@@ -311,7 +311,7 @@ _SIZES, _NAMES, _EMBEDDINGS = "base_class_sizes.json", "base_images.txt", "base_
                 (_SIZES, "[true, 9, 9]", "whole numbers"),
                 (_SIZES, "{}", "whole numbers"),
                 (_SIZES, "[9, 8, 1]", "3 class sizes of 3 classes, 18 images of 19"),
-                (_EMBEDDINGS, "PK\3\4", "magic string"),
+                (_EMBEDDINGS, "PK\3\4", "no .npy file of version 1.0"),
             )
         ),
         *(
@@ -387,6 +387,34 @@ def test_pipe_in_place_of_a_file_is_not_waited_for(copy: Path, file: str) -> Non
     (copy / file).unlink()
     os.mkfifo(copy / file)
     assert _run(copy).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        *(f"cluster_head/2/{name}" for name in (_PROVENANCE, _SETTINGS, _SIZES, _EMBEDDINGS, _NAMES)),
+        "classifier/config.pbtxt",
+        "classifier/2/model.onnx",
+        "preprocess/2/preprocessing.py",
+    ],
+)
+@pytest.mark.timeout(20)
+def test_file_far_too_long_is_refused_before_it_is_read(copy: Path, file: str) -> None:
+    os.truncate(copy / file, 2**40)
+    result = _run(copy)
+    assert result.exit_code == 1
+    assert f"{file} is damaged: " in result.stderr
+    assert "has 1099511627776 bytes, and may have " in result.stderr
+
+
+@pytest.mark.timeout(20)
+def test_embeddings_with_a_header_as_long_as_the_file_are_refused_before_it_is_read(copy: Path) -> None:
+    file = copy / "cluster_head" / "2" / _EMBEDDINGS
+    file.write_bytes(b"\x93NUMPY\2\0" + (2**32 - 1).to_bytes(4, "little"))
+    os.truncate(file, 2**33)
+    result = _run(copy)
+    assert result.exit_code == 1
+    assert "no .npy file of version 1.0" in result.stderr
 
 
 def test_control_characters_of_names_do_not_reach_the_terminal(copy: Path) -> None:
