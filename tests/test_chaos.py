@@ -97,8 +97,8 @@ def test_calls_of_a_client_that_is_closed_end_at_once_and_none_is_wrong(
 
 def test_heaviest_images_leave_an_innocent_client_its_right_answers(server: WatchedServer, expected: Expected) -> None:
     some = HEAVIEST[::3]
-    _kept(heavy_images.send_each(server, expected, some, batch=4, share=0.01, timed=False))
-    _kept(heavy_images.send_without_pause(server, expected, some, 4, seconds=2, share=0.01, timed=False))
+    _kept(heavy_images.send_each(server, expected, some, batch=4, share=0.01))
+    _kept(heavy_images.send_without_pause(server, expected, some, 4, seconds=2, share=0.01))
 
 
 def test_clients_told_apart_are_bounded_and_the_header_wins(server: WatchedServer, setting: Setting) -> None:

@@ -52,8 +52,31 @@ class Attack:
     memory_mb: float = 0.0
 
 
-def send_each(server: WatchedServer, expected: Expected, files: Sequence[HeavyFile], batch: int, *,
-              share: float = 1.0, timed: bool = True) -> Tally:  # fmt: skip
+@dataclass(kw_only=True)
+class HeavyTally(Tally):
+    """The row of an innocent client.
+
+    Args:
+        memory_mb: The most memory of ``preprocess`` meanwhile.
+    """
+
+    memory_mb: float = 0.0
+
+
+def require_promised(tally: HeavyTally) -> None:
+    """Require the times and the memory that are promised, for a machine that does nothing else.
+
+    Raises:
+        AssertionError: They were exceeded.
+    """
+    assert not tally.retried, f"{tally.retried} requests of an innocent client were refused"
+    assert tally.slowest_s <= MOST_WAIT_S, f"an innocent client waited {tally.slowest_s:.1f} s"
+    assert tally.memory_mb <= MOST_MEMORY_MB, f"preprocess and its processes took {tally.memory_mb:.0f} MB"
+
+
+def send_each(
+    server: WatchedServer, expected: Expected, files: Sequence[HeavyFile], batch: int, *, share: float = 1.0
+) -> HeavyTally:
     """Send each file alone, and then as many as there may be in a request.
 
     Args:
@@ -62,39 +85,41 @@ def send_each(server: WatchedServer, expected: Expected, files: Sequence[HeavyFi
         files: The files.
         batch: Images of a request at most.
         share: Of each file's size.
-        timed: Whether times and memory are asserted, which is for a machine that does nothing else.
     """
-    tally = Tally(what=f"heaviest accepted images, each alone and {batch} in a request", times=2 * len(files))
+    tally = HeavyTally(what=f"heaviest accepted images, each alone and {batch} in a request", times=2 * len(files))
     attacks = []
     with _innocent(server, expected, tally) as innocent, _Watch(server) as watch:
         for heavy in files:
             data = heavy.build(share)
-            for count in (1, min(batch, max(1, MOST_BODY_BYTES // len(data)))):
+            for count in (1, _most_in_a_request(data, batch)):
                 attack = Attack(what=f"{count} x {heavy.name}, {len(data):,} bytes")
                 attacks.append(attack)
                 with watch.during(attack):
                     attack.answers += _send(server, _body([data] * count))
                     innocent.wait()
-    for attack in attacks:
-        _note(tally, attack, innocent)
-    _conclude(tally, attacks, innocent, timed=timed)
+    _conclude(tally, attacks, innocent)
     return tally
 
 
-def send_without_pause(server: WatchedServer, expected: Expected, files: Sequence[HeavyFile], batch: int, *,
-                       seconds: float, share: float = 1.0, timed: bool = True) -> Tally:  # fmt: skip
+def send_without_pause(
+    server: WatchedServer,
+    expected: Expected,
+    files: Sequence[HeavyFile],
+    batch: int,
+    *,
+    seconds: float,
+    share: float = 1.0,
+) -> HeavyTally:
     """Send all files over and over from several connections, alone and many in a request by turns.
 
     Args:
-        server, expected, files, batch, share, timed: As above.
+        server, expected, files, batch, share: As above.
         seconds: How long.
     """
     what = f"heaviest accepted images without pause from {CONNECTIONS} connections for {seconds:g} s"
-    tally = Tally(what=what, times=1)
+    tally = HeavyTally(what=what, times=1)
     images = [heavy.build(share) for heavy in files]
-    bodies = [
-        _body([data] * count) for data in images for count in (1, min(batch, max(1, MOST_BODY_BYTES // len(data))))
-    ]
+    bodies = [_body([data] * count) for data in images for count in (1, _most_in_a_request(data, batch))]
     attack = Attack(what="all of them")
     lock = threading.Lock()
 
@@ -114,8 +139,7 @@ def send_without_pause(server: WatchedServer, expected: Expected, files: Sequenc
         for thread in threads:
             thread.join()
         innocent.wait()
-    _note(tally, attack, innocent)
-    _conclude(tally, [attack], innocent, timed=timed)
+    _conclude(tally, [attack], innocent)
     return tally
 
 
@@ -171,22 +195,20 @@ class _Watch:
             self._most_mb = max(self._most_mb, family_mb(self._pid))
 
 
-def _note(tally: Tally, attack: Attack, innocent: _Innocent) -> None:
-    answers = ", ".join(f"{count} x {answer}" for answer, count in attack.answers.most_common())
-    tally.notes.append(
-        f"{attack.what}: {attack.seconds:.1f} s, {attack.memory_mb:.0f} MB, slowest answer of an innocent client "
-        f"{innocent.slowest_s(attack.began_s, attack.ended_s):.2f} s; {answers}"
-    )
-
-
-def _conclude(tally: Tally, attacks: Sequence[Attack], innocent: _Innocent, *, timed: bool) -> None:
-    memory_mb = max(attack.memory_mb for attack in attacks)
-    tally.notes.append(f"preprocess and its processes took {memory_mb:.0f} MB at most")
+def _conclude(tally: HeavyTally, attacks: Sequence[Attack], innocent: _Innocent) -> None:
+    for attack in attacks:
+        answers = ", ".join(f"{count} x {answer}" for answer, count in attack.answers.most_common())
+        tally.notes.append(
+            f"{attack.what}: {attack.seconds:.1f} s, {attack.memory_mb:.0f} MB, slowest answer of an innocent client "
+            f"{innocent.slowest_s(attack.began_s, attack.ended_s):.2f} s; {answers}"
+        )
+    tally.memory_mb = max(attack.memory_mb for attack in attacks)
+    tally.notes.append(f"preprocess and its processes took {tally.memory_mb:.0f} MB at most")
     tally.notes.extend(innocent.failures[:3])
-    if timed:
-        assert not tally.retried, f"{tally.retried} requests of an innocent client were refused: {tally.notes}"
-        assert tally.slowest_s <= MOST_WAIT_S, f"an innocent client waited {tally.slowest_s:.1f} s: {tally.notes}"
-        assert memory_mb <= MOST_MEMORY_MB, tally.notes
+
+
+def _most_in_a_request(data: bytes, batch: int) -> int:
+    return min(batch, max(1, MOST_BODY_BYTES // len(data)))
 
 
 def _body(images: Sequence[bytes]) -> tuple[bytes, dict[str, str]]:
