@@ -23,12 +23,18 @@ from inference_server.shared_memory import FOLDER, PREFIX
 from inference_server.watching import GIVEN_UP_EXIT_CODE, MOST_FAILURES
 from tests.chaos import (
     changing_resources,
+<<<<<<< HEAD
+=======
     closing,
+>>>>>>> origin/main
     compressed,
     crashes,
     descriptors,
     exports,
+<<<<<<< HEAD
+=======
     heavy_images,
+>>>>>>> origin/main
     images,
     overload,
     reloads,
@@ -146,6 +152,8 @@ def test_process_that_hangs_with_work_waiting_is_replaced(setting: Setting) -> N
         assert "was stuck, with work waiting; replaced" in server.said()
 
 
+<<<<<<< HEAD
+=======
 def test_process_is_busy_while_its_children_work_and_so_is_none_of_an_idle_version(setting: Setting) -> None:
     repository = setting.export("busy")
     with watched_server("--model_repository", repository, log=setting.folder / "busy.log") as server:
@@ -171,6 +179,7 @@ def test_process_is_busy_while_its_children_work_and_so_is_none_of_an_idle_versi
         assert "stuck" not in server.said()
 
 
+>>>>>>> origin/main
 @pytest.fixture(scope="module")
 def expendable(setting: Setting) -> Iterator[WatchedServer]:
     """A server for what may leave traces, or end it."""
@@ -229,6 +238,7 @@ def test_sigterm_lets_requests_finish_and_leaves_nothing_also_after_a_death(sett
         prefix = crashes.shared_memory_prefix(server.tritonserver())
         assert prefix.startswith(PREFIX)
         tally = Tally(what="requests in flight at SIGTERM")
+        descendants = server.tritonserver().children(recursive=True)
         # Later ones find a server that is about to end, or none.
         with Load(server.url, [answers], tally, timeout_s=3, may_refuse=frozenset({404, 503, 504})) as load:
             time.sleep(1)
@@ -242,6 +252,7 @@ def test_sigterm_lets_requests_finish_and_leaves_nothing_also_after_a_death(sett
         assert set(in_flight) == {200}
         assert not list(FOLDER.glob(f"{prefix}*"))
         assert not access.exists()
+        assert psutil.wait_procs(descendants, timeout=5)[1] == []
 
 
 def test_changes_under_load_are_complete_or_refused(setting: Setting) -> None:

@@ -114,12 +114,20 @@ class Diagnosis:
         if metrics is None:
             return {}
         pending, executions = metrics
+        worked_s: dict[tuple[str, str], float] = {}  # one process of a version may wait for what another needs
+        for process in self._watched.values():
+            which = process.model, process.version
+            worked_s[which] = max(process.quiet_since_s, worked_s.get(which, 0.0))
         found = {}
         for pid, process in self._watched.items():
             which = process.model, process.version
             if not pending[which] or executions[which] != self._executions[which]:
                 process.idle_since_s = now_s
+<<<<<<< HEAD
+            elif now_s - max(process.idle_since_s, worked_s[which]) >= STUCK_S:
+=======
             elif now_s - process.idle_since_s >= STUCK_S:
+>>>>>>> origin/main
                 reason = "was stuck, with work waiting"
                 found[process.model] = Finding(model=process.model, pids=(pid,), reason=reason)
         self._executions = executions

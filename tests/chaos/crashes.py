@@ -20,6 +20,7 @@ MODELS = ("preprocess", "classifier", "cluster_head")
 SETTLE_S = 1.0
 SERVER_BACK_S = 15.0
 MODEL_BACK_S = 5.0
+DYING_S = 10.0
 NOTICED_S = {signal.SIGKILL: 1.0, signal.SIGSTOP: 3.0}
 
 
@@ -33,10 +34,13 @@ def crash_models(
         for _ in range(rounds):
             for model in models:
                 began_s = time.monotonic()
-                server.model_process(model).send_signal(how)
+                process = server.model_process(model)
+                descendants = process.children(recursive=True)
+                process.send_signal(how)
                 tally.times += 1
                 _wait_for_more(server, began_s)
                 back_s.append(time.monotonic() - began_s)
+                assert not _outlive(descendants), f"{model}'s process is dead, and its children are not"
                 time.sleep(SETTLE_S)
     repairs = [float(text) for text in re.findall(r"replaced in ([\d.]+) s", server.said())]
     tally.notes += [f"back after {max(back_s):.1f} s at most; replaced in {max(repairs):.1f} s at most"]
@@ -56,11 +60,13 @@ def crash_server(server: WatchedServer, expected: Expected, how: signal.Signals,
             prefix = shared_memory_prefix(killed)
             regions = _regions(prefix)
             assert regions
+            descendants = killed.children(recursive=True)
             killed.send_signal(how)
             tally.times += 1
             _wait_for_more(server, began_s)
             back_s.append(time.monotonic() - began_s)
             assert not regions & _regions(prefix)
+            assert not _outlive(descendants), "tritonserver is dead, and its models' processes are not"
             time.sleep(SETTLE_S)
     assert max(back_s) <= SERVER_BACK_S
     tally.notes += [f"back after {max(back_s):.1f} s at most", *load.failures[:3]]
@@ -72,6 +78,23 @@ def _wait_for_more(server: WatchedServer, began_s: float) -> None:
     while server.is_serving() and time.monotonic() - began_s < NOTICED_S[signal.SIGSTOP] + 1:
         time.sleep(0.05)
     server.wait_until_serving()
+
+
+def _outlive(processes: Sequence[psutil.Process]) -> bool:
+    """Whether some of them are alive after a while: on a busy machine it takes a second to die."""
+    ends_s = time.monotonic() + DYING_S
+    while alive := [process for process in processes if _is_alive(process)]:
+        if time.monotonic() > ends_s:
+            return True
+        time.sleep(0.05)
+    return bool(alive)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def shared_memory_prefix(tritonserver: psutil.Process) -> str:
