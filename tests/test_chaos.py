@@ -17,24 +17,17 @@ import pytest
 
 from inference_client import Classify
 from inference_server.administration import access_file
-from inference_server.diagnosis import STUCK_S
 from inference_server.process import free_ports, start_child
 from inference_server.shared_memory import FOLDER, PREFIX
 from inference_server.watching import GIVEN_UP_EXIT_CODE, MOST_FAILURES
 from tests.chaos import (
     changing_resources,
-<<<<<<< HEAD
-=======
     closing,
->>>>>>> origin/main
     compressed,
     crashes,
     descriptors,
     exports,
-<<<<<<< HEAD
-=======
     heavy_images,
->>>>>>> origin/main
     images,
     overload,
     reloads,
@@ -152,34 +145,6 @@ def test_process_that_hangs_with_work_waiting_is_replaced(setting: Setting) -> N
         assert "was stuck, with work waiting; replaced" in server.said()
 
 
-<<<<<<< HEAD
-=======
-def test_process_is_busy_while_its_children_work_and_so_is_none_of_an_idle_version(setting: Setting) -> None:
-    repository = setting.export("busy")
-    with watched_server("--model_repository", repository, log=setting.folder / "busy.log") as server:
-        old = server.model_process("cluster_head")
-        setting.export("busy")
-        model = repository / "cluster_head" / "2" / "model.py"
-        line = "        thresholds = [_threshold(request)"
-        work = f"import subprocess; subprocess.run(['timeout', '{2 * STUCK_S:g}', 'sh', '-c', 'while :; do :; done'])"
-        source = model.read_text()
-        assert line in source
-        model.write_text(source.replace(line, f"        if requests: {work}\n{line}"))
-        assert reloads.run_command("reload-repository", "--port", server.port).returncode == 0
-        with (
-            Classify(server.url, timeout_s=30) as first,
-            Classify(server.url, timeout_s=30) as second,
-            ThreadPoolExecutor(1) as threads,
-        ):
-            working = threads.submit(first, setting.images[0])
-            time.sleep(1)  # or both would be one batch, and nothing wait
-            answers = [second(setting.images[0]), working.result()]
-        assert [status for _, status in answers] == [200, 200], answers
-        assert old.is_running()
-        assert "stuck" not in server.said()
-
-
->>>>>>> origin/main
 @pytest.fixture(scope="module")
 def expendable(setting: Setting) -> Iterator[WatchedServer]:
     """A server for what may leave traces, or end it."""

@@ -123,11 +123,7 @@ class Diagnosis:
             which = process.model, process.version
             if not pending[which] or executions[which] != self._executions[which]:
                 process.idle_since_s = now_s
-<<<<<<< HEAD
             elif now_s - max(process.idle_since_s, worked_s[which]) >= STUCK_S:
-=======
-            elif now_s - process.idle_since_s >= STUCK_S:
->>>>>>> origin/main
                 reason = "was stuck, with work waiting"
                 found[process.model] = Finding(model=process.model, pids=(pid,), reason=reason)
         self._executions = executions

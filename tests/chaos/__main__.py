@@ -20,10 +20,7 @@ from tests.watched import WatchedServer, watched_server
 
 from . import (
     changing_resources,
-<<<<<<< HEAD
-=======
     closing,
->>>>>>> origin/main
     compressed,
     crashes,
     descriptors,
@@ -120,15 +117,12 @@ def _requests(setting: Setting) -> Iterator[Tally]:
         yield requests.hold_slow_connections(server.url, expected, seconds=20)
 
 
-<<<<<<< HEAD
-=======
 def _closing(setting: Setting) -> Iterator[Tally]:
     with _serving(setting, "closing") as server:
         expected = expected_answers(server.url, setting.images)
         yield closing.close_during_calls(server.url, expected, times=40)
 
 
->>>>>>> origin/main
 def _compressed(setting: Setting) -> Iterator[Tally]:
     with _serving(setting, "compressed") as server:
         expected = expected_answers(server.url, setting.images)
@@ -177,10 +171,7 @@ SCENARIOS: dict[str, Callable[[Setting], Iterator[Tally]]] = {
     "images": _images,
     "heavy images": _heavy_images,
     "requests": _requests,
-<<<<<<< HEAD
-=======
     "close() during calls": _closing,
->>>>>>> origin/main
     "compressed bodies": _compressed,
     "descriptors exhausted": _descriptors,
     "exports": _exports,
