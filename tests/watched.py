@@ -46,13 +46,21 @@ class WatchedServer:
         return next(child for child in children if child.name() == "tritonserver")
 
     def model_process(self, model: str) -> psutil.Process:
-        """The living process of a model."""
+        """A living process of a model, of which each instance has one."""
+        processes = self.model_processes(model)
+        if not processes:
+            raise LookupError(f"no process of {model}")
+        return processes[0]
+
+    def model_processes(self, model: str) -> list[psutil.Process]:
+        """The living processes of a model."""
+        processes = []
         for child in self.tritonserver().children():
             with contextlib.suppress(psutil.Error):
                 arguments = child.cmdline()
                 if arguments and arguments[0].endswith(STUB) and any(f"/{model}/" in each for each in arguments):
-                    return child
-        raise LookupError(f"no process of {model}")
+                    processes.append(child)
+        return processes
 
     def is_serving(self) -> bool:
         try:

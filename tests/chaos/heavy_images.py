@@ -168,7 +168,7 @@ class _Watch:
     """Looks after the memory of ``preprocess`` and the processes that it has started."""
 
     def __init__(self, server: WatchedServer) -> None:
-        self._pid = server.model_process("preprocess").pid
+        self._pids = [process.pid for process in server.model_processes("preprocess")]
         self._most_mb = 0.0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
@@ -184,15 +184,15 @@ class _Watch:
     @contextlib.contextmanager
     def during(self, attack: Attack) -> Iterator[None]:
         """Fill in what an attack did while the context was open."""
-        attack.began_s, before_s = time.monotonic(), family_seconds(self._pid)
+        attack.began_s, before_s = time.monotonic(), family_seconds(*self._pids)
         self._most_mb = 0.0
         yield
-        attack.ended_s, attack.seconds = time.monotonic(), family_seconds(self._pid) - before_s
+        attack.ended_s, attack.seconds = time.monotonic(), family_seconds(*self._pids) - before_s
         attack.memory_mb = self._most_mb
 
     def _sample(self) -> None:
         while not self._done.wait(SAMPLED_S):
-            self._most_mb = max(self._most_mb, family_mb(self._pid))
+            self._most_mb = max(self._most_mb, family_mb(*self._pids))
 
 
 def _conclude(tally: HeavyTally, attacks: Sequence[Attack], innocent: _Innocent) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import warnings
@@ -24,9 +25,9 @@ def main() -> None:
     decoder = open_decoder(SIDE, "exact")
     decoder.decode([encode(photograph(), "JPEG")])
     data = Path(sys.argv[1]).read_bytes()
-    before_s = family_seconds()
+    before_s = family_seconds(os.getpid())
     _, reasons = decoder.decode([data])
-    print(json.dumps({"seconds": family_seconds() - before_s, "answer": reasons[0] or "decoded"}))
+    print(json.dumps({"seconds": family_seconds(os.getpid()) - before_s, "answer": reasons[0] or "decoded"}))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What a process and all its descendants use."""
+"""What processes and all their descendants use."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -11,27 +11,28 @@ import psutil
 _PROPORTIONAL = "Pss:"
 
 
-def family_seconds(pid: int = 0) -> float:
-    """Return the processor time of a process (0: this one) and its descendants, of those that have ended too."""
+def family_seconds(*pids: int) -> float:
+    """Return the processor time of processes and their descendants, of those that have ended too."""
     seconds = 0.0
-    for member in _family(pid):
+    for member in _family(pids):
         with contextlib.suppress(psutil.Error):
             seconds += sum(member.cpu_times()[:4])  # user and system, its own and of children that have ended
     return seconds
 
 
-def family_mb(pid: int = 0) -> float:
-    """Return the sum of the proportional set sizes, MB, of a process (0: this one) and its descendants."""
-    return sum(_proportional_bytes(member.pid) for member in _family(pid)) / 1e6
+def family_mb(*pids: int) -> float:
+    """Return the sum of the proportional set sizes, MB, of processes and their descendants."""
+    return sum(_proportional_bytes(member.pid) for member in _family(pids)) / 1e6
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    """List a process and its descendants; none if it has ended."""
-    try:
-        process = psutil.Process(pid or os.getpid())
-        return [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return []
+def _family(pids: Iterable[int]) -> list[psutil.Process]:
+    """List processes and their descendants, without those that have ended."""
+    members: list[psutil.Process] = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            members += [process, *process.children(recursive=True)]
+    return members
 
 
 def _proportional_bytes(pid: int) -> int:
