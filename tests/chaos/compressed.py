@@ -33,7 +33,6 @@ def send_to_gateway(url: str, key: str, server: WatchedServer, expected: Expecte
             tally.sent += 1
             tally.refused += status == http.HTTPStatus.UNSUPPORTED_MEDIA_TYPE
             tally.wrong += status != http.HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-    slowest_s = max(took for _, took in load.seconds)
     tally.notes += [
         f"refused within {max(seconds):.2f} s; others within {slowest_s:.2f} s",
         *load.failures[:3],
