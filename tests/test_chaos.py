@@ -74,8 +74,8 @@ def test_overload_is_refused_at_once_and_nothing_is_lost_or_replaced(server: Wat
 def test_hostile_images_have_their_reasons_and_valid_ones_their_answers(
     server: WatchedServer, expected: Expected
 ) -> None:
-    process = server.model_process("preprocess")
-    _kept(images.send_corpus(server.url, expected, IMAGE_SIZE, process, every=4))
+    processes = server.model_processes("preprocess")
+    _kept(images.send_corpus(server.url, expected, IMAGE_SIZE, processes, every=4))
 
 
 def test_hostile_requests_are_refused_and_valid_ones_answered(server: WatchedServer, expected: Expected) -> None:

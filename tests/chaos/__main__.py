@@ -96,7 +96,7 @@ def _crashes(setting: Setting) -> Iterator[Tally]:
 def _images(setting: Setting) -> Iterator[Tally]:
     with _serving(setting, "corpus") as server:
         expected = expected_answers(server.url, setting.images)
-        yield images.send_corpus(server.url, expected, IMAGE_SIZE, server.model_process("preprocess"))
+        yield images.send_corpus(server.url, expected, IMAGE_SIZE, server.model_processes("preprocess"))
 
 
 def _heavy_images(setting: Setting) -> Iterator[Tally]:

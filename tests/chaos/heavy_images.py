@@ -239,5 +239,5 @@ def _send(server: WatchedServer, request: tuple[bytes, dict[str, str]]) -> colle
     else:
         message = str(answer.get("error", ""))
         _, said, reasons = message.partition(_UNDECODABLE)
-        reasons = json.loads(reasons) if said else [message[:80]]
+        reasons = json.loads(reasons) if said else [message.removeprefix("in ensemble 'ensemble', ")]
     return collections.Counter(f"{response.status} {reason or 'decoded'}" for reason in reasons)

@@ -13,6 +13,7 @@ import psutil
 from inference_client import Classify
 from inference_export.preprocessing import UndecodableImageError, decode_pixels
 from tests.corpus import hostile_files
+from tests.heavy.family import family_mb
 
 from .load import Expected, is_right
 from .tally import Tally
@@ -23,14 +24,16 @@ MOST_GROWTH_MB = 100.0
 WARM_UP = 20  # batches, after which a process has what it keeps
 
 
-def send_corpus(url: str, expected: Expected, image_size: int, preprocess: psutil.Process, every: int = 1) -> Tally:
+def send_corpus(
+    url: str, expected: Expected, image_size: int, preprocess: Sequence[psutil.Process], every: int = 1
+) -> Tally:
     """Send the corpus, in batches with valid images, and alone.
 
     Args:
         url: Of the server.
         expected: What valid images are answered.
         image_size: Side S of the network's images.
-        preprocess: The process that decodes.
+        preprocess: The processes that decode, or have their children do so.
         every: Send only each such file.
     """
     files = list(hostile_files())[::every]
@@ -54,7 +57,7 @@ def send_corpus(url: str, expected: Expected, image_size: int, preprocess: psuti
             alone, status = classify(data)
             assert status in {200, 400}, (name, alone)
             _count(tally, [(name, data)], alone, image_size)
-            used_mb = preprocess.memory_info().rss / 1e6
+            used_mb = family_mb(*(process.pid for process in preprocess))
             warm_mb = max(warm_mb, used_mb) if number < WARM_UP else warm_mb
             most_mb = max(most_mb, used_mb)
     tally.notes.append(f"memory of preprocess: {warm_mb:.0f} MB after {WARM_UP} requests, {most_mb:.0f} MB at most")
