@@ -46,7 +46,7 @@ def grow(kind: str, data: bytes, chance: random.Random) -> Growth:
     container = CONTAINERS[kind]
     pieces = container.read(data)
     place = chance.randrange(len(pieces))
-    if container.kinds and chance.random() < 0.4:  # one that the file has not
+    if container.kinds and chance.random() < 0.3:  # one that the file has not
         pieces.insert(place, Piece(chance.choice(container.kinds), chance.choice(pieces).data))
     changed = _change(pieces[place], container, chance)
     pieces[place] = changed
@@ -56,26 +56,27 @@ def grow(kind: str, data: bytes, chance: random.Random) -> Growth:
 
 def _change(piece: Piece, container: Container, chance: random.Random) -> Piece:
     kind, data = piece
-    way = chance.randrange(4)
-    if way == 0:
+    inflated = _inflated(data)
+    way = chance.randrange(3)
+    if way == 0 and inflated:
+        data = inflated
+    elif way == 0:
         data = data[: chance.choice(_SHORT)]
-    elif way == 1:
-        data = _inflated(data)
-    elif way == 2 and isinstance(kind, tuple):  # the same tag, of another type
+    elif way == 1 and isinstance(kind, tuple):  # the same tag, of another type
         kind = (kind[0], chance.choice(container.kinds)[1])
         data = data.ljust(8, b"\x01")
     return Piece(kind, data)
 
 
-def _inflated(data: bytes) -> bytes:
-    """Make what is compressed in a piece as long as it may be."""
+def _inflated(data: bytes) -> bytes | None:
+    """Make what is compressed in a piece as long as it may be; None where nothing is."""
     for start in range(min(len(data), _FIRST_BYTES_WITH_A_STREAM)):
         try:
             content = zlib.decompress(data[start:])
         except zlib.error:
             continue
         return data[:start] + zlib.compress((content or b"x") * (MOST_INFLATED // max(len(content), 1)), 9)
-    return data
+    return None
 
 
 def _multiply(container: Container, pieces: list[Piece], place: int, _: random.Random) -> Build:

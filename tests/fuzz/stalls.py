@@ -33,7 +33,7 @@ SIDE = 32
 ORDINARY_S, ORDINARY_S_PER_MB = 0.05, 0.1
 ORDINARY_MB, ORDINARY_MB_PER_MB = 40.0, 6.0
 SUSPECTED_BYTES = 2**19
-LONGEST_BYTES = (2**24, 2**21)  # the shorter may be accepted where the longer is not
+LONGEST_BYTES = (60 * 2**20, 2**21)  # the shorter may be accepted where the longer is not
 MOST_S, MOST_MB = 5.0, 1000.0  # what one file may cost whatever it is: a little more than its budget
 _LIMIT_S = 1  # for which a possible suspect is decoded
 
