@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 
 PROGRAM = Path(__file__).with_name("decoder_process.py")
 MOST_PROCESSES = 4  # of one instance
-SLOW_SECONDS = 0.5  # of processor time; 32 photographs of a megapixel take less
+# Processor time after which a request is slow: as much as a photograph of 12 megapixels takes, and for each image that
+# it has decoded as much as one of a megapixel takes.
+SLOW_SECONDS, SLOW_SECONDS_PER_DECODED = 0.3, 0.02
 SLOW_NICENESS = 19
 LONGEST_MEMORY_WAIT_S = 0.3  # of a request that is not slow
 REQUEST_SECONDS = 2.5  # processor time of a request, in times of what one image may take
@@ -226,6 +228,7 @@ class _Request:
         self._waiting = deque(sorted(images, key=lambda image: len(image.data)))
         self._busy: dict[_Decoder, _Image] = {}
         self._ended_cpu_s = 0.0  # processor time of what is no longer busy
+        self._decoded = 0
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
@@ -311,6 +314,7 @@ class _Request:
         status, needed_bytes = REPLY.unpack(reply[: REPLY.size])
         if status == DECODED:
             self.pixels[image.row] = decoder.pixels
+            self._decoded += 1
         elif status == EXPENSIVE:
             image.memory_bytes = needed_bytes + FILE_COPIES * len(image.data)
             self._waiting.append(image)
@@ -353,7 +357,7 @@ class _BoundedRequest(_Request):
                 self.reasons[self._waiting.popleft().row] = reason
         if now_s > self._ends_s:
             raise BusyError(f"the images were not decoded within {REQUEST_TIMEOUT_S:g} s, since others are; try again")
-        if not self._is_slow and (used_s >= SLOW_SECONDS or now_s - self._memory_since_s > LONGEST_MEMORY_WAIT_S):
+        if not self._is_slow and (used_s >= self._slow_s() or now_s - self._memory_since_s > LONGEST_MEMORY_WAIT_S):
             if not self._decoders.slow.hold(1):
                 raise BusyError("too many large images are being decoded; try again")
             self._is_slow = True
@@ -364,9 +368,12 @@ class _BoundedRequest(_Request):
     def _longest_wait_s(self, used_s: float) -> float:
         if not self._busy and not self._waiting:
             return 0
-        before_s = (self._most_seconds if self._is_slow else SLOW_SECONDS) - used_s
+        before_s = (self._most_seconds if self._is_slow else self._slow_s()) - used_s
         waits = (super()._longest_wait_s(used_s), before_s / max(1, len(self._busy)), self._ends_s - time.monotonic())
         return max(min(waits), _SHORTEST_WAIT_S)
+
+    def _slow_s(self) -> float:
+        return SLOW_SECONDS + SLOW_SECONDS_PER_DECODED * self._decoded
 
     def _has_memory(self) -> bool:
         has_memory = super()._has_memory()
