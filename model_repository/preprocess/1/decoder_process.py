@@ -94,16 +94,20 @@ def _decode_files(
             except MemoryError:
                 reply = _OUT_OF_MEMORY
             finally:
-                resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+                _limit_memory(None)
                 data = b""
             tasks.sendall(reply)
 
 
-def _limit_memory(most_bytes: int) -> None:
-    """Let this process take that much memory beyond what it has."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    limit = pages * resource.getpagesize() + most_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+def _limit_memory(most_bytes: int | None) -> None:
+    """Let this process take that much memory beyond what it has; None: as much as the system lets it have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = hard
+    if most_bytes is not None:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        wanted = pages * resource.getpagesize() + most_bytes
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 if __name__ == "__main__":

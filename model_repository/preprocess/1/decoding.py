@@ -45,7 +45,7 @@ SLOW_NICENESS = 19
 LONGEST_MEMORY_WAIT_S = 0.3  # of a request that is not slow
 REQUEST_SECONDS = 2.5  # processor time of a request, in times of what one image may take
 REQUEST_TIMEOUT_S = 20.0  # where other programs are busy, or other requests have the memory
-LITTLE_MEMORY_BYTES = 48 * 2**20  # which an image may take without a token
+LITTLE_MEMORY_BYTES = 32 * 2**20  # which an image may take without a token
 MEMORY_TOKENS = 4  # each stands for that share of what the largest image may take
 KEPT_MEMORY_BYTES = 128 * 2**20  # a decoder that may have taken more is replaced, which gives the memory back
 FILE_COPIES = 3  # of a file, at most, in its decoder: base64 text, the text without line breaks, what it stands for
@@ -212,6 +212,7 @@ class _Image:
         self.row = row
         self.data = data
         self.memory_bytes = LITTLE_MEMORY_BYTES
+        self.used_s = 0.0  # of processor time, by decoders that are done
         self.crashes = 0
 
 
@@ -243,7 +244,7 @@ class _Request:
             used_s = self._check_budget()
             for key, _ in self._selector.select(self._longest_wait_s(used_s)):
                 self._settle(key.data, key.data.receive())
-            for decoder in [each for each in self._busy if each.used_s() >= self._limits.seconds]:
+            for decoder in [each for each in self._busy if self._left_s(each) <= 0]:
                 reason = f"too slow to decode: more than {self._limits.seconds:g} s of processor time"
                 self._end(decoder, self._remove(decoder), reason)
 
@@ -262,8 +263,11 @@ class _Request:
         """Return the time until something has to be looked at again, whether or not a decoder has replied."""
         if self._waiting and len(self._busy) < self._decoders.most_processes:  # for memory
             return _TOKEN_POLL_S
-        left_s: float = min(self._limits.seconds - decoder.used_s() for decoder in self._busy)
-        return max(left_s, _SHORTEST_WAIT_S)
+        return max(min(map(self._left_s, self._busy)), _SHORTEST_WAIT_S)
+
+    def _left_s(self, decoder: _Decoder) -> float:
+        """Return the processor time that a file in a decoder has left, in seconds."""
+        return float(self._limits.seconds - self._busy[decoder].used_s - decoder.used_s())
 
     def _has_memory(self) -> bool:
         """Say whether the next file has its memory, and take it where it is free."""
@@ -289,6 +293,7 @@ class _Request:
     def _remove(self, decoder: _Decoder) -> _Image:
         image = self._busy.pop(decoder)
         self._selector.unregister(decoder)
+        image.used_s += decoder.used_s()
         self._ended_cpu_s += decoder.used_s()
         self.seconds[image.row] += decoder.elapsed_s()
         if self._tokens(image):

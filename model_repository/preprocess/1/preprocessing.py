@@ -207,7 +207,7 @@ def _memory_bytes(image: Image.Image) -> int:
     if isinstance(image, JpegImageFile) and image.info.get("progressive"):
         pixel_bytes += 2 * _jpeg_samples(image)  # all coefficients, of two bytes each, until the last scan
     elif isinstance(image, TiffImageFile):
-        pixel_bytes += TIFF_PIXEL_BYTES
+        pixel_bytes += TIFF_PIXEL_BYTES + 2 * len(image.getbands()) * ("jpeg" in str(image.info.get("compression")))
     elif image.format == "WEBP":
         pixel_bytes += WEBP_PIXEL_BYTES
     return int(pixel_bytes * image.width * image.height) + FIXED_MEMORY_BYTES
