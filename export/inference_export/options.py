@@ -184,7 +184,7 @@ def export_options(command: Any) -> Any:
             type=click.IntRange(1, 10**9),
             default=DEFAULT_LIMITS.pixels,
             show_default=True,
-            help="Most pixels, width times height, of an image that is decoded. Decoding may take 8 bytes of memory "
+            help="Most pixels, width times height, of an image that is decoded. Decoding may take 7 bytes of memory "
             "for each of them, and 50 MB; an image whose format needs more is refused. The default admits photographs "
             "of 50 megapixels.",
         ),

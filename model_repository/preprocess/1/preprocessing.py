@@ -60,8 +60,8 @@ class Limits(NamedTuple):
 
     @property
     def memory_bytes(self) -> int:
-        """Memory to decode an image in: 8 bytes for each pixel, and ``FIXED_MEMORY_BYTES`` three times."""
-        return 8 * self.pixels + 3 * FIXED_MEMORY_BYTES
+        """Memory to decode an image in: 7 bytes for each pixel, and ``FIXED_MEMORY_BYTES`` three times."""
+        return 7 * self.pixels + 3 * FIXED_MEMORY_BYTES
 
 
 DEFAULT_LIMITS = Limits()
