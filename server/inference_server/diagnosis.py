@@ -8,11 +8,12 @@ import urllib.request
 from collections import Counter
 from dataclasses import dataclass
 
-from .model_processes import DEAD_STATES, STOPPED_STATES, model_processes, read_state
+from .model_processes import DEAD_STATES, STOPPED_STATES, family_ticks, model_processes, read_state
 
 STOPPED_S = 1.0  # in state T; a debugger's short stop is none of ours
 STUCK_S = 3.0  # work waiting, and neither processor time nor executions
 MISSING_S = 1.0  # without any process; a load may replace one by another
+_LISTED_S = 0.5  # so often processes are listed: any of tritonserver's hundreds of threads may have started one
 _QUIET_S = 1.0  # without processor time, before Triton is asked whether work waits
 _QUESTION_TIMEOUT_S = 1.0
 _EXECUTIONS, _PENDING = "nv_inference_exec_count", "nv_inference_pending_request_count"
@@ -42,6 +43,7 @@ class _Watched:
     model: str
     version: str
     cpu_ticks: int
+    family_ticks: int  # looked up only where work waits: that takes long
     running_s: float  # when it was last seen not to be stopped
     quiet_since_s: float  # when it last used the processor
     idle_since_s: float  # the same, or finished something, or had nothing to do
@@ -63,7 +65,7 @@ class Diagnosis:
         self._watched: dict[int, _Watched] = {}
         self._seen_s: dict[str, float] = {}  # when a model was last seen to have a process
         self._executions: _Counts = Counter()
-        self._asked_s = 0.0
+        self._listed_s = self._asked_s = 0.0
 
     def forget(self, model: str) -> None:
         """Start afresh with a model whose processes have been replaced."""
@@ -100,10 +102,13 @@ class Diagnosis:
         return list((self._find_stuck(now_s) | found).values())
 
     def _note_new(self, now_s: float) -> None:
+        if now_s - self._listed_s < _LISTED_S:
+            return
+        self._listed_s = now_s
         for process in model_processes(self._server, self._models):
             self._seen_s[process.model] = now_s
             if process.pid not in self._watched:
-                self._watched[process.pid] = _Watched(process.model, process.version, -1, now_s, now_s, now_s)
+                self._watched[process.pid] = _Watched(process.model, process.version, -1, -1, now_s, now_s, now_s)
 
     def _find_stuck(self, now_s: float) -> dict[str, Finding]:
         quiet = any(now_s - process.quiet_since_s >= _QUIET_S for process in self._watched.values())
@@ -114,6 +119,12 @@ class Diagnosis:
         if metrics is None:
             return {}
         pending, executions = metrics
+        for pid, process in self._watched.items():
+            if pending[process.model, process.version]:
+                ticks = family_ticks(pid)
+                if ticks != process.family_ticks:
+                    process.family_ticks = ticks
+                    process.quiet_since_s = process.idle_since_s = now_s
         worked_s: dict[tuple[str, str], float] = {}  # one process of a version may wait for what another needs
         for process in self._watched.values():
             which = process.model, process.version

@@ -21,7 +21,7 @@ class ProcessState:
 
     Args:
         state: The kernel's letter: R running, S sleeping, T stopped, Z dead and not yet waited for.
-        cpu_ticks: Processor time since its start, its descendants' included, in the kernel's ticks.
+        cpu_ticks: Processor time since its start, of children that have ended too, in the kernel's ticks.
     """
 
     state: str
@@ -50,9 +50,13 @@ def read_state(pid: int) -> ProcessState | None:
     except OSError:
         return None
     fields = text.rpartition(")")[2].split()  # the name before it may hold anything
-    descendants = filter(None, map(read_state, _children(pid)))
-    cpu_ticks = sum(map(int, fields[_TICKS])) + sum(each.cpu_ticks for each in descendants)
-    return ProcessState(state=fields[_STATE], cpu_ticks=cpu_ticks)
+    return ProcessState(state=fields[_STATE], cpu_ticks=sum(map(int, fields[_TICKS])))
+
+
+def family_ticks(pid: int) -> int:
+    """Return the processor time of a process and all its descendants since their start, in the kernel's ticks."""
+    state = read_state(pid)
+    return 0 if state is None else state.cpu_ticks + sum(map(family_ticks, _children(pid)))
 
 
 def model_processes(server: int, models: frozenset[str]) -> list[ModelProcess]:
