@@ -131,6 +131,26 @@ def test_all_instances_but_one_may_be_slow_and_the_last_one_gives_up(
     assert first.slow.hold(1)  # given back
 
 
+def test_instance_without_others_may_be_slow(
+    opened: Any, decoding: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "SLOW_SECONDS", 0.0)
+    assert opened(instances=1).decode_request([LARGE])[1] == [""]
+
+
+def test_program_that_answers_late_is_replaced_and_its_answer_is_taken_for_no_other(opened: Any) -> None:
+    decoders = opened(NO_TIME)
+    decoders._forker._control.settimeout(0.5)  # of this program, not of the one that replaces it
+    (program,) = psutil.Process().children()
+    program.suspend()
+    timer = threading.Timer(1.5, program.resume)
+    timer.start()
+    for _ in range(3):  # each of which has a decoder killed, and another started
+        assert decoders.decode([LARGE, SMALL])[1][0].startswith("too slow to decode")
+    timer.join()
+    assert not program.is_running()
+
+
 def test_slow_requests_yield_the_cores_and_later_ones_do_not(
     opened: Any, decoding: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -236,3 +236,7 @@ def test_undecodable_image_in_a_batch_leaves_the_others_decoded() -> None:
     np.testing.assert_array_equal(pixels[2], decode_pixels(JPEG, SIZE))
     assert not pixels[1].any()
     assert reasons == ["", "empty: 0 bytes", ""]
+
+
+def test_png_with_something_behind_its_end_is_decoded() -> None:
+    np.testing.assert_array_equal(decode_pixels(PNG + bytes(100_000), SIZE), decode_pixels(PNG, SIZE))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import mmap
 import os
@@ -43,27 +44,37 @@ def main() -> None:
     # page by page.
     Image.core.set_blocks_max(KEPT_BLOCKS)  # type: ignore[attr-defined]
     ours = os.getpid()
-    decoders = set()
+    decoders: set[int] = set()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, COMMAND.size, 2)
         if not message:
+            for decoder in decoders:
+                _end(decoder)
             return
         (command,) = COMMAND.unpack(message)
         if command == FORK:
-            command = os.fork()
+            try:
+                command = os.fork()
+            except OSError as error:
+                command = -int(error.errno or errno.EAGAIN)
             if command == 0:
                 control.close()
                 _end_with(ours)
                 _decode_files(*descriptors, **settings)
                 return
-            decoders.add(command)
+            if command > 0:
+                decoders.add(command)
             for descriptor in descriptors:
                 os.close(descriptor)
         elif command in decoders:
             decoders.remove(command)
-            os.kill(command, signal.SIGKILL)
-            os.waitpid(command, 0)
+            _end(command)
         control.send(COMMAND.pack(command))
+
+
+def _end(decoder: int) -> None:
+    os.kill(decoder, signal.SIGKILL)
+    os.waitpid(decoder, 0)
 
 
 def _end_with(parent: int) -> None:

@@ -19,6 +19,7 @@ import json
 import math
 import mmap
 import os
+import secrets
 import selectors
 import socket
 import struct
@@ -47,7 +48,7 @@ REQUEST_SECONDS = 2.5  # processor time of a request, in times of what one image
 REQUEST_TIMEOUT_S = 20.0  # where other programs are busy, or other requests have the memory
 LITTLE_MEMORY_BYTES = 32 * 2**20  # which an image may take without a token
 MEMORY_TOKENS = 4  # each stands for that share of what the largest image may take
-KEPT_MEMORY_BYTES = 128 * 2**20  # a decoder that may have taken more is replaced, which gives the memory back
+KEPT_MEMORY_BYTES = 64 * 2**20  # a decoder that may have taken more is replaced, which gives the memory back
 FILE_COPIES = 3  # of a file, at most, in its decoder: base64 text, the text without line breaks, what it stands for
 MOST_CRASHES = 2  # of decoders, before the file is blamed
 # Of decoders. glibc gives memory back after each image otherwise, and a fifth of the time goes into getting it again,
@@ -67,6 +68,7 @@ DECODED, REFUSED, EXPENSIVE, OUT_OF_MEMORY = range(4)
 LONGEST_REPLY = 4096  # bytes, which arrive in one piece
 
 _ANSWER_TIMEOUT_S = 10.0  # of a process that is idle
+_END_TIMEOUT_S = 2.0
 _TOKEN_POLL_S = 0.02
 _SHORTEST_WAIT_S = 0.002
 
@@ -77,6 +79,10 @@ class BusyError(RuntimeError):
 
 class DecodingError(OSError):
     """Nothing can be decoded here, whatever the files are."""
+
+
+class _NoProcessError(OSError):
+    """The system starts no further process just now."""
 
 
 class Tokens:
@@ -100,12 +106,10 @@ class Tokens:
         for name in self._names:
             if len(self._held) == wanted:
                 break
-            token = socket.socket(socket.AF_UNIX)
-            try:
+            with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+                token = stack.enter_context(socket.socket(socket.AF_UNIX))
                 token.bind(name)
-            except OSError:
-                token.close()
-            else:
+                stack.pop_all()
                 self._held.append(token)
         return len(self._held) == wanted
 
@@ -119,7 +123,7 @@ class Decoders:
         size: Side S of the results in pixels.
         reduced, limits: As ``decode_pixels`` of ``preprocessing.py`` takes them.
         processes: Files decoded at once, up to ``MOST_PROCESSES``; 0: as many as there are cores for this process.
-        instances: How many of these share the tokens.
+        instances: How many of these share the tokens. All but one may be slow; one alone may be.
         name: What the tokens are named after: the same for those who share them, and for nobody else.
 
     Raises:
@@ -132,8 +136,8 @@ class Decoders:
         self.size = size
         self.limits = limits
         self.most_processes = min(processes or _available_cores(), MOST_PROCESSES)
-        name = name or f"decoders-{os.getpid()}"
-        self.slow = Tokens(f"{name}-slow", instances - 1)
+        name = name or f"decoders-{secrets.token_hex(8)}"
+        self.slow = Tokens(f"{name}-slow", max(1, instances - 1))
         self.memory = Tokens(f"{name}-memory", MEMORY_TOKENS)
         self.memory_turn = Tokens(f"{name}-turn", 1)  # to take memory, or smaller images would always be faster
         self._forker = _Forker(json.dumps({"size": size, "reduced": reduced, "limits": limits}), size)
@@ -197,7 +201,8 @@ class Decoders:
             request.close()
             self._give_tokens_back()
         if not self._idle:
-            self._idle.append(self._forker.fork())
+            with contextlib.suppress(DecodingError):  # the next request will say so
+                self._idle.append(self._forker.fork())
         return request
 
     def _give_tokens_back(self) -> None:
@@ -230,6 +235,7 @@ class _Request:
         self._busy: dict[_Decoder, _Image] = {}
         self._ended_cpu_s = 0.0  # processor time of what is no longer busy
         self._decoded = 0
+        self._most_processes = decoders.most_processes
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
@@ -239,8 +245,13 @@ class _Request:
             DecodingError: The system lets us start no process any more.
         """
         while self._waiting or self._busy:
-            while self._waiting and len(self._busy) < self._decoders.most_processes and self._has_memory():
-                self._start(self._waiting.popleft())
+            while self._waiting and len(self._busy) < self._most_processes and self._has_memory():
+                try:
+                    self._start(self._decoders.take(), self._waiting.popleft())
+                except DecodingError:
+                    if not self._busy:
+                        raise
+                    self._most_processes = len(self._busy)
             used_s = self._check_budget()
             for key, _ in self._selector.select(self._longest_wait_s(used_s)):
                 self._settle(key.data, key.data.receive())
@@ -261,7 +272,7 @@ class _Request:
 
     def _longest_wait_s(self, used_s: float) -> float:
         """Return the time until something has to be looked at again, whether or not a decoder has replied."""
-        if self._waiting and len(self._busy) < self._decoders.most_processes:  # for memory
+        if self._waiting and len(self._busy) < self._most_processes:  # for memory
             return _TOKEN_POLL_S
         return max(min(map(self._left_s, self._busy)), _SHORTEST_WAIT_S)
 
@@ -284,8 +295,7 @@ class _Request:
         share: float = image.memory_bytes / self._limits.memory_bytes
         return min(MEMORY_TOKENS, math.ceil(MEMORY_TOKENS * share))
 
-    def _start(self, image: _Image) -> None:
-        decoder = self._decoders.take()
+    def _start(self, decoder: _Decoder, image: _Image) -> None:
         self._busy[decoder] = image
         self._selector.register(decoder, selectors.EVENT_READ, decoder)
         decoder.start(image.data, min(image.memory_bytes, self._limits.memory_bytes))
@@ -347,7 +357,8 @@ class _BoundedRequest(_Request):
         super().__init__(decoders, files)
         self._most_seconds = REQUEST_SECONDS * self._limits.seconds
         self._ends_s = time.monotonic() + REQUEST_TIMEOUT_S
-        self._memory_since_s = math.inf  # since when it has waited for memory
+        self._waited_s = 0.0  # for memory, in waits that are over
+        self._memory_since_s = math.inf  # since when it has waited for memory, earlier waits counted
         self._is_slow = False
 
     def _check_budget(self) -> float:
@@ -382,13 +393,17 @@ class _BoundedRequest(_Request):
 
     def _has_memory(self) -> bool:
         has_memory = super()._has_memory()
-        self._memory_since_s = math.inf if has_memory else min(self._memory_since_s, time.monotonic())
+        now_s = time.monotonic()
+        if not has_memory:
+            self._memory_since_s = min(self._memory_since_s, now_s - self._waited_s)
+        elif self._memory_since_s < math.inf:
+            self._waited_s, self._memory_since_s = now_s - self._memory_since_s, math.inf
         return has_memory
 
-    def _start(self, image: _Image) -> None:
-        super()._start(image)
+    def _start(self, decoder: _Decoder, image: _Image) -> None:
+        super()._start(decoder, image)
         if self._is_slow:
-            next(reversed(self._busy)).yield_cores()
+            decoder.yield_cores()
 
     def _keep(self, decoder: _Decoder) -> None:
         if self._is_slow:  # a process may not take back that it yields
@@ -417,10 +432,13 @@ class _Decoder:
         self.memory_bytes = memory_bytes
         self._began_s, self._began_cpu_s = time.monotonic(), self._cpu_s()
         header = TASK.pack(len(data), memory_bytes)
-        with contextlib.suppress(OSError):  # it is gone, which its reply will tell
+        try:
             sent = self._tasks.sendmsg([header, data], [], socket.MSG_NOSIGNAL)
             if sent < len(header) + len(data):
                 self._tasks.sendall(memoryview(data)[sent - len(header) :], socket.MSG_NOSIGNAL)
+        except OSError:  # it is gone, or reads nothing: both are told by an empty reply
+            with contextlib.suppress(OSError):
+                self._tasks.shutdown(socket.SHUT_RDWR)
 
     def receive(self) -> bytes:
         """Read a reply that is there; empty if the process is gone. ``pixels`` then holds what it has decoded."""
@@ -475,14 +493,19 @@ class _Forker:
             DecodingError: The system does not let us.
         """
         for is_last in (False, True):  # the program may have been killed
-            tasks, theirs = socket.socketpair()
             try:
-                with theirs:
-                    return self._fork(tasks, theirs)
+                with contextlib.ExitStack() as stack:
+                    tasks, theirs = socket.socketpair()
+                    stack.callback(tasks.close)
+                    with theirs:
+                        decoder = self._fork(tasks, theirs)
+                    stack.pop_all()
+                    return decoder
             except (OSError, struct.error) as error:
-                tasks.close()
-                self.close()
-                if is_last:
+                has_program = isinstance(error, _NoProcessError)
+                if not has_program:
+                    self.close()
+                if has_program or is_last:
                     raise DecodingError(f"no process can be started to decode images ({error})") from error
         raise AssertionError("unreachable")
 
@@ -494,21 +517,29 @@ class _Forker:
         try:
             os.ftruncate(descriptor, self._size * self._size * 3)
             shared = mmap.mmap(descriptor, 0)
-            return _Decoder(self, self._ask(FORK, (theirs.fileno(), descriptor)), tasks, self._size, shared)
+            pid = self._ask(FORK, (theirs.fileno(), descriptor))
+            if pid < 0:
+                raise _NoProcessError(-pid, os.strerror(-pid))
+            return _Decoder(self, pid, tasks, self._size, shared)
         finally:
             os.close(descriptor)
 
     def end(self, pid: int) -> None:
         """Kill a decoder, and wait for it."""
-        with contextlib.suppress(OSError, struct.error):
+        try:
             self._ask(pid)
+        except (OSError, struct.error):  # a late answer would be taken for that to the next question
+            self.close()
 
     def close(self) -> None:
         """End the program, and its decoders with it."""
         if self._control is not None and self._process is not None:
             self._control.close()
-            self._process.kill()
-            self._process.wait()
+            try:
+                self._process.wait(_END_TIMEOUT_S)  # in which it ends its decoders, and waits for them
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
         self._control = self._process = None
 
     def _ask(self, command: int, descriptors: Sequence[int] = ()) -> int:
@@ -522,9 +553,11 @@ class _Forker:
         self._control, theirs = socket.socketpair()
         self._control.settimeout(_ANSWER_TIMEOUT_S)
         with theirs:
-            # The stub's sys.executable is the Python whose packages it sees.
-            command = [sys.executable, "-B", str(PROGRAM), str(theirs.fileno()), self._settings]
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env={**os.environ, **ENVIRONMENT})
+            # The stub's sys.executable is the Python whose packages it sees; it heeds no PYTHON* variables.
+            options = ["-E", "-B"] if sys.flags.ignore_environment else ["-B"]
+            command = [sys.executable, *options, str(PROGRAM), str(theirs.fileno()), self._settings]
+            environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"} | ENVIRONMENT
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
 
 
 def _available_cores() -> int:

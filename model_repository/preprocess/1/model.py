@@ -41,7 +41,9 @@ class TritonPythonModel:
             limits=Limits(**settings["limits"]),
             processes=int(config["parameters"]["decode_threads"]["string_value"]),
             instances=sum(int(group["count"]) for group in config["instance_group"]),
-            name=f"preprocess-{os.getppid()}-{folder.stat().st_dev}-{folder.stat().st_ino}",
+            name="-".join(
+                map(str, ("preprocess", os.getppid(), *_identity(Path("/proc/self/ns/pid")), *_identity(folder)))
+            ),
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -66,6 +68,8 @@ class TritonPythonModel:
             pixels, reasons, seconds = self._decoders.decode_request(files)
         except (BusyError, DecodingError) as error:
             return self._refuse(request, sizes, BUSY, str(error))
+        except (OSError, MemoryError):
+            return self._refuse(request, sizes, BUSY, "the server has run out of descriptors or memory; try again")
         self._metrics.count_decoded(reasons, seconds)
         if all(reasons):
             return self._refuse(
@@ -100,6 +104,11 @@ def _unusable_parameters(request: Any) -> tuple[str, str] | None:
     except ValueError as error:
         return BAD_THRESHOLD, str(error)
     return None
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_dev, found.st_ino
 
 
 def _response(pixels: Any, reasons: list[str], sizes: list[int]) -> Any:

@@ -24,7 +24,7 @@ BASE64_LENGTH = 1.4  # of a text, at most, for each byte of its file: 4/3, and l
 GREY_ROWS = 256  # converted at a time, so that the intermediate values of a large image take little memory
 EIGHT_BITS, SIXTEEN_BITS = 8, 16
 JPEG_START, JPEG_END, JPEG_SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
-PNG_START, PNG_PIXELS, PNG_CHUNK_FRAME_BYTES = b"\x89PNG\r\n\x1a\n", b"IDAT", 12
+PNG_START, PNG_PIXELS, PNG_END, PNG_CHUNK_FRAME_BYTES = b"\x89PNG\r\n\x1a\n", b"IDAT", b"IEND", 12
 TIFF_BITS_PER_SAMPLE, TIFF_ROWS_PER_STRIP, TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 258, 278, 322, 323  # the tags' numbers
 TIFF_STRIP_OFFSETS, TIFF_TILE_OFFSETS, TIFF_PLANAR = 273, 324, 284
 # Segments of a JPEG file before its first scan, and chunks of a PNG file that hold no pixels: Pillow joins them one by
@@ -277,7 +277,10 @@ def _has_more_chunks(data: bytes) -> bool:
         return False
     position, others = len(PNG_START), 0
     while position < len(data):
-        others += data[position + 4 : position + 8] != PNG_PIXELS
+        kind = data[position + 4 : position + 8]
+        if kind == PNG_END:
+            return False
+        others += kind != PNG_PIXELS
         if others > MOST_SEGMENTS:
             return True
         position += int.from_bytes(data[position : position + 4], "big") + PNG_CHUNK_FRAME_BYTES
