@@ -444,7 +444,7 @@ def test_autoscaler_asks_for_the_metric_that_the_adapters_rule_makes_of_tritons(
         rule["metricsQuery"].replace("<<.LabelMatchers>>", f'instance="{target}"').replace("<<.GroupBy>>", "instance")
     )
     with monitoring.running_prometheus(tmp_path, [target]) as prometheus:
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + 60
         while not (series := monitoring.query(prometheus, text)):
             assert time.monotonic() < deadline_s, f"no data: {text}"
             time.sleep(0.2)
