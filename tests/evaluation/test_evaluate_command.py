@@ -174,9 +174,10 @@ def test_curve_is_left_out_with_a_reason_where_the_last_step_can_not_be_asked(
 
 def _finished_size(log: Path) -> int:
     """Return the size of a log once it holds what came before: lines are written a little later than answers."""
-    size = -1
-    while (last := size) != (size := log.stat().st_size):
+    before, size = -1, log.stat().st_size
+    while size != before:
         time.sleep(1)
+        before, size = size, log.stat().st_size
     return size
 
 
