@@ -384,7 +384,7 @@ class _BoundedRequest(_Request):
     def _longest_wait_s(self, used_s: float) -> float:
         if not self._busy and not self._waiting:
             return 0
-        before_s = (self._most_seconds if self._is_slow else self._slow_s()) - used_s
+        before_s = min(self._most_seconds, math.inf if self._is_slow else self._slow_s()) - used_s
         waits = (super()._longest_wait_s(used_s), before_s / max(1, len(self._busy)), self._ends_s - time.monotonic())
         return max(min(waits), _SHORTEST_WAIT_S)
 
