@@ -355,7 +355,7 @@ class _BoundedRequest(_Request):
 
     def __init__(self, decoders: Decoders, files: Sequence[bytes]) -> None:
         super().__init__(decoders, files)
-        self._most_seconds = REQUEST_SECONDS * self._limits.seconds
+        self._most_seconds: float = REQUEST_SECONDS * self._limits.seconds
         self._ends_s = time.monotonic() + REQUEST_TIMEOUT_S
         self._waited_s = 0.0  # for memory, in waits that are over
         self._memory_since_s = math.inf  # since when it has waited for memory, earlier waits counted
