@@ -48,7 +48,7 @@ test: check $(VENV)/system-packages ## Lint, type-check and test everything
 check: install ## Lint and type-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy client/inference_client export/inference_export server/inference_server --exclude backends
+	$(BIN)/mypy client export server --exclude backends
 	$(BIN)/mypy examples bench tests --exclude tests/client
 # The models and the backend run alone in their folders; the models also on the Python of older containers.
 	cd model_repository/preprocess/1 && ../../../$(BIN)/mypy $(ALONE) --python-version 3.10 *.py

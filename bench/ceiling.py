@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from inference_export.graph import open_graph, run_graph
-from inference_export.preprocessing import decode_pixels
+from inference_export.base_set.decoding import decode_pixels
+from inference_export.graph.onnx_graph import open_graph, run_graph
 
 from .in_process import ThreadDecoder
 

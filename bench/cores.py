@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 
-from inference_server.process import running_server
+from inference_server.triton.process import running_server
 
 from .load import run_load
 from .report import Figure, Report

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from inference_export.preprocessing import decode_pixels, open_decoder
+from inference_export.base_set.decoding import decode_pixels, open_decoder
 
 from .images import make_large_image
 from .in_process import ThreadDecoder

@@ -6,12 +6,12 @@ import itertools
 import time
 from typing import Any
 
-from inference_export.embedding_cache import EmbeddingCache
-from inference_export.embeddings import embed_images
-from inference_export.graph import open_graph, run_graph
-from inference_export.image_files import ImageFiles
-from inference_export.network import EMBEDDING_SIZE
-from inference_export.preprocessing import open_decoder
+from inference_export.base_set.decoding import open_decoder
+from inference_export.base_set.embedding import embed_images
+from inference_export.base_set.embedding_cache import EmbeddingCache
+from inference_export.base_set.image_files import ImageFiles
+from inference_export.graph.onnx_graph import open_graph, run_graph
+from inference_export.network.resnet50 import EMBEDDING_SIZE
 from inference_export.regular_files import FileReader
 
 from .in_process import ThreadDecoder

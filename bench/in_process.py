@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from inference_export.preprocessing import decode_pixels
+from inference_export.base_set.decoding import decode_pixels
 
 KEPT_BLOCKS = 4  # of Pillow's memory, for each thread; as the server's decoders have them
 

@@ -7,7 +7,7 @@ import time
 
 from PIL import Image
 
-from inference_server.process import RunningServer, running_server
+from inference_server.triton.process import RunningServer, running_server
 
 from .ceiling import measure_apart
 from .input_data import encode_input

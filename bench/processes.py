@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from inference_server.process import free_ports, stop
+from inference_server.triton.process import free_ports, stop
 
 from .errors import BenchError
 

@@ -18,8 +18,8 @@ import numpy as np
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
 from inference_client import Classify
-from inference_export.repository import exported_version
-from inference_server.process import RunningServer, running_server
+from inference_export.repository.repository import exported_version
+from inference_server.triton.process import RunningServer, running_server
 
 from .ceiling import BATCH_SIZES, Ceiling, measure_apart
 from .errors import BenchError

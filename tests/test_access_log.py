@@ -22,10 +22,10 @@ from typing import Any
 import pytest
 
 from inference_client import Classify
-from inference_export.configs import PREPROCESS_INSTANCES
+from inference_export.repository.configs import PREPROCESS_INSTANCES
 from inference_export.template import load_served_module, template_directory
-from inference_server.process import free_ports, stop
-from inference_server.tritonserver import LOOPBACK
+from inference_server.triton.process import free_ports, stop
+from inference_server.triton.tritonserver import LOOPBACK
 from tests.corpus import progressive_jpeg, webp_canvas
 
 MODULE = template_directory() / "preprocess" / "1" / "access_log.py"
@@ -58,8 +58,9 @@ def _logging_server(
     http, metrics = free_ports(2)
     url = f"http://{LOOPBACK}:{http}"
     server = LoggingServer(url=url, stdout=folder / "stdout", stderr=folder / "stderr")
-    command = [*before, sys.executable, "-m", "inference_server.tritonserver", f"--model-repository={repository}",
-               f"--http-port={http}", "--allow-grpc=false", f"--metrics-port={metrics}"]  # fmt: skip
+    command = [*before, sys.executable, "-m", "inference_server.triton.tritonserver",
+               f"--model-repository={repository}", f"--http-port={http}",
+               "--allow-grpc=false", f"--metrics-port={metrics}"]  # fmt: skip
     with server.stdout.open("wb") as output, server.stderr.open("wb") as errors:
         process = subprocess.Popen(
             command, stdout=output if stdout is None else stdout, stderr=errors, start_new_session=True
@@ -255,7 +256,7 @@ def test_line_of_a_large_batch_stays_short_enough_for_a_pipe_without_its_sizes()
     ],
 )
 def test_reasons_have_names_of_a_closed_set(file: bytes, name: str) -> None:
-    from inference_export.preprocessing import open_decoder
+    from inference_export.base_set.decoding import open_decoder
 
     with open_decoder(64, "exact") as decoder:
         _, errors = decoder.decode([file])

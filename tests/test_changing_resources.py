@@ -20,8 +20,8 @@ from onnx import numpy_helper
 from inference_export.__main__ import main
 from inference_export.errors import BaseDataError, ChangedError, ExportError
 from inference_export.exporting import export_repository
-from inference_export.inspection import Export, read_export, what_changed
-from inference_export.provenance import ExportOptions
+from inference_export.repository.provenance import ExportOptions
+from inference_export.repository.reading import Export, read_export, what_changed
 from tests import tiny_network
 from tests.resources import write_faces
 

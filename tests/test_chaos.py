@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from inference_client import Classify
-from inference_server.administration import access_file
-from inference_server.process import free_ports, start_child
-from inference_server.shared_memory import FOLDER, PREFIX
-from inference_server.watching import GIVEN_UP_EXIT_CODE, MOST_FAILURES
+from inference_server.supervision.shared_memory import FOLDER, PREFIX
+from inference_server.supervision.watching import GIVEN_UP_EXIT_CODE, MOST_FAILURES
+from inference_server.triton.administration import access_file
+from inference_server.triton.process import free_ports, start_child
 from tests.chaos import (
     changing_resources,
     closing,

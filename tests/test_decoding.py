@@ -17,7 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from inference_export.preprocessing import DEFAULT_LIMITS, decode_pixels
+from inference_export.base_set.decoding import DEFAULT_LIMITS, decode_pixels
 from inference_export.template import load_served_module, template_directory
 from tests.corpus import encode, photograph
 

@@ -26,7 +26,7 @@ from examples.demonstration.trained_resources import (
     write_logs,
 )
 from inference_export.regular_files import FileReader
-from inference_export.resources import read_labels, select_checkpoint
+from inference_export.resources.resources import read_labels, select_checkpoint
 
 SIZES = {"train": 60, "base": 10, "query": 30}
 EPOCHS = (3, 6, 9)

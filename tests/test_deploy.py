@@ -26,9 +26,9 @@ from click.testing import CliRunner
 
 from inference_client.version import __version__
 from inference_server.__main__ import main as server_main
-from inference_server.checking import check
-from inference_server.process import RunningServer, free_ports, start_child
-from inference_server.tritonserver import LOOPBACK, ServerError
+from inference_server.supervision.checking import check
+from inference_server.triton.process import RunningServer, free_ports, start_child
+from inference_server.triton.tritonserver import LOOPBACK, ServerError
 from tests import monitoring
 from tests.gateway import CERTIFICATE
 from tests.manifests import (
@@ -303,7 +303,7 @@ def test_disruption_autoscaling_and_termination_leave_a_server(overlay: list[Man
     assert scaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     assert "replicas" not in deployment["spec"]  # each apply would undo what the autoscaler did
     assert scaler["minReplicas"] > _one(overlay, "PodDisruptionBudget", "inference-server")["spec"]["maxUnavailable"]
-    from inference_server.watching import EXIT_TIMEOUT_S, LAST_ANSWERS_S
+    from inference_server.supervision.watching import EXIT_TIMEOUT_S, LAST_ANSWERS_S
 
     container = _server_container(deployment)
     pause_s = float(container["lifecycle"]["preStop"]["exec"]["command"][1])
@@ -353,8 +353,9 @@ class Stranger:
         if names and not names & installed:
             raise ModuleNotFoundError(name, name=top)
 sys.meta_path.insert(0, Stranger())
-from inference_server import __main__, reload_command
-from inference_server.administration import ModelControl
+from inference_server import __main__
+from inference_server.reload import command as reload_command
+from inference_server.triton.administration import ModelControl
 import tritonclient.grpc
 for folder in sys.argv[2:]:
     sys.path.insert(0, folder)

@@ -20,10 +20,10 @@ import psutil
 import pytest
 
 from inference_client import Classify
-from inference_client.evaluation.asking import ask
-from inference_client.evaluation.labelled_images import LabelledImage
 from inference_client.settings import read_settings
-from inference_server.process import RunningServer, free_ports, running_server
+from inference_evaluation.asking import ask
+from inference_evaluation.labelled_images import LabelledImage
+from inference_server.triton.process import RunningServer, free_ports, running_server
 from tests.compressed import compressed_spaces
 from tests.gateway import CERTIFICATE, Gateway, running_gateway
 

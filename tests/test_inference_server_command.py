@@ -13,12 +13,12 @@ from click.testing import CliRunner
 
 from inference_client import Classify
 from inference_export.__main__ import main as export_main
-from inference_export.inspection import read_export
+from inference_export.repository.reading import read_export
 from inference_server import __main__ as command
 from inference_server.__main__ import main
-from inference_server.process import free_ports
-from inference_server.reload_command import main as reload_main
-from inference_server.watching import Watcher
+from inference_server.reload.command import main as reload_main
+from inference_server.supervision.watching import Watcher
+from inference_server.triton.process import free_ports
 from tests import tiny_network
 from tests.conftest import SMALL, Trained, export
 from tests.resources import write_faces

@@ -18,11 +18,11 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from inference_export import base_analysis
 from inference_export.__main__ import main as export_main
-from inference_export.base_analysis import analyze
-from inference_export.base_map import MAX_NAMED, draw_map, principal_plane
-from inference_export.inspect_command import main
+from inference_export.base_set import analysis as base_analysis
+from inference_export.base_set.analysis import analyze
+from inference_export.inspection.base_map import MAX_NAMED, draw_map, principal_plane
+from inference_export.inspection.command import main
 from tests.resources import write_faces, write_resources
 
 
@@ -442,7 +442,7 @@ def test_full_disk_is_told_from_a_damaged_repository(mislabeled: Path) -> None:
     result = _run(mislabeled, "--map", "/dev/full")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "--map /dev/full can't be written: No space left on device" in result.stderr
-    command = [sys.executable, "-m", "inference_export.inspect_command", str(mislabeled)]
+    command = [sys.executable, "-m", "inference_export.inspection.command", str(mislabeled)]
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 1
@@ -451,7 +451,7 @@ def test_full_disk_is_told_from_a_damaged_repository(mislabeled: Path) -> None:
 
 def test_inspection_imports_no_network_package(mislabeled: Path, tmp_path: Path) -> None:
     script = (
-        "import sys; from inference_export.inspect_command import main\n"
+        "import sys; from inference_export.inspection.command import main\n"
         "main(standalone_mode=False)\n"
         "print({'torch', 'onnx', 'onnxruntime', 'sklearn'} & sys.modules.keys(), file=sys.stderr)\n"
     )

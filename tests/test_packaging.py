@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from inference_client import Classify
+from inference_client.command_line.extras import EXTRA_PACKAGES
 from inference_client.version import __version__
-from inference_export.extras import EXTRA_PACKAGES
 from inference_export.template import template_directory
 from tests.checkout import CHECKOUT, copy_checkout
 from tests.conftest import SMALL, Trained, export
@@ -75,7 +75,8 @@ def test_wheel_holds_the_backend_the_license_and_the_type_markers(wheel: Path) -
     names = zipfile.ZipFile(wheel).namelist()
     for wanted in (
         "inference_server/backends/onnxruntime/model.py", "inference_server/backends/onnxruntime/session.py",
-        "inference_client/py.typed", "inference_export/py.typed", "inference_server/py.typed",
+        "inference_client/py.typed", "inference_evaluation/py.typed", "inference_export/py.typed",
+        "inference_server/py.typed",
     ):  # fmt: skip
         assert wanted in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -103,7 +104,7 @@ def test_installed_wheel_exports_serves_and_classifies_in_an_empty_folder(
     script = (
         "import inference_export, sys, pathlib\n"
         "assert pathlib.Path(inference_export.__file__).is_relative_to(sys.prefix), inference_export.__file__\n"
-        "from inference_server.process import running_server\n"
+        "from inference_server.triton.process import running_server\n"
         "with running_server(pathlib.Path('model_repository'), log=pathlib.Path('log')) as server:\n"
         "    print(server.url, flush=True); input()\n"
     )

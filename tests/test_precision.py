@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 
 from inference_client import Classify
 from inference_export.__main__ import main
-from inference_export.calibration import HELD_OUT_IMAGES, split_images
-from inference_export.precision import PrecisionLoss
-from inference_server.process import running_server
+from inference_export.graph.calibration import HELD_OUT_IMAGES, split_images
+from inference_export.graph.precision import PrecisionLoss
+from inference_server.triton.process import running_server
 from tests.conftest import SMALL, Trained
 from tests.resources import write_faces
 

@@ -12,9 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from inference_export.configs import ALL_CORES, CONFIG_FILE, ENSEMBLE, MODELS, RepositoryShape, render_configs
 from inference_export.errors import RepositoryError
-from inference_export.repository import (
+from inference_export.repository.configs import (
+    ALL_CORES,
+    CONFIG_FILE,
+    ENSEMBLE,
+    MODELS,
+    RepositoryShape,
+    render_configs,
+)
+from inference_export.repository.repository import (
     check_destination,
     exported_version,
     is_complete,
@@ -161,7 +168,7 @@ def test_stale_staging_folder_is_removed_whatever_its_name(tmp_path: Path) -> No
 
 def test_exports_side_by_side_never_take_each_others_staging_for_stale(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from inference_export.repository import staging\n"
+        "import sys; from pathlib import Path; from inference_export.repository.repository import staging\n"
         "for _ in range(400):\n"
         "    with staging(Path(sys.argv[1])): pass\n"
     )

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from inference_client import Classify
-from inference_server.process import RunningServer
+from inference_server.triton.process import RunningServer
 from tests import reference
 from tests.conftest import LABELS, Trained
 

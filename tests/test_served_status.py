@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from inference_client import Classify
-from inference_export.configs import MAX_QUEUE_SIZE
-from inference_server.process import running_server
+from inference_export.repository.configs import MAX_QUEUE_SIZE
+from inference_server.triton.process import running_server
 
 
 def test_missing_and_wrong_api_keys_are_403_and_the_right_one_answers(

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-import inference_server.tritonserver as command
+import inference_server.triton.tritonserver as command
 from inference_client import Classify
-from inference_export import extras
+from inference_client.command_line import extras
 from inference_export.template import template_directory
-from inference_server.process import running_server
-from inference_server.tritonserver import ServerError, added_arguments, body_limit, tritonserver_command
+from inference_server.triton.process import running_server
+from inference_server.triton.tritonserver import ServerError, added_arguments, body_limit, tritonserver_command
 from tests.conftest import Trained, export
 
 SCRIPT = Path(sys.executable).parent / "tritonserver"

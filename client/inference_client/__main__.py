@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from inference_client.classify import Classify, Results
-from inference_client.options import request_options, server_option
-from inference_client.progress import progress
+from inference_client.command_line.options import request_options, server_option
+from inference_client.command_line.progress import progress
 from inference_client.version import __version__
 
 LINKS_OPTIONS = ("-l", "--links")

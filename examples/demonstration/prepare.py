@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from inference_client.progress import progress
+from inference_client.command_line.progress import progress
 
 from .data import list_part, write_images
 from .layout import Layout

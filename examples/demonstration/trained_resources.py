@@ -14,7 +14,7 @@ import numpy as np
 
 from inference_export.errors import ResourcesError
 from inference_export.regular_files import FileReader
-from inference_export.unpickling import read_plain_pickle
+from inference_export.resources.unpickling import read_plain_pickle
 
 if TYPE_CHECKING:
     from torch import Tensor

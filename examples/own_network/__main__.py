@@ -10,7 +10,7 @@ from examples.demonstration.data import list_part, write_images
 from examples.demonstration.errors import DemonstrationError
 from examples.demonstration.layout import Layout
 from examples.demonstration.trained_resources import staged_resources
-from inference_client.progress import progress
+from inference_client.command_line.progress import progress
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

@@ -17,7 +17,7 @@ from examples.demonstration.data import CLASSES, LabeledFiles
 from examples.demonstration.settings import TrainingSettings
 from examples.demonstration.train import similarity_loss
 from examples.demonstration.trained_resources import TrainingLogs, write_checkpoint, write_labels, write_logs
-from inference_export.preprocessing import decode_pixels
+from inference_export.base_set.decoding import decode_pixels
 
 from .network import SmallNetwork
 

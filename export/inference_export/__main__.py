@@ -8,17 +8,16 @@ from typing import Any
 
 import click
 
-from inference_client.progress import progress
+from inference_client.command_line.extras import MissingExtraError, require_extras
+from inference_client.command_line.printing import print_result
+from inference_client.command_line.progress import progress
 from inference_client.version import __version__
-
-from .errors import ExportError, Terminated
-from .exporting import Summary, export_repository
-from .extras import MissingExtraError, require_extras
-from .full_disk import REASONS
-from .options import base_data_option, export_options, resources_option
-from .provenance import ExportOptions
-from .repository import STAGING
-from .results import print_result
+from inference_export.command_options import base_data_option, export_options, resources_option
+from inference_export.errors import ExportError, Terminated
+from inference_export.exporting import Summary, export_repository
+from inference_export.full_disk import REASONS
+from inference_export.repository.provenance import ExportOptions
+from inference_export.repository.repository import STAGING
 
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 

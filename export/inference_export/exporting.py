@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .base_set import BaseSet, find_base_set, require_readable
-from .calibration import choose_images
-from .configs import RepositoryShape
-from .embedding_cache import open_cache
-from .embeddings import embed_images, find_zeros
-from .errors import BaseDataError, ChangedError, NetworkError, PrecisionError
-from .graph import Parity, compare_with_pytorch, export_graph, open_graph
-from .image_files import ImageFiles
-from .modes import mode_change, read_mode, require_mode
-from .network_source import fingerprint
-from .own_network import Preprocessing, measure_embedding, read_preprocessing
-from .precision import PrecisionLoss, reduce_precision
-from .preprocessing import Limits, open_decoder
-from .provenance import PROVENANCE_FILE, ExportOptions, describe
-from .regular_files import FileReader
-from .repository import (
+from inference_export.base_set.base_folder import BaseSet, find_base_set, require_readable
+from inference_export.base_set.decoding import Limits, open_decoder
+from inference_export.base_set.embedding import embed_images, find_zeros
+from inference_export.base_set.embedding_cache import open_cache
+from inference_export.base_set.image_files import ImageFiles
+from inference_export.errors import BaseDataError, ChangedError, NetworkError, PrecisionError
+from inference_export.graph.calibration import choose_images
+from inference_export.graph.onnx_graph import Parity, compare_with_pytorch, export_graph, open_graph
+from inference_export.graph.precision import PrecisionLoss, reduce_precision
+from inference_export.network.own_network import Preprocessing, measure_embedding, read_preprocessing
+from inference_export.network.source import fingerprint
+from inference_export.regular_files import FileReader
+from inference_export.repository.configs import RepositoryShape
+from inference_export.repository.modes import mode_change, read_mode, require_mode
+from inference_export.repository.provenance import PROVENANCE_FILE, ExportOptions, describe
+from inference_export.repository.repository import (
     check_destination,
     exported_version,
     is_replaced,
@@ -38,8 +38,8 @@ from .repository import (
     resolve_destination,
     staging,
 )
-from .resources import Checkpoint, load_network, read_labels, select_checkpoint
-from .template import load_served_module
+from inference_export.resources.resources import Checkpoint, load_network, read_labels, select_checkpoint
+from inference_export.template import load_served_module
 
 if TYPE_CHECKING:
     from torch import nn
@@ -100,7 +100,7 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
     Raises:
         ExportError: Anything is missing, malformed or unsafe, or the result does not verify; nothing was replaced.
     """
-    from .network import as_served
+    from inference_export.network.resnet50 import as_served
 
     reader = FileReader()
     base = find_base_set(options.base_data)

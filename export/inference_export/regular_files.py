@@ -9,7 +9,7 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
-from .errors import ChangedError
+from inference_export.errors import ChangedError
 
 UNREADABLE = "unreadable"  # in place of the hash of a file that could not be read
 

@@ -10,21 +10,21 @@ from typing import Any
 
 import click
 
+from inference_client.command_line.extras import MissingExtraError, refuse_two_onnxruntimes
 from inference_client.version import __version__
 from inference_export.__main__ import run_export
-from inference_export.base_set import holds_anything
-from inference_export.configs import ENSEMBLE, MODELS
+from inference_export.base_set.base_folder import holds_anything
+from inference_export.command_options import base_data_option, export_options, resources_option
 from inference_export.errors import ExportError, RepositoryError
-from inference_export.extras import MissingExtraError, refuse_two_onnxruntimes
-from inference_export.inspection import read_export, what_changed
-from inference_export.options import base_data_option, export_options, resources_option
-from inference_export.provenance import ExportOptions
-
-from .administration import Access
-from .checking import TIMEOUT_S, check
-from .options import port_option
-from .standard_streams import open_standard_streams
-from .tritonserver import (
+from inference_export.repository.configs import ENSEMBLE, MODELS
+from inference_export.repository.provenance import ExportOptions
+from inference_export.repository.reading import read_export, what_changed
+from inference_server.options import port_option
+from inference_server.supervision.checking import TIMEOUT_S, check
+from inference_server.supervision.watching import Watcher
+from inference_server.triton.administration import Access
+from inference_server.triton.standard_streams import open_standard_streams
+from inference_server.triton.tritonserver import (
     FORWARD_CLIENT_ID,
     LOOPBACK,
     Command,
@@ -35,7 +35,6 @@ from .tritonserver import (
     raise_stack_limit,
     tritonserver_command,
 )
-from .watching import Watcher
 
 DEFAULT_RESOURCES = Path("/resources")
 DEFAULT_BASE_DATA = Path("/data")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-from inference_server.process import start_child
+from inference_server.triton.process import start_child
 
 EXECUTED = ("sh", "python")
 SHOWN = ("text", "json", "yaml", "nginx", "ini", "promql", "http")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from inference_client.evaluation.asking import Answers, Prediction
-from inference_client.evaluation.labelled_images import LabelledImage
-from inference_client.evaluation.sweep import THRESHOLDS
+from inference_evaluation.asking import Answers, Prediction
+from inference_evaluation.labelled_images import LabelledImage
+from inference_evaluation.sweep import THRESHOLDS
 
 NAMES = ("a", "b")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from inference_client.evaluation.__main__ import main
-from inference_server.process import RunningServer
+from inference_evaluation.__main__ import main
+from inference_server.triton.process import RunningServer
 from tests import resources
 from tests.conftest import LABELS
 

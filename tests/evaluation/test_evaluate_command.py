@@ -20,12 +20,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from inference_client import transport
-from inference_client.evaluation import __main__ as command
-from inference_client.evaluation import asking
-from inference_client.evaluation.labelled_images import LabelledImage
+from inference_client.command_line import extras
 from inference_client.settings import read_settings
-from inference_export import extras
-from inference_server.process import RunningServer, free_ports
+from inference_evaluation import __main__ as command
+from inference_evaluation import asking
+from inference_evaluation.labelled_images import LabelledImage
+from inference_server.triton.process import RunningServer, free_ports
 from tests.evaluation.conftest import Evaluated
 
 FILES = ["evaluation.json", "predictions.csv", "report.html"]
@@ -120,7 +120,7 @@ def test_interrupted_evaluation_leaves_nothing_behind(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         process = subprocess.Popen(
-            [sys.executable, "-m", "inference_client.evaluation", str(folder), "-ip", address, "--out", "out"],
+            [sys.executable, "-m", "inference_evaluation", str(folder), "-ip", address, "--out", "out"],
             cwd=folder.parent,
             stderr=subprocess.PIPE,
         )
@@ -154,7 +154,7 @@ def test_extra_brings_what_the_command_needs_and_asking_for_help_none_of_it() ->
     brought = [requirement.split(">")[0] for requirement in project["optional-dependencies"]["report"]]
     assert sorted(brought) == sorted(extras.EXTRA_PACKAGES["report"])
     code = (
-        "import sys, inference_client.evaluation.__main__; "
+        "import sys, inference_evaluation.__main__; "
         "print([name for name in ('jinja2', 'matplotlib', 'sklearn', 'torch', 'onnx') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -12,7 +12,7 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from inference_client import Classify
-from inference_server.process import RunningServer
+from inference_server.triton.process import RunningServer
 from tests.evaluation.conftest import HOSTILE_CLASS, HOSTILE_FILE, Evaluated
 
 

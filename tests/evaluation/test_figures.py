@@ -10,11 +10,11 @@ from statistics import NormalDist
 
 import pytest
 
-from inference_client.evaluation import plots, words
-from inference_client.evaluation.asking import Prediction
-from inference_client.evaluation.figures import Figures, compute_figures
-from inference_client.evaluation.page import Setting, render
-from inference_client.evaluation.shares import wilson
+from inference_evaluation.asking import Prediction
+from inference_evaluation.figures import Figures, compute_figures
+from inference_evaluation.report import plots, words
+from inference_evaluation.report.page import Setting, render
+from inference_evaluation.shares import wilson
 from tests.evaluation.answered import answers, classified, matched, undecodable
 
 SETTING = Setting(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inference_client.evaluation.sweep import THRESHOLDS, sweep
+from inference_evaluation.sweep import THRESHOLDS, sweep
 
 
 def test_sweep_finds_what_asking_at_every_threshold_finds() -> None:

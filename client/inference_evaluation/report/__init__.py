@@ -1,0 +1,1 @@
+"""The report of an evaluation: one page with its plots and words."""

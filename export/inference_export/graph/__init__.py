@@ -1,0 +1,1 @@
+"""The network as an ONNX graph: exported, compared with PyTorch, and in fewer bits."""

@@ -1,0 +1,133 @@
+"""What an export was made of, so that the same one need not be made again, and foreign embeddings are noticed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from inference_client.version import __version__
+from inference_export.base_set.base_folder import BaseSet
+from inference_export.graph.calibration import CalibrationSet
+from inference_export.regular_files import hash_file
+from inference_export.resources.checkpoint_file import MAX_CHECKPOINT_BYTES
+from inference_export.resources.resources import LABELS, LOGS
+from inference_export.resources.unpickling import MAX_PICKLE_BYTES
+from inference_export.template import MAX_SOURCE_BYTES, template_directory
+
+PROVENANCE_FILE = "provenance.json"
+MODES = ("classification", "clustering")
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What an export is asked for.
+
+    Args:
+        resources: Folder of the trained resources.
+        base_data: Folder of the base data; None: classification mode.
+        mode: ``classification`` or ``clustering``, where that was said; None: by the base data, and as it was before.
+        model_repository: Folder to write.
+        sim_thres: Lowest similarity that is a match, -1 to 1.
+        batch_size: Images in a run of the graph while base embeddings are computed.
+        network: ``package.module:factory`` that makes the network; None: the built-in one.
+        image_size: Side S of the network's input in pixels; None: the network's own.
+        max_batch_size: Most images in a request to the server.
+        unknown_label: Label of a query without any match; None: the nearest class.
+        neighbors: Number K of most similar base images in an answer.
+        skip_unreadable: Leave out base images that do not decode, instead of failing.
+        device: ``cpu`` or ``gpu``: where the server runs the network.
+        cpus: Cores of the machine that serves; 0: all that it has.
+        decode: ``exact`` or ``reduced``: how large JPEGs are decoded.
+        max_image_bytes: Longest file that is decoded.
+        max_image_pixels: Most pixels of an image that is decoded.
+        max_jpeg_scans: Most scans of a JPEG that is decoded.
+        max_image_seconds: Most processor time, in seconds, to decode an image.
+        precision: ``fp32``, ``fp16`` or ``int8``: numbers that the network computes with.
+        calibration: Folder of images to calibrate fewer bits with and to check them on; None: the base data.
+        accept_loss: Export in fewer bits whatever that costs.
+        cache: Folder that keeps embeddings.
+    """
+
+    resources: Path
+    base_data: Path | None
+    mode: str | None
+    model_repository: Path
+    sim_thres: float
+    batch_size: int
+    network: str | None
+    image_size: int | None
+    max_batch_size: int
+    unknown_label: str | None
+    neighbors: int
+    skip_unreadable: bool
+    device: str
+    cpus: int
+    decode: str
+    max_image_bytes: int
+    max_image_pixels: int
+    max_jpeg_scans: int
+    max_image_seconds: float
+    precision: str
+    calibration: Path | None
+    accept_loss: bool
+    cache: Path
+
+
+def describe(
+    options: ExportOptions,
+    *,
+    base: BaseSet | None,
+    calibration: CalibrationSet | None,
+    checkpoint: Path,
+    candidates: list[str],
+    network_source: str | None,
+    sha256: Callable[[Path, int], str],
+) -> dict[str, Any]:
+    """Fingerprint everything that an export's result depends on.
+
+    Args:
+        options: What was asked for.
+        base: The base set as found, before unreadable images are left out.
+        calibration: The images that the network in fewer bits depends on; None: there are none.
+        checkpoint: The checkpoint that was chosen.
+        candidates: Names of the files that it was chosen from, sorted.
+        network_source: Fingerprint of the user's own network; None: the built-in one.
+        sha256: Gives the hash of a file, for an export of the very bytes that it read; told how long a file may be.
+
+    Returns:
+        JSON-ready values by what they describe; equal ones mean an equal export.
+    """
+    # Where and how, not what.
+    hidden = (
+        "resources", "base_data", "mode", "model_repository", "batch_size", "network", "calibration", "accept_loss",
+        "cache",
+    )  # fmt: skip
+
+    def hash_images(folder: Path, files: Iterable[Path]) -> str:
+        lines = (f"{file.relative_to(folder)}/{sha256(file, options.max_image_bytes)}\n" for file in files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    calibrated = [] if calibration is None else [*calibration.calibration, *calibration.held_out]
+    return {
+        "software": [__version__, hash_files(template_directory().glob("*/1/*.py"))],
+        "options": {name: value for name, value in asdict(options).items() if name not in hidden},
+        "network": options.network and {"name": options.network, "source": network_source},
+        "checkpoint": checkpoint.name,
+        "resources": {
+            "labels": sha256(options.resources / LABELS, MAX_PICKLE_BYTES),
+            "logs": sha256(options.resources / LOGS, MAX_PICKLE_BYTES) if len(candidates) > 1 else None,
+            "checkpoints": candidates,
+            "chosen": sha256(checkpoint, MAX_CHECKPOINT_BYTES),
+        },
+        "base data": None if base is None else hash_images(base.folder, base.files),
+        "calibration": hash_images(options.calibration, calibrated) if options.calibration and calibrated else None,
+    }
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """SHA-256 of several source files' contents, in the order of their paths."""
+    return hashlib.sha256("".join(hash_file(path, MAX_SOURCE_BYTES) for path in sorted(paths)).encode()).hexdigest()
