@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from inference_client.command_line.extras import MissingExtraError, require_extras
-from inference_client.command_line.names import printable
+from inference_client.command_line.formatting import printable
 from inference_client.command_line.options import request_options, server_option
 from inference_client.command_line.progress import progress
 from inference_client.settings import read_settings

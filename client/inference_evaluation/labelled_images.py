@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference_client.command_line.formatting import first_few
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImage:
@@ -71,7 +73,7 @@ def read_labelled_images(folder: Path) -> LabelledImages:
                 images.append(LabelledImage(path=Path(file.path), truth=entry.name))
             else:
                 left_out.setdefault(reason, []).append(f"{entry.name}/{file.name}")
-    notes = [f"Left out, {reason}: {_some(names)}." for reason, names in left_out.items()]
+    notes = [f"Left out, {reason}: {first_few(names)}." for reason, names in left_out.items()]
     return LabelledImages(images=images, classes=classes, notes=notes)
 
 
@@ -84,8 +86,3 @@ def _is(kind: Callable[[], bool]) -> bool:
 
 def _hidden(name: str) -> str | None:
     return "hidden" if name.startswith(".") else None
-
-
-def _some(names: Sequence[str], shown: int = 3) -> str:
-    more = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -1,1 +1,1 @@
-"""What every command of ours has: options, progress, messages about extras, results on standard output."""
+"""What all commands share: options and their types, progress, text layout, printing, and the missing-extra message."""

@@ -1,59 +1,64 @@
-"""Which extra brings which package, and what to say when one is missing."""
+"""Which packages each extra installs, and the message for one that is missing."""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
+import click
+
 DISTRIBUTION = "classify-triton"
-# Packages that a command imports when it needs them, by the extra that brings them.
+# Packages that a command imports only when it needs them, by the extra that installs them.
 EXTRA_PACKAGES = {
     "export": ("torch", "onnx", "onnxscript", "onnxruntime"),
     "server": ("nvidia-pytriton", "onnxruntime"),
     "report": ("jinja2", "matplotlib", "scikit-learn", "scipy"),
 }
-_GPU_NAMES = {"onnxruntime": "onnxruntime-gpu"}
+CPU_RUNTIME, GPU_RUNTIME = "onnxruntime", "onnxruntime-gpu"
 
 
-class MissingExtraError(RuntimeError):
-    """The environment lacks packages that a command needs, or holds two that exclude each other."""
+class MissingExtraError(click.ClickException):
+    """The environment lacks packages that a command needs, or has two that exclude each other."""
 
 
 def require_extras(*extras: str) -> None:
-    """Check that extras are installed, without importing any of them.
+    """Check that extras are installed, without importing their packages.
 
     Args:
-        extras: Any of ``EXTRA_PACKAGES``; the ``gpu`` extra stands for ``export`` and ``server``.
+        extras: Names in ``EXTRA_PACKAGES``; the extra ``gpu`` also satisfies ``export`` and ``server``.
 
     Raises:
-        MissingExtraError: A package of theirs is missing, or onnxruntime, one of them, is there twice.
+        MissingExtraError: A package is missing, or both builds of onnxruntime are installed.
     """
     names = dict.fromkeys(name for extra in extras for name in EXTRA_PACKAGES[extra])
-    if "onnxruntime" in names:
+    if CPU_RUNTIME in names:
         refuse_two_onnxruntimes()
-    missing = [name for name in names if not (_installed(name) or _installed(_GPU_NAMES.get(name)))]
+    missing = [name for name in names if not (_installed(name) or (name == CPU_RUNTIME and _installed(GPU_RUNTIME)))]
     if missing:
-        instead = "" if extras == ("report",) else ", or gpu on a machine with an NVIDIA GPU"
+        gpu = "" if extras == ("report",) else ", or gpu on a machine with an NVIDIA GPU"
         raise MissingExtraError(
-            f"{', '.join(missing)} not installed. Install what is missing{instead}:\n"
+            f"{', '.join(missing)} not installed. Install what is missing{gpu}:\n"
             f"  pip install '{DISTRIBUTION}[{','.join(extras)}]'"
         )
 
 
 def refuse_two_onnxruntimes() -> None:
-    """Raise ``MissingExtraError`` if onnxruntime and onnxruntime-gpu, which overwrite each other, are both there."""
-    cpu, gpu = _GPU_NAMES.copy().popitem()
-    if _installed(cpu) and _installed(gpu):
+    """Refuse an environment with both builds of onnxruntime, which overwrite each other's files.
+
+    Raises:
+        MissingExtraError: Both are installed.
+    """
+    if _installed(CPU_RUNTIME) and _installed(GPU_RUNTIME):
         raise MissingExtraError(
-            f"{cpu} and {gpu} are both installed, and overwrite each other's files. Remove both, then install the one "
-            f"that you want:\n"
-            f"  pip uninstall -y {cpu} {gpu}\n"
+            f"{CPU_RUNTIME} and {GPU_RUNTIME} are both installed, and overwrite each other's files. Remove both, then "
+            "install the one that you want:\n"
+            f"  pip uninstall -y {CPU_RUNTIME} {GPU_RUNTIME}\n"
             f"  pip install '{DISTRIBUTION}[export,server]'   (CPU)\n"
             f"  pip install '{DISTRIBUTION}[gpu]'             (NVIDIA GPU)"
         )
 
 
-def _installed(name: str | None) -> bool:
+def _installed(name: str) -> bool:
     try:
-        return name is not None and bool(version(name))
+        return bool(version(name))
     except PackageNotFoundError:
         return False

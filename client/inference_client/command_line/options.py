@@ -1,4 +1,4 @@
-"""What the commands that ask a server have in common on their command lines."""
+"""Options and option types that several commands have."""
 
 import math
 from collections.abc import Callable
@@ -8,12 +8,17 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# For click.command(context_settings=...).
+COMMAND_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120}
+
 
 class FiniteFloatRange(click.FloatRange):
-    """A number in a range; nan and infinity are in none."""
+    """A float in a range, neither nan nor infinite; click's own range lets nan through."""
+
+    name = "float"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Refuse what click lets through."""
+        """Convert a value, or fail as wrong usage."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
@@ -28,7 +33,7 @@ def server_option(command: F) -> F:
 
 
 def request_options(command: F) -> F:
-    """Add what every request says: ``sim_thres``, ``client_id``, ``api_key`` and ``timeout_s``."""
+    """Add the options that apply to every request: ``sim_thres``, ``client_id``, ``api_key`` and ``timeout_s``."""
     for option in reversed(_REQUEST_OPTIONS):
         command = option(command)
     return command
@@ -39,8 +44,8 @@ _REQUEST_OPTIONS = (
         "--sim_thres",
         metavar="FLOAT",
         type=FiniteFloatRange(-1, 1),
-        help="Smallest cosine similarity at which a base image counts as a match. Clustering mode only; without it the "
-        "server's own holds.",
+        help="Smallest cosine similarity at which a base image counts as a match. Clustering mode only; by default the "
+        "server decides.",
     ),
     click.option("--client_id", metavar="TEXT", help="Who is asking, for the server's metrics."),
     click.option(
@@ -48,13 +53,14 @@ _REQUEST_OPTIONS = (
         metavar="TEXT",
         envvar="CLASSIFY_API_KEY",
         show_envvar=True,
-        help="The server's API key. As an argument other users of this computer can read it: prefer the variable.",
+        help="The server's API key. Prefer the variable: other users of this computer can read an argument.",
     ),
     click.option(
         "--timeout_s",
         metavar="SECONDS",
         type=FiniteFloatRange(min=0, min_open=True),
         default=60.0,
-        help="Longest time that a request, of up to as many images as the server takes at once, may last.",
+        help="Longest time to wait for one request; a request carries at most as many images as the server takes at "
+        "once.",
     ),
 )

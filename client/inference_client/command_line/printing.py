@@ -1,4 +1,4 @@
-"""Results on standard output, which may be a file on a full disk."""
+"""Printing results on standard output, which may be a file on a full disk."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def print_result(text: str) -> None:
     try:
         click.echo(text)
     except OSError as error:
-        if error.errno == errno.EPIPE:  # click ends quietly
+        if error.errno == errno.EPIPE:  # click ends the program quietly
             raise
-        # Or Python would fail on what is left in the buffer once more, at its end.
+        # Otherwise Python would fail again at its end, when it flushes what is left in the buffer.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)

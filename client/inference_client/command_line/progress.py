@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a line now and then in a log."""
+"""Progress on stderr: a bar on a terminal, a line every few seconds in a log."""
 
 import sys
 import time
@@ -13,15 +13,16 @@ LINE_INTERVAL_S = 5.0
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how far a piece of work is.
+    """Show how much of the work is done, and how much time is left.
+
+    On a terminal this is a bar. Elsewhere it is a line at most every ``LINE_INTERVAL_S``, and one at the end.
 
     Args:
-        label: What is going on, shown before the numbers.
+        label: Name of the work, shown before the numbers.
         total: Number of steps, >= 0.
 
     Yields:
-        ``advance(count)``, to be told how many more steps are done. On a terminal it moves a bar with the time left;
-        elsewhere it prints a line, with that time, at most every ``LINE_INTERVAL_S``, and one at the end.
+        ``advance(count)``, to call with the number of steps done since the last call.
     """
     if sys.stderr.isatty():
         with click.progressbar(length=total, label=label, file=sys.stderr, show_pos=True) as bar:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from inference_client.command_line.names import printable
+from inference_client.command_line.formatting import printable
 from inference_evaluation.asking import Prediction
 from inference_evaluation.figures import Confusion, Figures, is_right
 from inference_evaluation.report import plots, words

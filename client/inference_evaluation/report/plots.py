@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from inference_client.command_line.names import printable
+from inference_client.command_line.formatting import printable
 from inference_evaluation.figures import CLUSTERING, Curve, Figures
 from inference_evaluation.report.words import threshold_in_force
 

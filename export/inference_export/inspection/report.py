@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from inference_client.command_line.names import printable
+from inference_client.command_line.formatting import printable
 from inference_export.base_set.analysis import DUPLICATE_SIMILARITY, Analysis, Duplicates, ThresholdOutcome
 from inference_export.repository.contents import Contents, StoredBase
 
