@@ -14,7 +14,7 @@ import click
 import numpy as np
 
 from inference_export.base_set.decoding import decode_pixels
-from inference_export.graph.onnx_graph import open_graph, run_graph
+from inference_export.onnx_session import open_graph, run_graph
 
 from .in_process import ThreadDecoder
 

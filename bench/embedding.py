@@ -10,8 +10,8 @@ from inference_export.base_set.decoding import open_decoder
 from inference_export.base_set.embedding import embed_images
 from inference_export.base_set.embedding_cache import EmbeddingCache
 from inference_export.base_set.image_files import ImageFiles
-from inference_export.graph.onnx_graph import open_graph, run_graph
 from inference_export.network.resnet50 import EMBEDDING_SIZE
+from inference_export.onnx_session import open_graph, run_graph
 from inference_export.regular_files import FileReader
 
 from .in_process import ThreadDecoder

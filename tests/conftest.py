@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from inference_client import Classify
-from inference_export.__main__ import main as export_main
+from inference_export.command import main as export_main
 from inference_server.triton.process import RunningServer, running_server
 from tests import resources
 

@@ -17,10 +17,10 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from inference_export.__main__ import main
+from inference_export.command import main
 from inference_export.errors import BaseDataError, ChangedError, ExportError
+from inference_export.export_options import ExportOptions
 from inference_export.exporting import export_repository
-from inference_export.repository.provenance import ExportOptions
 from inference_export.repository.reading import Export, read_export, what_changed
 from tests import tiny_network
 from tests.resources import write_faces

@@ -26,7 +26,8 @@ from examples.demonstration.trained_resources import (
     write_logs,
 )
 from inference_export.regular_files import FileReader
-from inference_export.resources.resources import read_labels, select_checkpoint
+from inference_export.resources.checkpoints import select_checkpoint
+from inference_export.resources.labels import read_labels
 
 SIZES = {"train": 60, "base": 10, "query": 30}
 EPOCHS = (3, 6, 9)

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inference_export import onnx_session as graph_module
 from inference_export.base_set import embedding as embeddings_module
 from inference_export.base_set.decoding import open_decoder
 from inference_export.base_set.embedding import embed_images
 from inference_export.base_set.embedding_cache import KEPT_FILES, content_key, open_cache
 from inference_export.base_set.image_files import ImageFiles
-from inference_export.graph import onnx_graph as graph_module
-from inference_export.graph.onnx_graph import open_graph
+from inference_export.onnx_session import open_graph
 from inference_export.regular_files import FileReader
 from tests.conftest import SMALL
 from tests.resources import write_faces

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from inference_client import Classify
-from inference_export.__main__ import main as export_main
+from inference_export.command import main as export_main
 from inference_export.repository.reading import read_export
 from inference_server import __main__ as command
 from inference_server.__main__ import main

@@ -18,9 +18,9 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from inference_export.__main__ import main as export_main
 from inference_export.base_set import analysis as base_analysis
 from inference_export.base_set.analysis import analyze
+from inference_export.command import main as export_main
 from inference_export.inspection.base_map import MAX_NAMED, draw_map, principal_plane
 from inference_export.inspection.command import main
 from tests.resources import write_faces, write_resources

@@ -21,9 +21,9 @@ from examples.demonstration.data import list_part
 from examples.own_network import network as example
 from examples.own_network.train import read_images
 from inference_client import Classify
-from inference_export.__main__ import main
+from inference_export.command import main
+from inference_export.export_options import ExportOptions
 from inference_export.network.source import fingerprint
-from inference_export.repository.provenance import ExportOptions
 from inference_export.repository.reading import read_export, what_changed
 from inference_server.triton.process import running_server
 from tests.resources import write_faces, write_resources

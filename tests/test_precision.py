@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from inference_client import Classify
-from inference_export.__main__ import main
+from inference_export.command import main
 from inference_export.graph.calibration import HELD_OUT_IMAGES, split_images
 from inference_export.graph.precision import PrecisionLoss
 from inference_server.triton.process import running_server

@@ -18,9 +18,11 @@ import pytest
 import torch
 
 from inference_export.errors import ResourcesError
+from inference_export.network.loading import load_network
 from inference_export.network.resnet50 import TwoHeadedResNet50
 from inference_export.regular_files import FileReader
-from inference_export.resources.resources import load_network, read_labels, select_checkpoint
+from inference_export.resources.checkpoints import select_checkpoint
+from inference_export.resources.labels import read_labels
 from inference_export.resources.unpickling import read_plain_pickle
 from tests.resources import write_resources
 
@@ -295,7 +297,7 @@ def _peak_mb_of(checkpoint: Path) -> float:
         "from pathlib import Path\n"
         "from inference_export.errors import ResourcesError\n"
         "from inference_export.regular_files import FileReader\n"
-        "from inference_export.resources.resources import load_network\n"
+        "from inference_export.network.loading import load_network\n"
         "peak_kb = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "torch.load, before = torch.load, peak_kb()\n"
         "try: load_network(Path(sys.argv[1]), 2, FileReader())\n"

@@ -18,9 +18,11 @@ import torch
 from flask import Flask, jsonify, request
 from PIL import Image
 
+from inference_export.network.loading import load_network
 from inference_export.network.resnet50 import MEAN, STD
 from inference_export.regular_files import FileReader
-from inference_export.resources.resources import load_network, read_labels, select_checkpoint
+from inference_export.resources.checkpoints import select_checkpoint
+from inference_export.resources.labels import read_labels
 
 
 def create_app(resources: Path, image_size: int) -> Flask:

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from inference_export.network.loading import load_network
 from inference_export.network.resnet50 import MEAN, STD
 from inference_export.regular_files import FileReader
-from inference_export.resources.resources import load_network, read_labels, select_checkpoint
+from inference_export.resources.checkpoints import select_checkpoint
+from inference_export.resources.labels import read_labels
 
 MAX_BATCH_SIZE = 8
 BATCH_TIMEOUT_S = 0.01

@@ -9,7 +9,7 @@ from typing import Any
 
 from inference_client import Classify
 from inference_export.regular_files import FileReader
-from inference_export.resources.resources import select_checkpoint
+from inference_export.resources.checkpoints import select_checkpoint
 
 from .errors import DemonstrationError
 

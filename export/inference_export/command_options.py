@@ -11,10 +11,10 @@ import click
 
 from inference_export.base_set.decoding import DEFAULT_LIMITS, EXACT, REDUCED
 from inference_export.base_set.embedding_cache import default_cache_folder
-from inference_export.network.own_network import DEFAULT_IMAGE_SIZE, IMAGE_SIZES
+from inference_export.export_options import MODES, PRECISIONS
+from inference_export.network.preprocessing import DEFAULT_IMAGE_SIZE, IMAGE_SIZES
 from inference_export.network.source import NETWORK_NAME
 from inference_export.repository.configs import ALL_CORES
-from inference_export.repository.provenance import MODES, PRECISIONS
 
 
 class FiniteRange(click.FloatRange):

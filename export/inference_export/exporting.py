@@ -20,15 +20,20 @@ from inference_export.base_set.embedding import embed_images, find_zeros
 from inference_export.base_set.embedding_cache import open_cache
 from inference_export.base_set.image_files import ImageFiles
 from inference_export.errors import BaseDataError, ChangedError, NetworkError, PrecisionError
+from inference_export.export_options import ExportOptions
 from inference_export.graph.calibration import choose_images
-from inference_export.graph.onnx_graph import Parity, compare_with_pytorch, export_graph, open_graph
+from inference_export.graph.onnx_export import export_graph
+from inference_export.graph.parity import Parity, compare_with_pytorch
 from inference_export.graph.precision import PrecisionLoss, reduce_precision
-from inference_export.network.own_network import Preprocessing, measure_embedding, read_preprocessing
+from inference_export.network.loading import load_network
+from inference_export.network.own_network import measure_embedding, read_preprocessing
+from inference_export.network.preprocessing import Preprocessing
 from inference_export.network.source import fingerprint
+from inference_export.onnx_session import open_graph
 from inference_export.regular_files import FileReader
 from inference_export.repository.configs import RepositoryShape
 from inference_export.repository.modes import mode_change, read_mode, require_mode
-from inference_export.repository.provenance import PROVENANCE_FILE, ExportOptions, describe
+from inference_export.repository.provenance import PROVENANCE_FILE, describe
 from inference_export.repository.repository import (
     check_destination,
     exported_version,
@@ -38,7 +43,8 @@ from inference_export.repository.repository import (
     resolve_destination,
     staging,
 )
-from inference_export.resources.resources import Checkpoint, load_network, read_labels, select_checkpoint
+from inference_export.resources.checkpoints import Checkpoint, select_checkpoint
+from inference_export.resources.labels import read_labels
 from inference_export.template import load_served_module
 
 if TYPE_CHECKING:

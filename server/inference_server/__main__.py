@@ -12,12 +12,12 @@ import click
 
 from inference_client.command_line.extras import MissingExtraError, refuse_two_onnxruntimes
 from inference_client.version import __version__
-from inference_export.__main__ import run_export
 from inference_export.base_set.base_folder import holds_anything
+from inference_export.command import run_export
 from inference_export.command_options import base_data_option, export_options, resources_option
 from inference_export.errors import ExportError, RepositoryError
+from inference_export.export_options import ExportOptions
 from inference_export.repository.configs import ENSEMBLE, MODELS
-from inference_export.repository.provenance import ExportOptions
 from inference_export.repository.reading import read_export, what_changed
 from inference_server.options import port_option
 from inference_server.supervision.checking import TIMEOUT_S, check

@@ -13,7 +13,7 @@ from numpy.lib.format import open_memmap
 from inference_export.base_set.embedding_cache import EmbeddingCache, content_key
 from inference_export.base_set.image_files import ImageFiles
 from inference_export.base_set.scoring import normalize
-from inference_export.graph.onnx_graph import run_graph
+from inference_export.onnx_session import run_graph
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -16,17 +16,18 @@ from inference_export.base_set.base_folder import BaseSet
 from inference_export.base_set.image_files import ImageFiles
 from inference_export.base_set.scoring import Comparer, best_class, normalize
 from inference_export.errors import PrecisionError
+from inference_export.export_options import ExportOptions
 from inference_export.graph.calibration import MIN_IMAGES, CalibrationSet, spread
-from inference_export.graph.onnx_graph import export_graph, open_graph, run_batches
+from inference_export.graph.onnx_export import export_graph
 from inference_export.graph.quantization import quantize
 from inference_export.network.users_code import users_code
-from inference_export.repository.provenance import ExportOptions
+from inference_export.onnx_session import open_graph, run_batches
 
 if TYPE_CHECKING:
     import onnxruntime
     from torch import nn
 
-    from inference_export.network.own_network import Preprocessing
+    from inference_export.network.preprocessing import Preprocessing
 
 MIN_AGREEMENT = 0.99
 MIN_COSINE = 0.999

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from inference_export.graph.onnx_graph import INPUT, batches
+from inference_export.onnx_session import INPUT, batches
 
 
 def quantize(graph: Path, pixels: npt.NDArray[np.uint8], destination: Path, *, advance: Callable[[int], None]) -> None:

@@ -6,10 +6,18 @@ import importlib
 import math
 import numbers
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inference_export.errors import NetworkError
+from inference_export.network.preprocessing import (
+    DEFAULT_IMAGE_SIZE,
+    IMAGE_SIZES,
+    MEAN,
+    MEAN_RANGE,
+    STD,
+    STD_RANGE,
+    Preprocessing,
+)
 from inference_export.network.source import importable_from_here, require_module, split_name
 from inference_export.network.users_code import users_code
 
@@ -17,34 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ATTRIBUTE = "preprocessing"
-DEFAULT_IMAGE_SIZE = 384
-IMAGE_SIZES = (32, 2048)
-# ImageNet's, in RGB order, of values within 0 to 1.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-# Of values within 0 to 1; whoever gives those of 0 to 255 is told so.
-MEAN_RANGE = (-10.0, 10.0)
-STD_RANGE = (1e-6, 1e6)
 _CHANNELS = 3
 _PROBE_BATCHES = (1, 3)
 _ROW_TOLERANCE = 1e-3  # of the largest value: kernels of different batch sizes round differently
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preprocessing:
-    """What a network asks of its images.
-
-    Args:
-        image_size: Side S in pixels.
-        mean: Subtracted from each channel, RGB, of values within 0 to 1; within ``MEAN_RANGE``.
-        std: Divided by after that, within ``STD_RANGE``.
-        own_image_size: The side that the network names itself; None: it names none.
-    """
-
-    image_size: int = DEFAULT_IMAGE_SIZE
-    mean: tuple[float, ...] = MEAN
-    std: tuple[float, ...] = STD
-    own_image_size: int | None = None
 
 
 def make_network(name: str | None, classes: int) -> nn.Module:

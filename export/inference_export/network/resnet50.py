@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from inference_export.network.own_network import MEAN, STD, Preprocessing
+from inference_export.network.preprocessing import MEAN, STD, Preprocessing
 from inference_export.network.users_code import users_code
 
 __all__ = ["MEAN", "STD", "ServedNetwork", "TwoHeadedResNet50", "as_served"]

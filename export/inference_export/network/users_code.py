@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from inference_export.brief import said
 from inference_export.errors import NetworkError, Terminated
 
 FAILURES = (Exception, SystemExit)
@@ -27,10 +28,3 @@ def users_code(what: str, remedy: str = "") -> Iterator[None]:
         raise
     except FAILURES as error:
         raise NetworkError(f"{what}, {said(error)}.{remedy and ' '}{remedy}") from error
-
-
-def said(error: BaseException) -> str:
-    """Return an exception's type and the first line of its message."""
-    first, *_ = str(error).strip().splitlines() or [""]
-    text = f"{type(error).__name__}: {first.rstrip('.')}" if first else type(error).__name__
-    return f"it would end this program ({text})" if isinstance(error, SystemExit) else text

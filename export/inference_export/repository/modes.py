@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from inference_export.errors import BaseDataError, RepositoryError
-from inference_export.repository.provenance import ExportOptions
+from inference_export.export_options import ExportOptions
 from inference_export.repository.repository import exported_version
 from inference_export.repository.version_files import read_settings
 

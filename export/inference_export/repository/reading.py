@@ -9,13 +9,14 @@ from typing import Any
 
 from inference_export.base_set.base_folder import find_base_set
 from inference_export.errors import ExportError, RepositoryError
+from inference_export.export_options import ExportOptions
 from inference_export.graph.calibration import choose_images
 from inference_export.network.source import fingerprint
 from inference_export.regular_files import UNREADABLE, hash_file
-from inference_export.repository.provenance import PROVENANCE_FILE, ExportOptions, describe
+from inference_export.repository.provenance import PROVENANCE_FILE, describe
 from inference_export.repository.repository import exported_version
 from inference_export.repository.version_files import damaged, read_provenance, read_settings
-from inference_export.resources.resources import MODELS, list_checkpoints
+from inference_export.resources.checkpoints import MODELS, list_checkpoints
 from inference_export.template import MAX_SOURCE_BYTES
 
 _SHORT_HASH = 6

@@ -1,0 +1,94 @@
+"""The command ``export-repository``."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from inference_client.command_line.extras import MissingExtraError, require_extras
+from inference_client.command_line.printing import print_result
+from inference_client.command_line.progress import progress
+from inference_client.version import __version__
+from inference_export.command_options import base_data_option, export_options, resources_option
+from inference_export.errors import ExportError, Terminated
+from inference_export.export_options import ExportOptions
+from inference_export.exporting import Summary, export_repository
+from inference_export.full_disk import REASONS
+from inference_export.repository.repository import STAGING
+
+TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@resources_option(required=True)
+@base_data_option()
+@export_options
+@click.version_option(__version__)
+def main(**options: Any) -> None:
+    """Build a Triton model repository from trained resources.
+
+    Writes the ONNX classifier, the base embeddings and the labels, checks them
+    against PyTorch, and only then replaces what is in the repository. An
+    interrupted or failed export leaves the previous one loadable.
+
+    \b
+    Examples:
+      export-repository -r trained/                          classification
+      export-repository -r trained/ -data base/ -thres 0.8   clustering, stricter matches
+      export-repository -r trained/ --network nets:make      a network of your own, from nets.py
+
+    Exit status: 0 exported, 1 refused or failed (nothing replaced), 2 wrong usage.
+    """  # noqa: D301  (click wants the backspace itself)
+    run_export(ExportOptions(**options))
+
+
+def run_export(options: ExportOptions) -> None:
+    """Export, print the summary, and turn whatever goes wrong into a message and exit code 1."""
+    signal.signal(signal.SIGTERM, _terminate)  # so that nothing is left behind
+    try:
+        require_extras("export")
+        summary = export_repository(options, progress)
+    except (ExportError, MissingExtraError) as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        where = error.filename or options.model_repository
+        if STAGING in str(where):  # which the user has not named
+            where = options.model_repository
+        if error.errno in REASONS:
+            raise click.ClickException(
+                f"{where} can't be written: {REASONS[error.errno]}, or name another --model_repository. Nothing was "
+                f"replaced."
+            ) from error
+        raise click.ClickException(f"{where}: {error.strerror or error}. Nothing was replaced.") from error
+    print_result(format_summary(summary, options.model_repository))
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated(TERMINATED_EXIT_CODE)
+
+
+def format_summary(summary: Summary, repository: Path) -> str:
+    """Lay an export's summary out in lines."""
+    parity = summary.parity
+    was = "" if summary.mode_before in (None, summary.mode) else f" (before: {summary.mode_before})"
+    lines = [
+        f"exported          {repository}, version {summary.version}",
+        f"mode              {summary.mode}{was}",
+        f"checkpoint        {summary.checkpoint.path} ({summary.checkpoint.reason})",
+        *([f"network           {summary.network}, embeddings of {summary.embedding_size}"] if summary.network else []),
+        f"image size        {summary.image_size} x {summary.image_size}",
+        f"network classes   {', '.join(summary.network_classes)}",
+        *(
+            f"{'base images' if row == 0 else '':18}{name}: {count}"
+            for row, (name, count) in enumerate(summary.base_images.items())
+        ),
+        f"ONNX - PyTorch    at most {parity.similarity:.1e} in similarities, {parity.probability:.1e} in "
+        f"probabilities, on {parity.images} {summary.parity_images}",
+        *([f"{'fewer bits':18}{summary.loss}"] if summary.loss else []),
+        f"cores             {summary.cpus or 'all that the server finds'}; as many threads decode, and run the network",
+        *(f"note              {note}" for note in summary.notes),
+    ]
+    return "\n".join(lines)
