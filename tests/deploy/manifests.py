@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from typing import Any
 import kubernetes_validate
 import yaml
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+DEPLOY = Path(__file__).parents[2] / "deploy"
+DOCKERFILE = DEPLOY / "Dockerfile"
+HOW_TO = DEPLOY.parent / "docs" / "how-to"
 KUBERNETES = DEPLOY / "kubernetes"
 INFERENCE_SERVICE = DEPLOY / "kserve" / "inferenceservice.yaml"
 UPLOAD = KUBERNETES / "volume" / "upload.yaml"
@@ -159,4 +162,38 @@ def instructions(dockerfile: str) -> dict[str, list[str]]:
         name, _, rest = line.partition(" ")
         if name.isupper():
             found.setdefault(name, []).append(rest.strip())
+    return found
+
+
+def find_manifest(manifests: list[Manifest], kind: str, name: str) -> Manifest:
+    found = [each for each in manifests if each["kind"] == kind and each["metadata"]["name"] == name]
+    assert len(found) == 1, f"{len(found)} of {kind}/{name}"
+    return found[0]
+
+
+def pod_spec(owner: Manifest) -> dict[str, Any]:
+    spec = owner["spec"]
+    return dict({"InferenceService": spec.get("predictor"), "Pod": spec}.get(owner["kind"]) or spec["template"]["spec"])
+
+
+def pod_specs(rendered: dict[str, list[Manifest]]) -> Iterator[dict[str, Any]]:
+    for manifests in rendered.values():
+        for each in manifests:
+            if each["kind"] in {"Deployment", "InferenceService", "Pod"}:
+                yield pod_spec(each)
+
+
+def all_containers(rendered: dict[str, list[Manifest]]) -> Iterator[dict[str, Any]]:
+    for pod in pod_specs(rendered):
+        yield from [*pod.get("initContainers", ()), *pod["containers"]]
+
+
+def server_container(owner: Manifest) -> dict[str, Any]:
+    names = {"inference-server", "kserve-container"}
+    return next(each for each in pod_spec(owner)["containers"] if each["name"] in names)
+
+
+def image_command() -> list[str]:
+    last_stage = instructions(DOCKERFILE.read_text())
+    found: list[str] = yaml.safe_load(last_stage["CMD"][-1])
     return found
