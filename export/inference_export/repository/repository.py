@@ -199,6 +199,24 @@ def complete_versions(repository: Path) -> list[int]:
     return [version for version in _versions(repository / MODELS[0]) if is_complete(repository, version)]
 
 
+def read_configs(repository: Path) -> dict[str, str]:
+    """Read what all versions in a repository share.
+
+    Args:
+        repository: The model repository.
+
+    Returns:
+        Model name to its configuration, version numbers blanked.
+
+    Raises:
+        RepositoryError: A configuration can't be read.
+    """
+    try:
+        return {model: without_versions(_read_config(repository, model)) for model in (*MODELS, ENSEMBLE)}
+    except (OSError, UnicodeDecodeError) as error:
+        raise RepositoryError(f"{repository} is damaged ({error}). Run the export again.", repository) from error
+
+
 def _is_full_of_something_else(folder: Path) -> bool:
     if folder.is_dir() and not folder.is_symlink():
         return any(folder.iterdir()) and not any(folder.glob(f"*/{CONFIG_FILE}"))
@@ -291,11 +309,8 @@ def _remove_version(model: str, folder: Path) -> None:
 def _has_shape(repository: Path, shape: RepositoryShape) -> bool:
     configs = render_configs(shape, versions=[], pinned=0)
     try:
-        return all(
-            without_versions(_read_config(repository, model)) == without_versions(config)
-            for model, config in configs.items()
-        )
-    except (OSError, UnicodeDecodeError):
+        return read_configs(repository) == {model: without_versions(config) for model, config in configs.items()}
+    except RepositoryError:
         return False
 
 
