@@ -270,7 +270,7 @@ def test_module_that_is_not_there_is_named_before_any_code_runs(here: Path, name
 def test_malformed_name_is_wrong_usage(tmp_path: Path) -> None:
     result = _export("-r", tmp_path, "--network", "nets.Net")
     assert result.exit_code == 2
-    assert "not of the form package.module:factory" in result.stderr
+    assert "must be of the form package.module:factory" in result.stderr
 
 
 def test_size_mean_and_std_of_the_network_are_those_of_the_exported_graph(here: Path) -> None:
