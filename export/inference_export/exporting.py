@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from inference_export.base_set.base_folder import BaseSet, find_base_set, require_readable
+from inference_export.base_set.base_images import BaseImages, find_base_images
+from inference_export.base_set.building import build_base_set
 from inference_export.base_set.decoding import Limits, open_decoder
-from inference_export.base_set.embedding import embed_images, find_zeros
-from inference_export.base_set.embedding_cache import open_cache
 from inference_export.base_set.image_files import ImageFiles
-from inference_export.errors import BaseDataError, ChangedError, NetworkError, PrecisionError
+from inference_export.errors import BaseDataError, ChangedError, PrecisionError
 from inference_export.export_options import ExportOptions
 from inference_export.graph.calibration import choose_images
 from inference_export.graph.onnx_export import export_graph
@@ -30,6 +29,7 @@ from inference_export.network.own_network import measure_embedding, read_preproc
 from inference_export.network.preprocessing import Preprocessing
 from inference_export.network.source import fingerprint
 from inference_export.onnx_session import open_graph
+from inference_export.progress import Progress
 from inference_export.regular_files import FileReader
 from inference_export.repository.configs import RepositoryShape
 from inference_export.repository.modes import mode_change, read_mode, require_mode
@@ -45,15 +45,17 @@ from inference_export.repository.repository import (
 )
 from inference_export.resources.checkpoints import Checkpoint, select_checkpoint
 from inference_export.resources.labels import read_labels
-from inference_export.template import load_served_module
 
 if TYPE_CHECKING:
     from torch import nn
 
 PARITY_IMAGES = 8
-_base_files = load_served_module("cluster_head", "base_set")
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+@contextlib.contextmanager
+def show_nothing(_label: str, _total: int) -> Iterator[Callable[[int], None]]:
+    """Show no progress."""
+    yield lambda _: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +95,13 @@ class Summary:
     notes: list[str]
 
 
-def export_repository(options: ExportOptions, progress: Progress) -> Summary:
+def export_repository(options: ExportOptions, progress: Progress = show_nothing) -> Summary:
     """Build or extend a model repository.
 
     Args:
         options: What to export, and where to.
-        progress: Given a label and a total, shows how far a long step is.
+        progress: Called at each long step with a label and a total; returns a context manager that gives a function,
+            which is told how many more of the total are done. By default, nothing is shown.
 
     Returns:
         What was done.
@@ -109,7 +112,7 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
     from inference_export.network.resnet50 import as_served
 
     reader = FileReader()
-    base = find_base_set(options.base_data)
+    base = find_base_images(options.base_data)
     mode = "classification" if base is None else "clustering"
     repository = resolve_destination(options.model_repository)
     mode_before = read_mode(repository)
@@ -164,15 +167,16 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
         settings = {"mode": mode, "classes": labels, "neighbors": options.neighbors}
         found_base = base
         if base is not None:
-            base = _embed_base_set(
-                options=options,
-                base=base,
+            base = build_base_set(
+                base,
+                images,
                 graph=graph,
-                graph_hash=graph_hash,
-                shape=shape,
-                decoding=f"{decoding} {options.decode} {tuple(limits)}",
-                images=images,
+                fingerprint=f"{graph_hash} {shape.image_size} {decoding} {options.decode} {tuple(limits)}",
+                cache=options.cache,
                 folder=staged / "cluster_head",
+                embedding_size=shape.embedding_size,
+                batch_size=options.batch_size,
+                skip_unreadable=options.skip_unreadable,
                 progress=progress,
             )
             settings |= {
@@ -259,7 +263,7 @@ def _notes_on_options(options: ExportOptions, mode: str, preprocessing: Preproce
     return notes
 
 
-def _check_unknown_label(options: ExportOptions, base: BaseSet | None) -> None:
+def _check_unknown_label(options: ExportOptions, base: BaseImages | None) -> None:
     if base is None:
         return
     if len(base.classes) == 1 and options.unknown_label is None:
@@ -281,7 +285,7 @@ def _check_precision(options: ExportOptions) -> None:
         )
 
 
-def _parity_images(base: BaseSet | None, images: ImageFiles, image_size: int) -> tuple[npt.NDArray[np.uint8], str]:
+def _parity_images(base: BaseImages | None, images: ImageFiles, image_size: int) -> tuple[npt.NDArray[np.uint8], str]:
     if base is not None:
         step = max(1, len(base.files) // PARITY_IMAGES)
         pixels, reasons = images.decode(base.files[::step][:PARITY_IMAGES])
@@ -292,51 +296,6 @@ def _parity_images(base: BaseSet | None, images: ImageFiles, image_size: int) ->
     axis = np.linspace(0, np.pi, image_size, dtype=np.float32)
     waves = [np.sin(np.add.outer(k * axis, k / 2 * axis)[..., None] + [0, 2, 4]) for k in range(1, PARITY_IMAGES + 1)]
     return np.rint((np.stack(waves) + 1) * 127.5).astype(np.uint8), "generated images"
-
-
-def _embed_base_set(
-    *,
-    options: ExportOptions,
-    base: BaseSet,
-    graph: Path,
-    graph_hash: str,
-    shape: RepositoryShape,
-    decoding: str,
-    images: ImageFiles,
-    folder: Path,
-    progress: Progress,
-) -> BaseSet:
-    """Write the base set into a version folder; return what of it decodes."""
-    key = f"{graph_hash} {shape.image_size} {decoding}"
-    with (
-        open_cache(options.cache, hashlib.sha256(key.encode()).hexdigest()[:32]) as cache,
-        progress("embedding base images", len(base.files)) as advance,
-    ):
-        unreadable = embed_images(
-            open_graph(graph),
-            images,
-            cache,
-            base.files,
-            destination=folder / _base_files.EMBEDDINGS_FILE,
-            embedding_size=shape.embedding_size,
-            batch_size=options.batch_size,
-            skip_unreadable=options.skip_unreadable,
-            advance=advance,
-        )
-    base = require_readable(base, unreadable, skip=options.skip_unreadable)
-    zeros = find_zeros(folder / _base_files.EMBEDDINGS_FILE)
-    if len(zeros) == len(base.files):
-        raise NetworkError(
-            "the network gives every base image an embedding of zeros, which is like no other: no query could be told "
-            "from another. Is it trained, and is this the right checkpoint?"
-        )
-    if zeros:
-        note = f"{len(zeros)} base images have an embedding of zeros, and match nothing: {base.names[zeros[0]]}, ..."
-        base = replace(base, notes=[*base.notes, note])
-    _write_json(folder / _base_files.CLASS_SIZES_FILE, [len(files) for files in base.classes.values()])
-    with (folder / _base_files.NAMES_FILE).open("w", encoding="utf-8") as names:
-        names.writelines(f"{name}\n" for name in base.names)
-    return base
 
 
 def _hash(file: Path) -> str:

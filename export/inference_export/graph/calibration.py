@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference_export.base_set.base_folder import BaseSet
+from inference_export.base_set.base_images import BaseImages
 from inference_export.errors import BaseDataError, PrecisionError
 
 CALIBRATION_IMAGES = 128
@@ -22,7 +22,7 @@ class CalibrationSet:
     held_out: list[Path]
 
 
-def choose_images(folder: Path | None, base: BaseSet | None, precision: str) -> CalibrationSet | None:
+def choose_images(folder: Path | None, base: BaseImages | None, precision: str) -> CalibrationSet | None:
     """Choose the images, without reading any.
 
     Args:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from inference_export.base_set.base_folder import BaseSet
+from inference_export.base_set.base_images import BaseImages
 from inference_export.base_set.image_files import ImageFiles
 from inference_export.base_set.scoring import Comparer, best_class, normalize
 from inference_export.errors import PrecisionError
@@ -83,7 +83,7 @@ def reduce_precision(
     network: nn.Module,
     preprocessing: Preprocessing,
     graph: Path,
-    base: BaseSet | None,
+    base: BaseImages | None,
     chosen: CalibrationSet,
     images: ImageFiles,
     progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
@@ -178,7 +178,7 @@ def _decode_good(images: ImageFiles, files: list[Path]) -> npt.NDArray[np.uint8]
     return good
 
 
-def _judges(base: BaseSet, held_out: set[Path], images: ImageFiles, threshold: float) -> Judges | None:
+def _judges(base: BaseImages, held_out: set[Path], images: ImageFiles, threshold: float) -> Judges | None:
     """Choose base images, some of every class, that give the held-out ones their labels."""
     chosen = [
         (index, file)

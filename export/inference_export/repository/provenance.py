@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_client.version import __version__
-from inference_export.base_set.base_folder import BaseSet
+from inference_export.base_set.base_images import BaseImages
 from inference_export.export_options import ExportOptions
 from inference_export.graph.calibration import CalibrationSet
 from inference_export.regular_files import hash_file
@@ -25,7 +25,7 @@ PROVENANCE_FILE = "provenance.json"
 def describe(
     options: ExportOptions,
     *,
-    base: BaseSet | None,
+    base: BaseImages | None,
     calibration: CalibrationSet | None,
     checkpoint: Path,
     candidates: list[str],

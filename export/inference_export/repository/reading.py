@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference_export.base_set.base_folder import find_base_set
+from inference_export.base_set.base_images import find_base_images
 from inference_export.errors import ExportError, RepositoryError
 from inference_export.export_options import ExportOptions
 from inference_export.graph.calibration import choose_images
@@ -94,7 +94,7 @@ def what_changed(export: Export, options: ExportOptions) -> list[str]:
     """
     checkpoint = options.resources / MODELS / str(export.provenance.get("checkpoint"))
     try:
-        base = find_base_set(options.base_data)
+        base = find_base_images(options.base_data)
         wanted = describe(
             options,
             base=base,

@@ -12,7 +12,7 @@ _SHOWN_FILES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseSet:
+class BaseImages:
     """Base images by class; classes and images sorted by name.
 
     Args:
@@ -36,7 +36,7 @@ class BaseSet:
         return [f"{name}/{file.name}" for name, files in self.classes.items() for file in files]
 
 
-def find_base_set(folder: Path | None) -> BaseSet | None:
+def find_base_images(folder: Path | None) -> BaseImages | None:
     """List the base images, without decoding any.
 
     Args:
@@ -82,7 +82,7 @@ def find_base_set(folder: Path | None) -> BaseSet | None:
             folder,
         )
     notes += [f"left out, hidden: {entry}" for entry in hidden]
-    return BaseSet(folder=folder, classes=classes, notes=notes)
+    return BaseImages(folder=folder, classes=classes, notes=notes)
 
 
 def holds_anything(folder: Path) -> bool:
@@ -94,7 +94,7 @@ def holds_anything(folder: Path) -> bool:
     return folder.is_dir() and bool(_entries(folder)[0])
 
 
-def require_readable(base: BaseSet, unreadable: dict[Path, str], *, skip: bool) -> BaseSet:
+def require_readable(base: BaseImages, unreadable: dict[Path, str], *, skip: bool) -> BaseImages:
     """Decide what becomes of base images that do not decode.
 
     Args:
@@ -124,7 +124,7 @@ def require_readable(base: BaseSet, unreadable: dict[Path, str], *, skip: bool) 
     for name, files in classes.items():
         if not files:
             raise BaseDataError(f"{base.folder / name} holds no image that decodes:\n  {lines}", base.folder / name)
-    return BaseSet(
+    return BaseImages(
         folder=base.folder, classes=classes, notes=[*base.notes, f"undecodable base images left out:\n  {lines}"]
     )
 
