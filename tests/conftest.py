@@ -1,10 +1,11 @@
-"""Real exports and real servers, made once a run."""
+"""What many tests share: real exports, made once a run, and real servers, started once."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,34 @@ from inference_client import Classify
 from inference_export.command import main as export_main
 from inference_server.triton.process import RunningServer, running_server
 from tests import resources
+from tests.once import WORKER, make_once, run_folder
 
 SMALL = 64
 FULL = 384
 LABELS = ("autistic", "non_autistic", "other")
 BASE_CLASSES = ("alpha", "beta", "gamma")
+CHECKPOINT = "model_7"
+# Fixtures that start a server, export ResNet-50 or train a network, and what rests on them: whoever asks is slow.
+SLOW = frozenset({"small", "full", "clone", "setting"})
+# Whatever asks for one of these runs in one process, so that the server is started once.
+SERVERS = frozenset({"clustering_server", "classification_server", "full_clustering_server",
+                     "full_classification_server"})  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow, and keep together, in one process, what shares a server or else a file's fixtures."""
+    for item in items:
+        fixtures = {*getattr(item, "fixturenames", ()), *_parameters(item)}
+        if fixtures & SLOW or fixtures & SERVERS:
+            item.add_marker(pytest.mark.slow)
+        if WORKER and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("servers" if fixtures & SERVERS else item.path.stem))
+
+
+def _parameters(item: pytest.Item) -> list[str]:
+    """List the texts among a test's parameters, which may be names of fixtures."""
+    specification = getattr(item, "callspec", None)
+    return [value for value in specification.params.values() if isinstance(value, str)] if specification else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,21 +51,35 @@ class Trained:
     """Trained resources, and what went into them."""
 
     folder: Path
-    state: dict[str, torch.Tensor]
     image_size: int
+
+    @cached_property
+    def state(self) -> dict[str, torch.Tensor]:
+        state: dict[str, torch.Tensor] = torch.load(self.folder / "models" / CHECKPOINT, weights_only=True)
+        return state
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep embeddings of the tests' own, so that none is found that an earlier run computed."""
+def process_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep embeddings of the tests' own, so that no run finds an earlier one's; share the cores with other workers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        if WORKER:
+            patch.setenv("OMP_NUM_THREADS", "1")
+            torch.set_num_threads(1)
         yield
 
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one process's own files."""
     return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what ``make_once`` makes."""
+    return run_folder(tmp_path_factory) / "shared"
 
 
 @pytest.fixture(scope="session")
@@ -69,19 +107,25 @@ def calibration(query_images: list[Path], base_data: dict[str, list[Path]]) -> l
 
 
 @pytest.fixture(scope="session")
-def small(workspace: Path, calibration: list[Path]) -> Trained:
-    return _train(workspace / "small", calibration, SMALL)
+def small(shared: Path, calibration: list[Path]) -> Trained:
+    return _train(shared / "small", calibration, SMALL)
 
 
 @pytest.fixture(scope="session")
-def full(workspace: Path, calibration: list[Path]) -> Trained:
-    return _train(workspace / "full", calibration, FULL)
+def full(shared: Path, calibration: list[Path]) -> Trained:
+    return _train(shared / "full", calibration, FULL)
 
 
 @pytest.fixture(scope="session")
-def small_clustering(workspace: Path, small: Trained, base_data: dict[str, list[Path]]) -> Path:
-    """An exported repository: S = 64, clustering."""
-    return export(small, workspace / "small_clustering", "-data", str(_folder(base_data)), "-thres", "0.4")
+def small_clustering(shared: Path, small: Trained, base_data: dict[str, list[Path]]) -> Path:
+    """An exported repository: ResNet-50, S = 64, clustering. Copy it to change it."""
+    return _export_once(small, shared / "small_clustering", "-data", str(_folder(base_data)), "-thres", "0.4")
+
+
+@pytest.fixture(scope="session")
+def small_classification(shared: Path, small: Trained) -> Path:
+    """An exported repository: ResNet-50, S = 64, classification. Copy it to change it."""
+    return _export_once(small, shared / "small_classification")
 
 
 @pytest.fixture(scope="session")
@@ -91,26 +135,24 @@ def clustering_server(workspace: Path, small_clustering: Path) -> Iterator[Runni
 
 
 @pytest.fixture(scope="session")
-def small_classification(workspace: Path, small: Trained) -> Path:
-    return export(small, workspace / "small_classification")
-
-
-@pytest.fixture(scope="session")
 def classification_server(workspace: Path, small_classification: Path) -> Iterator[RunningServer]:
     with running_server(small_classification, log=workspace / "classification.log") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def full_clustering_server(workspace: Path, full: Trained, base_data: dict[str, list[Path]]) -> Iterator[RunningServer]:
-    repository = export(full, workspace / "full_clustering", "-data", str(_folder(base_data)), "-thres", "0.4")
+def full_clustering_server(
+    workspace: Path, shared: Path, full: Trained, base_data: dict[str, list[Path]]
+) -> Iterator[RunningServer]:
+    arguments = ("-data", str(_folder(base_data)), "-thres", "0.4")
+    repository = _export_once(full, shared / "full_clustering", *arguments)
     with running_server(repository, log=workspace / "full_clustering.log") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def full_classification_server(workspace: Path, full: Trained) -> Iterator[RunningServer]:
-    repository = export(full, workspace / "full_classification")
+def full_classification_server(workspace: Path, shared: Path, full: Trained) -> Iterator[RunningServer]:
+    repository = _export_once(full, shared / "full_classification")
     with running_server(repository, log=workspace / "full_classification.log") as server:
         yield server
 
@@ -133,11 +175,17 @@ def export(trained: Trained, repository: Path, *arguments: str) -> Path:
     return repository
 
 
+def _export_once(trained: Trained, repository: Path, *arguments: str) -> Path:
+    return make_once(repository, lambda folder: export(trained, folder, *arguments))
+
+
 def _train(folder: Path, files: list[Path], size: int) -> Trained:
-    network = resources.spread_network(len(LABELS), size, files)
-    labels = {name: index for index, name in enumerate(LABELS)}
-    resources.write_resources(folder, {"model_7": network.state_dict()}, labels)
-    return Trained(folder=folder, state=network.state_dict(), image_size=size)
+    def write(folder: Path) -> None:
+        network = resources.spread_network(len(LABELS), size, files)
+        labels = {name: index for index, name in enumerate(LABELS)}
+        resources.write_resources(folder, {CHECKPOINT: network.state_dict()}, labels)
+
+    return Trained(folder=make_once(folder, write), image_size=size)
 
 
 def _folder(base: dict[str, list[Path]]) -> Path:
