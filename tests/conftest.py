@@ -16,6 +16,7 @@ from inference_client import Classify
 from inference_export.command import main as export_main
 from inference_server.triton.process import RunningServer, running_server
 from tests import resources
+from tests.docs.summary import pytest_terminal_summary  # noqa: F401  (a hook, which only this file's can be)
 from tests.once import WORKER, make_once, run_folder
 
 SMALL = 64

@@ -13,16 +13,19 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import CHECKOUT, copy_checkout
-from tests.docs.snippets import Outcome, read_snippets
+from tests.docs.snippets import read_snippets
+from tests.once import make_once
 
 ENVIRONMENT = Path(sys.prefix)
-OUTCOMES = pytest.StashKey[list[Outcome]]()
 
 
 @pytest.fixture(scope="session")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clone(shared: Path) -> Path:
     """A copy of the checkout with the demonstration's network really trained, and what the pages name put in place."""
-    folder = tmp_path_factory.mktemp("docs") / "clone"
+    return make_once(shared / "docs" / "clone", _prepare_clone)
+
+
+def _prepare_clone(folder: Path) -> None:
     copy_checkout(folder)
     (folder / ".venv").symlink_to(ENVIRONMENT)
     subprocess.run([sys.executable, "-m", "examples.demonstration", "prepare"], cwd=folder, check=True)
@@ -32,7 +35,6 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [ENVIRONMENT / "bin" / "export-repository", "-r", "trained", "-data", "base", "--image_size", "64"],
         cwd=folder, check=True,
     )  # fmt: skip
-    return folder
 
 
 @pytest.fixture
@@ -59,17 +61,6 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return _activated(folder)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say which blocks of README and docs were run, and why the others were not."""
-    outcomes = config.stash.get(OUTCOMES, [])
-    if outcomes:
-        terminalreporter.section("code of README and docs")
-        for outcome in outcomes:
-            terminalreporter.line(str(outcome))
-        left_out = sum(outcome.seconds is None for outcome in outcomes)
-        terminalreporter.line(f"{len(outcomes) - left_out} blocks run, {left_out} not run here")
 
 
 def _link_large(source: str, target: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.checkout import CHECKOUT
-from tests.docs.conftest import OUTCOMES
 from tests.docs.snippets import EXECUTED, SHOWN, Outcome, Reader, Snippet, SnippetError, read_snippets
+from tests.docs.summary import NOT_RUN, RAN
 
 PAGES = [
     CHECKOUT / "README.md",
@@ -29,7 +30,11 @@ SERVER = Snippet(
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
 def test_code_of_the_page_runs(
-    page: Path, page_folder: Path, environment: dict[str, str], apart: dict[str, str], request: pytest.FixtureRequest
+    page: Path,
+    page_folder: Path,
+    environment: dict[str, str],
+    apart: dict[str, str],
+    record_property: Callable[[str, object], None],
 ) -> None:
     snippets = read_snippets(page)
     code = [snippet for snippet in snippets if snippet.is_code and snippet.not_run is None]
@@ -38,10 +43,9 @@ def test_code_of_the_page_runs(
     elif any(_mentions(snippet, SERVED) for snippet in code):
         _require_free_ports()
         snippets.insert(0, SERVER)
-    outcomes = request.config.stash.setdefault(OUTCOMES, [])
     for outcome in Reader(page_folder, environment=environment, apart=apart).run(snippets):
         if outcome.snippet is not SERVER:
-            outcomes.append(outcome)
+            record_property(NOT_RUN if outcome.seconds is None else RAN, str(outcome))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
