@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from inference_server.triton.tritonserver import ServerError
+from inference_server.errors import ServerError
 
 from .cores import bench_cores
 from .decoding import bench_decoding

@@ -24,8 +24,8 @@ import pytest
 from inference_client import Classify
 from inference_export.repository.configs import PREPROCESS_INSTANCES
 from inference_export.template import load_served_module, template_directory
+from inference_server.addresses import LOOPBACK
 from inference_server.triton.process import free_ports, stop
-from inference_server.triton.tritonserver import LOOPBACK
 from tests.corpus import progressive_jpeg, webp_canvas
 
 MODULE = template_directory() / "preprocess" / "1" / "access_log.py"
@@ -58,7 +58,7 @@ def _logging_server(
     http, metrics = free_ports(2)
     url = f"http://{LOOPBACK}:{http}"
     server = LoggingServer(url=url, stdout=folder / "stdout", stderr=folder / "stderr")
-    command = [*before, sys.executable, "-m", "inference_server.triton.tritonserver",
+    command = [*before, sys.executable, "-m", "inference_server.triton.command",
                f"--model-repository={repository}", f"--http-port={http}",
                "--allow-grpc=false", f"--metrics-port={metrics}"]  # fmt: skip
     with server.stdout.open("wb") as output, server.stderr.open("wb") as errors:

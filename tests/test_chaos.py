@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from inference_client import Classify
+from inference_server.supervision.failures import MOST_FAILURES
 from inference_server.supervision.shared_memory import FOLDER, PREFIX
-from inference_server.supervision.watching import GIVEN_UP_EXIT_CODE, MOST_FAILURES
-from inference_server.triton.administration import access_file
+from inference_server.supervision.watching import GIVEN_UP_EXIT_CODE
+from inference_server.triton.access import access_file
 from inference_server.triton.process import free_ports, start_child
 from tests.chaos import (
     changing_resources,

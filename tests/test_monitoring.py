@@ -23,9 +23,9 @@ import yaml
 from inference_client import Classify
 from inference_export.repository.configs import MODELS
 from inference_export.template import load_served_module, template_directory
+from inference_server.addresses import LOOPBACK
 from inference_server.supervision.checking import HEALTH_CHECK, check
 from inference_server.triton.process import RunningServer, running_server
-from inference_server.triton.tritonserver import LOOPBACK
 from tests.monitoring import (
     MONITORING,
     Expression,

@@ -148,7 +148,7 @@ def test_served_example_answers_as_pytorch_in_classification_mode(
     assert np.array(probabilities) == pytest.approx(outputs["query"][1], abs=1e-4)
 
     script = (
-        "import sys; from inference_server import __main__ as command\n"
+        "import sys; from inference_server import command\n"
         "command.Watcher.run = lambda watcher: print('torch' in sys.modules, 'examples' in sys.modules)\n"
         "command.main()\n"
     )

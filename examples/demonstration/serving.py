@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
+from inference_server.errors import ServerError
 from inference_server.triton.process import running_server
-from inference_server.triton.tritonserver import ServerError
 
 from .errors import DemonstrationError
 from .layout import Layout

@@ -41,14 +41,14 @@ class Stranger:
         if names and not names & installed:
             raise ModuleNotFoundError(name, name=top)
 sys.meta_path.insert(0, Stranger())
-from inference_server import __main__
+from inference_server import command
 from inference_server.reload import command as reload_command
-from inference_server.triton.administration import ModelControl
+from inference_server.triton.model_control import ModelControl
 import tritonclient.grpc
 for folder in sys.argv[2:]:
     sys.path.insert(0, folder)
 import preprocessing, heads
-__main__.main(['--check', '--port', '1'])
+command.main(['--check', '--port', '1'])
 """
     names = re.findall(r"^([a-z-]+)==", (DEPLOY / "requirements.txt").read_text(), re.MULTILINE)
     folders = [str(small_clustering / model / "1") for model in ("preprocess", "cluster_head")]

@@ -13,9 +13,10 @@ import psutil
 import pytest
 import yaml
 from click.testing import CliRunner
-from inference_server.triton.tritonserver import LOOPBACK, ServerError
 
-from inference_server.__main__ import main as server_main
+from inference_server.addresses import LOOPBACK
+from inference_server.command import main as server_main
+from inference_server.errors import ServerError
 from inference_server.supervision.checking import check
 from tests.deploy.manifests import (
     DOCKERFILE,

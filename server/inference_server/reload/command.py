@@ -9,9 +9,9 @@ import click
 from inference_client.command_line.extras import MissingExtraError, require_extras
 from inference_client.version import __version__
 from inference_export.errors import RepositoryError
+from inference_server.errors import ServerError
 from inference_server.options import port_option
 from inference_server.reload.reloading import reload_repository
-from inference_server.triton.tritonserver import ServerError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from inference_export.repository.configs import ENSEMBLE, MODELS
 from inference_export.repository.modes import mode_change, read_mode
-from inference_export.repository.repository import complete_versions, locked, pin_version
-from inference_server.supervision.watching import read_configs
-from inference_server.triton.administration import Access, ModelControl, change_version, read_access
-from inference_server.triton.tritonserver import ServerError
+from inference_export.repository.repository import complete_versions, locked, pin_version, read_configs
+from inference_server.errors import ServerError
+from inference_server.triton.access import Access, change_version, read_access
+from inference_server.triton.model_control import ModelControl
 
 
 @dataclass(frozen=True, kw_only=True)

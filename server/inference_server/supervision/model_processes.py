@@ -53,6 +53,12 @@ def read_state(pid: int) -> ProcessState | None:
     return ProcessState(state=fields[_STATE], cpu_ticks=sum(map(int, fields[_TICKS])))
 
 
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process is stopped, as by SIGSTOP or a debugger."""
+    state = read_state(pid)
+    return state is not None and state.state in STOPPED_STATES
+
+
 def family_ticks(pid: int) -> int:
     """Return the processor time of a process and all its descendants since their start, in the kernel's ticks."""
     state = read_state(pid)

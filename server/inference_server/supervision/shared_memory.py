@@ -8,7 +8,7 @@ import os
 import secrets
 from pathlib import Path
 
-from inference_server.triton.tritonserver import ServerError
+from inference_server.errors import ServerError
 
 FOLDER = Path("/dev/shm")  # noqa: S108  (where the kernel has it)
 PREFIX = "classify_triton_"

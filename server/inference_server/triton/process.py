@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from inference_server.triton.tritonserver import LOOPBACK, ServerError
+from inference_server.addresses import LOOPBACK
+from inference_server.errors import ServerError
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
@@ -99,7 +100,7 @@ def stop(process: subprocess.Popen[bytes]) -> int:
 
 
 def _start(repository: Path, http: int, metrics: int, arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "inference_server.triton.tritonserver", f"--model-repository={repository}",
+    command = [sys.executable, "-m", "inference_server.triton.command", f"--model-repository={repository}",
                f"--http-port={http}", f"--http-address={LOOPBACK}", "--allow-grpc=false",
                f"--metrics-port={metrics}", f"--metrics-address={LOOPBACK}", *arguments]  # fmt: skip
     with log.open("wb") as output:
