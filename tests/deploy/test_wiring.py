@@ -10,6 +10,7 @@ import yaml
 from inference_server.supervision.watching import EXIT_TIMEOUT_S, LAST_ANSWERS_S
 from tests.deploy.manifests import (
     DEPLOY,
+    SERVER_CONTAINERS,
     Manifest,
     all_containers,
     compose_file,
@@ -120,7 +121,8 @@ def test_disruption_autoscaling_and_termination_leave_a_server(overlay: list[Man
 def test_body_limits_of_gateway_and_server_are_the_same(rendered: dict[str, list[Manifest]]) -> None:
     (limit,) = re.findall(r"client_max_body_size (\d+)m;", (DEPLOY / "gateway" / "nginx.conf").read_text())
     option = f"--http-max-input-size={int(limit) << 20}"
-    arguments = [image_command(), *(each["args"] for each in all_containers(rendered) if "--" in each.get("args", ()))]
-    assert len(arguments) == 5
-    for each in arguments:
-        assert option in each
+    assert option in image_command()
+    servers = [each for each in all_containers(rendered) if each["name"] in SERVER_CONTAINERS]
+    assert {each["name"] for each in servers} == SERVER_CONTAINERS
+    for server in servers:
+        assert option in server["args"], server["name"]
