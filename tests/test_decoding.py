@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -47,8 +47,11 @@ def opened(decoding: ModuleType) -> Iterator[Any]:
         pool.close()
 
 
-def _descendants() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+@pytest.fixture
+def programs() -> Callable[[], list[psutil.Process]]:
+    """List the programs that this test has started: servers of the whole run are children of this process as well."""
+    before = set(psutil.Process().children())
+    return lambda: [process for process in psutil.Process().children() if process not in before]
 
 
 def test_pixels_and_reasons_are_in_the_order_of_the_files(opened: Any) -> None:
@@ -100,12 +103,15 @@ def test_process_without_memory_answers_so_and_goes_on(opened: Any, decoding: Mo
 
 
 @pytest.mark.parametrize("victims", ["decoders", "forker"])
-def test_processes_that_are_killed_cost_no_image(opened: Any, victims: str) -> None:
+def test_processes_that_are_killed_cost_no_image(
+    opened: Any, programs: Callable[[], list[psutil.Process]], victims: str
+) -> None:
     decoders = opened(processes=2)
 
     def kill() -> None:
-        programs = psutil.Process().children()
-        for process in programs if victims == "forker" else [child for each in programs for child in each.children()]:
+        forkers = programs()
+        assert forkers
+        for process in forkers if victims == "forker" else [child for each in forkers for child in each.children()]:
             process.kill()
 
     assert decoders.decode([SMALL, SMALL])[1] == ["", ""]
@@ -138,10 +144,12 @@ def test_instance_without_others_may_be_slow(
     assert opened(instances=1).decode_request([LARGE])[1] == [""]
 
 
-def test_program_that_answers_late_is_replaced_and_its_answer_is_taken_for_no_other(opened: Any) -> None:
+def test_program_that_answers_late_is_replaced_and_its_answer_is_taken_for_no_other(
+    opened: Any, programs: Callable[[], list[psutil.Process]]
+) -> None:
     decoders = opened(NO_TIME)
     decoders._forker._control.settimeout(0.5)  # of this program, not of the one that replaces it
-    (program,) = psutil.Process().children()
+    (program,) = programs()
     program.suspend()
     timer = threading.Timer(1.5, program.resume)
     timer.start()
@@ -152,22 +160,28 @@ def test_program_that_answers_late_is_replaced_and_its_answer_is_taken_for_no_ot
 
 
 def test_slow_requests_yield_the_cores_and_later_ones_do_not(
-    opened: Any, decoding: ModuleType, monkeypatch: pytest.MonkeyPatch
+    opened: Any,
+    decoding: ModuleType,
+    programs: Callable[[], list[psutil.Process]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def descendants() -> list[psutil.Process]:
+        return [process for program in programs() for process in (program, *program.children(recursive=True))]
+
     monkeypatch.setattr(decoding, "SLOW_SECONDS", 0.02)
     decoders = opened(instances=2, name="test-nice")
     seen = []
     thread = threading.Thread(target=lambda: decoders.decode_request([LARGE] * 2))
     thread.start()
     while thread.is_alive():
-        for process in _descendants():
+        for process in descendants():
             try:
                 seen.append(process.nice())
             except psutil.Error:
                 continue
         time.sleep(0.005)
     assert decoding.SLOW_NICENESS in seen
-    assert decoding.SLOW_NICENESS not in [process.nice() for process in _descendants()]
+    assert decoding.SLOW_NICENESS not in [process.nice() for process in descendants()]
 
 
 def test_images_that_take_much_memory_wait_for_each_other(
