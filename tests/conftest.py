@@ -32,13 +32,22 @@ SERVERS = frozenset({"clustering_server", "classification_server", "full_cluster
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, and keep together, in one process, what shares a server or else a file's fixtures."""
+    """Mark what is slow, and keep in one process what shares a server or another fixture of a file."""
     for item in items:
         fixtures = {*getattr(item, "fixturenames", ()), *_parameters(item)}
         if fixtures & SLOW or fixtures & SERVERS:
             item.add_marker(pytest.mark.slow)
         if WORKER and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("servers" if fixtures & SERVERS else item.path.stem))
+            if fixtures & SERVERS:
+                item.add_marker(pytest.mark.xdist_group("servers"))
+            elif _shares_a_fixture_of_its_file(item):
+                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def _shares_a_fixture_of_its_file(item: pytest.Item) -> bool:
+    information = getattr(item, "_fixtureinfo", None)
+    definitions = information.name2fixturedefs.values() if information else ()
+    return any(each.scope in {"class", "module", "package"} for found in definitions for each in found)
 
 
 def _parameters(item: pytest.Item) -> list[str]:

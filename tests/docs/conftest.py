@@ -13,10 +13,19 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import CHECKOUT, copy_checkout
+from tests.docs.network import can_isolate
 from tests.docs.snippets import read_snippets
-from tests.once import make_once
+from tests.once import WORKER, make_once
 
 ENVIRONMENT = Path(sys.prefix)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run one page after another where all of them listen on this machine's ports."""
+    if WORKER and not can_isolate():
+        for item in items:
+            if "clone" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group("ports"))
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +58,10 @@ def page_folder(clone: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """The environment variables of an activated ``.venv``."""
-    return _activated(ENVIRONMENT)
+    """The environment variables of an activated ``.venv``; servers of two pages know nothing of each other."""
+    runtime = tmp_path / "runtime"
+    runtime.mkdir(mode=0o700)
+    return {**_activated(ENVIRONMENT), "XDG_RUNTIME_DIR": str(runtime)}
 
 
 @pytest.fixture(scope="session")
