@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.request import urlopen
 
 import psutil
@@ -43,9 +44,9 @@ from tests.watched import WatchedServer, watched_server
 MAX_BATCH_SIZE = 32
 
 
-@pytest.fixture(scope="module")
-def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
-    return prepare(tmp_path_factory.mktemp("chaos"))
+@pytest.fixture(scope="session")
+def setting(shared: Path) -> Setting:
+    return prepare(shared / "chaos")
 
 
 @pytest.fixture(scope="module")
