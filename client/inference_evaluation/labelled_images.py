@@ -1,7 +1,6 @@
-"""Images whose class is known: a folder for each class."""
+"""Images whose class is known: a folder with one sub-folder for each class."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ class LabelledImage:
 
     Attributes:
         path: The file.
-        truth: Name of the folder that it lies in, which is its class.
+        truth: The image's class, which is the name of its folder.
     """
 
     path: Path
@@ -28,12 +27,12 @@ class LabelledImage:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImages:
-    """What lies in a folder of class folders.
+    """The contents of a folder of class folders.
 
     Attributes:
-        images: Those of one class side by side, sorted by class and file name.
-        classes: Every class folder, sorted; some may be empty.
-        notes: What was left out, and why; one sentence each.
+        images: All images, sorted by class and file name.
+        classes: All class folders, sorted; some may be empty.
+        notes: One sentence for each reason why entries were left out.
     """
 
     images: Sequence[LabelledImage]
@@ -42,16 +41,16 @@ class LabelledImages:
 
 
 def read_labelled_images(folder: Path) -> LabelledImages:
-    """List a folder with one sub-folder for each class, images in it.
+    """List the images in a folder of class folders.
 
-    Hidden files, files beside the class folders and folders within them are left out, with a note. Whether a file is an
-    image is for the server to say.
+    Hidden entries, files beside the class folders and folders inside them are left out with a note. The server decides
+    whether a file is an image.
 
     Args:
-        folder: The folder.
+        folder: The folder of class folders.
 
     Returns:
-        Its images.
+        The images, classes and notes.
 
     Raises:
         OSError: A folder can't be listed.
@@ -59,30 +58,20 @@ def read_labelled_images(folder: Path) -> LabelledImages:
     images: list[LabelledImage] = []
     classes: list[str] = []
     left_out: dict[str, list[str]] = {}
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        reason = _hidden(entry.name) or (None if _is(entry.is_dir) else "beside the class folders")
-        if reason is not None:
-            left_out.setdefault(reason, []).append(entry.name)
-            continue
-        classes.append(entry.name)
-        for file in sorted(os.scandir(entry.path), key=lambda file: file.name):
-            reason = _hidden(file.name) or (
-                None if _is(file.is_file) else "within a class folder, but not regular files"
-            )
-            if reason is None:
-                images.append(LabelledImage(path=Path(file.path), truth=entry.name))
-            else:
-                left_out.setdefault(reason, []).append(f"{entry.name}/{file.name}")
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            left_out.setdefault("hidden", []).append(entry.name)
+        elif not entry.is_dir():
+            left_out.setdefault("beside the class folders", []).append(entry.name)
+        else:
+            classes.append(entry.name)
+            for file in sorted(entry.iterdir()):
+                image = LabelledImage(path=file, truth=entry.name)
+                if file.name.startswith("."):
+                    left_out.setdefault("hidden", []).append(image.name)
+                elif not file.is_file():
+                    left_out.setdefault("within a class folder, but not regular files", []).append(image.name)
+                else:
+                    images.append(image)
     notes = [f"Left out, {reason}: {first_few(names)}." for reason, names in left_out.items()]
     return LabelledImages(images=images, classes=classes, notes=notes)
-
-
-def _is(kind: Callable[[], bool]) -> bool:
-    try:
-        return kind()
-    except OSError:  # a link that leads in a circle
-        return False
-
-
-def _hidden(name: str) -> str | None:
-    return "hidden" if name.startswith(".") else None

@@ -1,4 +1,4 @@
-"""The CSV of every prediction."""
+"""The CSV file of all predictions."""
 
 import csv
 import unicodedata
@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inference_client.command_line.formatting import printable
-from inference_evaluation.asking import Prediction
-from inference_evaluation.figures import is_right
+from inference_evaluation.predictions import Prediction
 
 COLUMNS = ("file", "truth", "label", "probability", "right", "error", "nearest", "nearest_similarity")
 # What spreadsheets read as the start of a formula, even after spaces and in East Asian full-width and small forms.
@@ -18,30 +17,30 @@ def write_predictions(file: Path, predictions: Sequence[Prediction], classes: Se
     """Write one line for each image.
 
     Args:
-        file: Is written; UTF-8.
-        predictions: Every one.
-        classes: Each gets a column ``score:CLASS``, and in clustering mode ``matches:CLASS``.
+        file: The file to write, UTF-8.
+        predictions: All predictions.
+        classes: The server's classes. Each gets a column ``score:CLASS`` and, in clustering mode, ``matches:CLASS``.
     """
-    with_matches = any(each.matches for each in predictions)
+    with_matches = any(prediction.matches for prediction in predictions)
     kinds = ("score", "matches") if with_matches else ("score",)
     with file.open("w", encoding="utf-8", newline="") as lines:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow([*COLUMNS, *(_cell(f"{kind}:{name}") for kind in kinds for name in classes)])
-        for each in predictions:
-            nearest, similarity = each.neighbors[0] if each.neighbors else ("", None)
-            answered = each.error is None
+        for prediction in predictions:
+            nearest, similarity = prediction.neighbors[0] if prediction.neighbors else ("", "")
+            answered = prediction.error is None
             writer.writerow(
                 [
-                    _cell(each.image.name),
-                    _cell(each.image.truth),
-                    _cell(each.label),
-                    each.probability if answered else "",
-                    int(is_right(each)) if answered else "",
-                    _cell(each.error or ""),
+                    _cell(prediction.image.name),
+                    _cell(prediction.image.truth),
+                    _cell(prediction.label),
+                    prediction.probability if answered else "",
+                    int(prediction.is_right) if answered else "",
+                    _cell(prediction.error or ""),
                     _cell(nearest),
-                    "" if similarity is None else similarity,
-                    *(each.scores.get(name, "") for name in classes),
-                    *(each.matches.get(name, "") for name in classes if with_matches),
+                    similarity,
+                    *(prediction.scores.get(name, "") for name in classes),
+                    *(prediction.matches.get(name, "") for name in classes if with_matches),
                 ]
             )
 

@@ -1,4 +1,4 @@
-"""Shares of images, and how far they can be trusted."""
+"""Shares of images with confidence intervals."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ class Share:
 
     Attributes:
         count: Images that count.
-        of: Images in all.
-        share: ``count / of``; None of no images, as are the interval's ends.
-        low: Lower end of the interval, 0 to 1; exactly 0 where none counts.
-        high: Upper end; exactly 1 where all count.
+        of: All images.
+        share: ``count / of``; None if there are no images, as for both ends of the interval.
+        low: Lower end of the interval, 0 to 1; exactly 0 if no image counts.
+        high: Upper end; exactly 1 if all images count.
     """
 
     count: int
@@ -25,7 +25,7 @@ class Share:
 
 
 def wilson(count: int, of: int) -> Share:
-    """Give a share its 95 % Wilson score interval.
+    """Compute a share and its 95 % Wilson score interval.
 
     Source:
         Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).

@@ -1,38 +1,38 @@
-"""What each threshold would do to the images of an evaluation, and which of them to take."""
+"""What each threshold would do to the images of an evaluation, and which threshold to recommend."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_evaluation.asking import Prediction
+from inference_evaluation.predictions import THRESHOLDS, Prediction
 from inference_evaluation.shares import Share, wilson
-from inference_evaluation.sweep import THRESHOLDS
 
 FOLDS = 5
 FEWEST_IMAGES = 10
-LOWEST_OFFERED = 0.0  # a base image of a lower similarity is unlike the image, not alike
+LOWEST_OFFERED = 0.0  # an image and a base image with a lower similarity are unlike
 CLASSIFICATION_THRESHOLDS = np.arange(0, 101) / 100
 
-Flags: TypeAlias = "NDArray[np.bool_]"  # [N]
-Booleans: TypeAlias = "NDArray[np.bool_]"  # [N, T]
+Booleans: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a threshold does to the images.
+class Trial:
+    """One threshold, and what it does to the images.
 
     Attributes:
-        matched: Images that something matches; in classification mode those whose probability reaches it.
-        matched_right: How many of them are answered right.
-        right: Right answers in all, where an image that nothing matches has the class of the nearest base image.
-        right_with_unknown: Right answers in all with an ``unknown_label``, which is right for the images of classes
-            that the server does not know.
+        threshold: Lowest similarity that counts as a match; in classification mode, lowest probability to accept.
+        matched: Images with a match; in classification mode, images whose probability reaches the threshold.
+        matched_right: How many of ``matched`` have the right label.
+        right: Images with the right label if an image without a match gets the class of the nearest base image.
+        right_with_unknown: Images with the right label if an image without a match gets the unknown label, which is
+            right for images whose class the server does not know.
     """
 
+    threshold: float
     matched: int
     matched_right: int
     right: int
@@ -40,14 +40,18 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial(Outcome):
-    """One threshold, and what it does.
+class ThresholdInForce:
+    """The threshold that the server answered with.
 
     Attributes:
-        threshold: Lowest similarity that is a match; in classification mode lowest probability that is taken.
+        value: The threshold, -1 to 1.
+        given: The value of ``sim_thres``; None if the server's own threshold was in force.
+        outcome: What this threshold did.
     """
 
-    threshold: float
+    value: float
+    given: float | None
+    outcome: Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +59,14 @@ class ThresholdChoice:
     """The recommended threshold.
 
     Attributes:
-        threshold: It.
+        threshold: The threshold.
         trial: What it does to the images that it was chosen by.
-        low: Lowest threshold of the unbroken run, around the best one, within one standard error of it; not below
-            ``LOWEST_OFFERED``.
-        high: Highest of them.
-        tolerance_images: One standard error of the number that counts as right, rounded down.
-        held_out: Right answers with an unknown label (``right_with_unknown``) of images that the choice did not see, in
-            cross-validation.
-        fold_choices: The thresholds that were chosen there.
+        low: Lowest threshold of the unbroken range around the best one in which every threshold is within one standard
+            error of the best; at least ``LOWEST_OFFERED``.
+        high: Highest threshold of that range.
+        tolerance_images: One standard error of ``right_with_unknown``, rounded down.
+        held_out: ``right_with_unknown`` in cross-validation, on images that did not take part in the choice.
+        fold_choices: The thresholds chosen in cross-validation.
     """
 
     threshold: float
@@ -75,138 +78,147 @@ class ThresholdChoice:
     fold_choices: Sequence[float]
 
 
+class _Outcomes(NamedTuple):
+    """What T thresholds do to N images; every field but the first is [N, T]."""
+
+    thresholds: NDArray[np.float64]
+    matched: Booleans
+    right: Booleans
+    counts: Booleans  # whether the image counts as right with an unknown label
+
+    def trial(self, column: int) -> Trial:
+        matched, right, counts = self.matched[:, column], self.right[:, column], self.counts[:, column]
+        return Trial(
+            threshold=float(self.thresholds[column]),
+            matched=int(matched.sum()),
+            matched_right=int((matched & right).sum()),
+            right=int(right.sum()),
+            right_with_unknown=int(counts.sum()),
+        )
+
+    def offered(self) -> "_Outcomes":
+        first = np.searchsorted(self.thresholds, LOWEST_OFFERED)
+        return _Outcomes(self.thresholds[first:], *(flags[:, first:] for flags in self[1:]))
+
+
 def try_thresholds(classified: Sequence[Prediction], *, mode: str | None) -> Sequence[Trial]:
-    """Say what each threshold would do; nothing where the answers at other thresholds are not known."""
+    """Compute what each threshold would do; nothing if the server did not answer at other thresholds."""
     outcomes = _outcomes(classified, mode)
     if outcomes is None:
         return []
-    thresholds, matched, right, unknown = outcomes
-    counts = _right_with_unknown(matched, right, unknown)
-    return [
-        _trial(float(thresholds[column]), matched[:, column], right[:, column], counts[:, column])
-        for column in range(_first_shown(thresholds, matched, right), len(thresholds))
-    ]
+    return [outcomes.trial(column) for column in range(_first_shown(outcomes), len(outcomes.thresholds))]
 
 
-def try_threshold_in_force(classified: Sequence[Prediction]) -> Outcome:
-    """Say what the threshold in force does, in clustering mode, by the answers themselves."""
-    matched = np.array([any(each.matches.values()) for each in classified], bool)
-    labels = [
-        each.label if any_match else each.nearest_class for each, any_match in zip(classified, matched, strict=True)
-    ]
-    right = np.array([label == each.image.truth for label, each in zip(labels, classified, strict=True)], bool)
-    unknown = np.array([each.image.truth not in each.scores for each in classified], bool)
-    counts = _right_with_unknown(matched[:, None], right[:, None], unknown)[:, 0]
-    return Outcome(**_outcome(matched, right, counts))
-
-
-def _trial(threshold: float, matched: Flags, right: Flags, counts: Flags) -> Trial:
-    return Trial(threshold=threshold, **_outcome(matched, right, counts))
-
-
-def _outcome(matched: Flags, right: Flags, counts: Flags) -> dict[str, int]:
-    return {
-        "matched": int(matched.sum()),
-        "matched_right": int((matched & right).sum()),
-        "right": int(right.sum()),
-        "right_with_unknown": int(counts.sum()),
-    }
+def try_threshold_in_force(
+    classified: Sequence[Prediction], threshold: float, *, given: float | None
+) -> ThresholdInForce:
+    """Compute what the threshold in force does, in clustering mode, from the answers themselves."""
+    matched = np.array([[prediction.is_matched] for prediction in classified], bool)
+    labels = [[prediction.label if prediction.is_matched else prediction.nearest_class] for prediction in classified]
+    outcomes = _compare(classified, np.array([threshold]), matched, labels)
+    return ThresholdInForce(value=threshold, given=given, outcome=outcomes.trial(0))
 
 
 def choose_threshold(
-    classified: Sequence[Prediction], *, mode: str | None, no_sweep: str | None
+    classified: Sequence[Prediction], *, mode: str | None, no_trials: str | None
 ) -> tuple[ThresholdChoice | None, str | None]:
     """Recommend a threshold.
 
-    An image counts for a threshold where it is answered right on the evidence of a match, or, if its class is one that
-    the server does not know, where nothing matches it. The middle is taken of the unbroken run of thresholds around the
-    best one, that fall short of its count by one standard error at most. Thresholds below
-    ``LOWEST_OFFERED`` are none of them, whatever they do.
+    An image counts as right at a threshold if its label is right and at least one base image matches or, if the server
+    does not know the image's class, if nothing matches. The choice is the middle of the unbroken range of thresholds
+    around the best one in which every count is within one standard error of the best count. Thresholds below
+    ``LOWEST_OFFERED`` are never chosen.
+
+    Args:
+        classified: The images with an answer.
+        mode: The server's mode; None if nothing was classified.
+        no_trials: Why the server did not answer at other thresholds; None if it did.
 
     Returns:
-        The choice, or None and why there is none.
+        The choice, or None and the reason why there is none.
     """
     if not classified:
         return None, "no image was classified"
     if mode == "classification":
-        return None, "in classification mode nothing is compared with base images, so that -thres has no effect"
+        return None, "-thres has no effect in classification mode, which does not compare images with base images"
     outcomes = _outcomes(classified, mode)
     if outcomes is None:
-        return None, f"the answers at other thresholds could not be asked for: {no_sweep or 'there is no reason given'}"
+        return None, f"the server did not answer at other thresholds: {no_trials}"
     if len(classified) < FEWEST_IMAGES:
-        return None, f"{len(classified)} images are too few to choose by; {FEWEST_IMAGES} are the least"
-    thresholds, matched, right, unknown = outcomes
-    offered = thresholds >= LOWEST_OFFERED
-    thresholds, matched, right = thresholds[offered], matched[:, offered], right[:, offered]
-    counts = _right_with_unknown(matched, right, unknown)
-    low, chosen, high, tolerance = _choose(counts)
-    on_evidence = matched & right
-    if not on_evidence[:, chosen].any():
+        return None, f"{len(classified)} images are too few to choose by, at least {FEWEST_IMAGES} are needed"
+    outcomes = outcomes.offered()
+    low, chosen, high, tolerance = _choose(outcomes.counts)
+    matched_right = outcomes.matched & outcomes.right
+    if not matched_right[:, chosen].any():
         return None, (
-            "a threshold that nothing reaches would be best: most images are of classes unknown to the server"
-            if on_evidence.any()
-            else f"at no threshold of {LOWEST_OFFERED:g} or more is any image answered right on the evidence of a match"
+            "a threshold that nothing reaches would be best, since the server does not know most images' classes"
+            if matched_right.any()
+            else f"at no threshold from {LOWEST_OFFERED:g} to 1 does any image have the right label and a match"
         )
-    held_out_right, fold_choices = _cross_validate(counts)
+    held_out_right, fold_choices = _cross_validate(outcomes.counts)
+    thresholds = outcomes.thresholds.tolist()
     return ThresholdChoice(
-        threshold=float(thresholds[chosen]),
-        trial=_trial(float(thresholds[chosen]), matched[:, chosen], right[:, chosen], counts[:, chosen]),
-        low=float(thresholds[low]),
-        high=float(thresholds[high]),
+        threshold=thresholds[chosen],
+        trial=outcomes.trial(chosen),
+        low=thresholds[low],
+        high=thresholds[high],
         tolerance_images=tolerance,
         held_out=wilson(held_out_right, len(classified)),
-        fold_choices=[float(thresholds[column]) for column in fold_choices],
+        fold_choices=[thresholds[column] for column in fold_choices],
     ), None
 
 
-def _outcomes(
-    classified: Sequence[Prediction], mode: str | None
-) -> "tuple[NDArray[np.float64], Booleans, Booleans, Flags] | None":
-    """Thresholds [T]; whether an image is matched and right, [N, T]; whether its class is unknown, [N]."""
+def _outcomes(classified: Sequence[Prediction], mode: str | None) -> _Outcomes | None:
     if not classified:
         return None
-    unknown = np.array([each.image.truth not in each.scores for each in classified])
     if mode == "classification":
         thresholds = CLASSIFICATION_THRESHOLDS
-        probability = np.array([each.probability for each in classified])
-        right = np.array([each.label == each.image.truth for each in classified])
-        return thresholds, probability[:, None] >= thresholds, np.repeat(right[:, None], len(thresholds), 1), unknown
-    if any(each.labels is None or each.matched is None for each in classified):
+        reached = np.array([[prediction.probability] for prediction in classified]) >= thresholds
+        return _compare(classified, thresholds, reached, [[each.label] * len(thresholds) for each in classified])
+    matched = [prediction.matched_at for prediction in classified]
+    labels = [prediction.labels_at for prediction in classified]
+    if None in labels:
         return None
-    matched = np.array([each.matched for each in classified])
-    right = np.array([[label == each.image.truth for label in each.labels or ()] for each in classified])
-    return THRESHOLDS, matched, right, unknown
+    return _compare(classified, THRESHOLDS, np.array(matched, bool), labels)
 
 
-def _right_with_unknown(matched: Booleans, right: Booleans, unknown: Flags) -> Booleans:
-    return np.where(unknown[:, None], ~matched, matched & right)
+def _compare(
+    classified: Sequence[Prediction], thresholds: NDArray[np.float64], matched: Booleans, labels: object
+) -> _Outcomes:
+    truths = np.array([prediction.image.truth for prediction in classified], object)
+    unknown = np.array([not prediction.is_known for prediction in classified], bool)
+    right = np.array(labels, object) == truths[:, None]
+    return _Outcomes(thresholds, matched, right, np.where(unknown[:, None], ~matched, matched & right))
 
 
-def _first_shown(thresholds: "NDArray[np.float64]", matched: Booleans, right: Booleans) -> int:
-    """Leave out, below those that are offered, all but one of the thresholds at which nothing changes any more."""
-    changes = np.flatnonzero(
-        (matched[:, 1:] != matched[:, :-1]).any(axis=0) | (right[:, 1:] != right[:, :-1]).any(axis=0)
-    )
-    lowest_offered = int(np.searchsorted(thresholds, LOWEST_OFFERED))
-    return min(lowest_offered, int(changes[0])) if len(changes) else lowest_offered
+def _first_shown(outcomes: _Outcomes) -> int:
+    """Skip the thresholds below those offered at which nothing changes, but for the last of them."""
+    lowest_offered = int(np.searchsorted(outcomes.thresholds, LOWEST_OFFERED))
+    changes = np.diff(outcomes.matched, axis=1).any(axis=0) | np.diff(outcomes.right, axis=1).any(axis=0)
+    return int(np.argmax([*changes[:lowest_offered], True]))
 
 
 def _choose(counts: Booleans) -> tuple[int, int, int, int]:
-    """Choose a column by counts [N, T]: lower end of the run, choice, upper end, and the tolerance in images."""
+    """Choose a column of ``counts`` [N, T].
+
+    Returns:
+        Lower end of the range, choice, upper end, and the tolerance in images.
+    """
     images = len(counts)
     totals = counts.sum(axis=0)
-    # Agresti's and Coull's estimate, whose standard error is not zero where all are right.
+    # The estimate of Agresti and Coull: its standard error is not zero if all images count.
     share = (totals.max() + 2) / (images + 4)
     tolerance = math.floor(math.sqrt(share * (1 - share) / (images + 4)) * images)
     good = totals >= totals.max() - tolerance
-    # Several thresholds may be best: the longest run that holds one of them.
-    ends = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]]).astype(int)))
-    runs = [(low, end - 1) for low, end in ends.reshape(-1, 2) if totals[low:end].max() == totals.max()]
-    low, high = max(runs, key=lambda run: run[1] - run[0])
+    # Several thresholds may be best: take the longest range that holds one of them.
+    edges = np.flatnonzero(np.diff(good, prepend=False, append=False))
+    ranges = [(low, end - 1) for low, end in edges.reshape(-1, 2) if totals[low:end].max() == totals.max()]
+    low, high = max(ranges, key=lambda ends: ends[1] - ends[0])
     return int(low), int((low + high + 1) // 2), int(high), tolerance
 
 
 def _cross_validate(counts: Booleans) -> tuple[int, Sequence[int]]:
+    """Choose on four fifths of the images and count on the rest, in turn; return the count and the choices."""
     from sklearn.model_selection import KFold
 
     right = 0

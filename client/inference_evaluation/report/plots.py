@@ -1,4 +1,4 @@
-"""The plots, as SVG that takes its colors from the page: so they read in its light, its dark and its print colors."""
+"""The plots, as SVG that takes its colors from the page, so that plots are readable in light, dark and print."""
 
 import io
 import itertools
@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inference_client.command_line.formatting import printable
-from inference_evaluation.figures import CLUSTERING, Curve, Figures
-from inference_evaluation.report.words import threshold_in_force
+from inference_evaluation.class_figures import Curve
+from inference_evaluation.figures import CLUSTERING, Figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ WIDTH_IN, HEIGHT_IN = 4.8, 3.3
 LONGEST_NAME = 24
 MAX_CURVES = 6
 
-# Stand-ins, each of which becomes a color of the page's style sheet.
+# Placeholders: each is replaced by a color variable of page.css.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 SERIES = ("#040401", "#040402", "#040403", "#040404", "#040405", "#040406")
 RIGHT, WRONG = SERIES[0], SERIES[1]
@@ -58,12 +58,35 @@ _RC: dict[Any, Any] = {
 }
 
 
+def draw_all(figures: Figures) -> dict[str, str]:
+    """Draw every plot that is defined; each by its name."""
+    if not figures.classified:
+        return {}
+    shown = worst_separated(figures)
+    drawn = {"calibration": draw_calibration(figures), "histogram": draw_histogram(figures)}
+    if any(curve.name in shown for curve in figures.curves.roc):
+        drawn["roc"] = draw_roc(figures, shown)
+    if shown:
+        drawn["precision_recall"] = draw_precision_recall(figures, shown)
+    if figures.trials:
+        drawn["thresholds"] = draw_thresholds(figures)
+    return drawn
+
+
+def worst_separated(figures: Figures) -> Sequence[str]:
+    """Choose the classes whose curves are drawn: those that their scores separate worst, sorted by name."""
+    scored = [each for each in figures.classes if each.average_precision is not None]
+    scored.sort(key=lambda each: (1.0 if each.roc_auc is None else each.roc_auc, each.name))
+    return sorted(each.name for each in scored[:MAX_CURVES])
+
+
 def draw_roc(figures: Figures, shown: Sequence[str]) -> str:
     """Draw the ROC curves of the classes in ``shown``."""
 
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="by chance")
-        _draw_curves(axes, figures.curves.roc, shown, {each.name: each.roc_auc for each in figures.classes}, "area")
+        areas = {each.name: f"area {each.roc_auc:.3f}" for each in figures.classes if each.roc_auc is not None}
+        _draw_curves(axes, figures.curves.roc, shown, areas)
         axes.set_xlabel("false positive rate")
         axes.set_ylabel("true positive rate")
 
@@ -74,8 +97,12 @@ def draw_precision_recall(figures: Figures, shown: Sequence[str]) -> str:
     """Draw the precision-recall curves of the classes in ``shown``."""
 
     def draw(axes: "Axes") -> None:
-        averages = {each.name: each.average_precision for each in figures.classes}
-        _draw_curves(axes, figures.curves.precision_recall, shown, averages, "average", drawstyle="steps-post")
+        averages = {
+            each.name: f"average {each.average_precision:.3f}"
+            for each in figures.classes
+            if each.average_precision is not None
+        }
+        _draw_curves(axes, figures.curves.precision_recall, shown, averages, drawstyle="steps-post")
         axes.set_xlabel("recall")
         axes.set_ylabel("precision")
 
@@ -88,27 +115,21 @@ def draw_calibration(figures: Figures) -> str:
     def draw(axes: "Axes") -> None:
         bins = [each for each in figures.calibration.bins if each.images]
         centers = [(each.low + each.high) / 2 for each in bins]
-        accuracies = [_number(each.accuracy) for each in bins]
+        accuracies = [each.right / each.images for each in bins]
+        means = [_number(each.mean_probability) for each in bins]
         axes.bar(centers, accuracies, width=0.094, color=RIGHT, alpha=0.35, label="accuracy of the answers in a bin")
-        axes.plot(
-            [_number(each.mean_probability) for each in bins],
-            accuracies,
-            "o",
-            color=RIGHT,
-            markersize=5,
-            label="at their mean " + _axis_name(figures),
-        )
+        axes.plot(means, accuracies, "o", color=RIGHT, markersize=5, label=f"at their mean {_axis_name(figures)}")
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="well calibrated")
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
-        axes.set_xlabel(_axis_name(figures) + " of the answer")
+        axes.set_xlabel(f"{_axis_name(figures)} of the answer")
         axes.set_ylabel("share of right answers")
 
     return _svg("calibration", draw)
 
 
 def draw_histogram(figures: Figures) -> str:
-    """Draw how many right and wrong answers there are by similarity or probability."""
+    """Draw the number of right and wrong answers by similarity or probability."""
     from matplotlib.ticker import MaxNLocator
 
     def draw(axes: "Axes") -> None:
@@ -121,37 +142,36 @@ def draw_histogram(figures: Figures) -> str:
                  linewidth=0.4, hatch=HATCH, label="wrong")  # fmt: skip
         axes.set_xlim(edges[0], edges[-1])
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel(_axis_name(figures) + " of the answer")
+        axes.set_xlabel(f"{_axis_name(figures)} of the answer")
         axes.set_ylabel("images")
 
     return _svg("histogram", draw)
 
 
 def draw_thresholds(figures: Figures) -> str:
-    """Draw accuracy, on an axis that begins where it tells something, above coverage, against the threshold."""
+    """Draw accuracy above coverage, both against the threshold."""
     trials, images = figures.trials, figures.classified
-    thresholds = [each.threshold for each in trials]
-    # Of answers that nothing matches there is no accuracy.
-    of_matched = [each.matched_right / each.matched if each.matched else math.nan for each in trials]
-    of_all = [each.right / images for each in trials] if figures.mode == CLUSTERING else []
-    lowest = _axis_begin([each for each in (*of_matched, *of_all) if not math.isnan(each)])
+    thresholds = [trial.threshold for trial in trials]
+    of_matched = [trial.matched_right / trial.matched if trial.matched else math.nan for trial in trials]
+    of_all = [trial.right / images for trial in trials] if figures.mode == CLUSTERING else []
+    lowest = _axis_begin([share for share in (*of_matched, *of_all) if not math.isnan(share)])
+    kept = "with a match" if figures.mode == CLUSTERING else "at or above the threshold"
 
     def draw_accuracy(axes: "Axes") -> None:
         if of_all:
             axes.plot(thresholds, of_all, color=SERIES[0], linestyle=LINES[0], label="accuracy of all answers")
-        axes.plot(
-            thresholds, of_matched, color=SERIES[1], linestyle=LINES[1], label="accuracy of those " + _kept(figures)
-        )
+        axes.plot(thresholds, of_matched, color=SERIES[1], linestyle=LINES[1], label=f"accuracy of answers {kept}")
         axes.set_ylim(lowest, 1 + 0.03 * (1 - lowest))
         axes.set_ylabel(f"accuracy, from {lowest:g}" if lowest else "accuracy")
         _mark_thresholds(axes, figures, labelled=True)
 
     def draw_coverage(axes: "Axes") -> None:
-        coverage = [each.matched / images for each in trials]
-        axes.plot(thresholds, coverage, color=SERIES[2], linestyle=LINES[2], label="coverage: share " + _kept(figures))
+        coverage = [trial.matched / images for trial in trials]
+        axes.plot(thresholds, coverage, color=SERIES[2], linestyle=LINES[2], label=f"coverage: share {kept}")
         axes.set_ylim(0, 1.05)
-        axes.set_xlim(*_threshold_axis(figures))
-        axes.set_xlabel("threshold of " + _axis_name(figures))
+        in_force = [figures.threshold.value] if figures.threshold else []
+        axes.set_xlim(min([thresholds[0], *in_force]), max([thresholds[-1], *in_force, thresholds[0] + 0.01]))
+        axes.set_xlabel(f"threshold of {_axis_name(figures)}")
         axes.set_ylabel("coverage")
         _mark_thresholds(axes, figures, labelled=False)
 
@@ -159,7 +179,7 @@ def draw_thresholds(figures: Figures) -> str:
 
 
 def _axis_begin(shares: Sequence[float]) -> float:
-    """Choose where an axis of shares begins, so that the lowest lies a third above it and 1 at the top.
+    """Choose where an axis of shares begins, so that the lowest share lies at least a third of the way up.
 
     >>> _axis_begin([0.983, 1.0]), _axis_begin([0.7, 0.9]), _axis_begin([0.1]), _axis_begin([])
     (0.95, 0.5, 0.0, 0.0)
@@ -168,43 +188,18 @@ def _axis_begin(shares: Sequence[float]) -> float:
     return next((1 - span for span in (0.01, 0.05, 0.1, 0.2, 0.5) if below <= 0.7 * span), 0.0)
 
 
-def _threshold_axis(figures: Figures) -> tuple[float, float]:
-    first, last = figures.trials[0].threshold, figures.trials[-1].threshold
-    given = figures.threshold.given if figures.threshold is not None else None
-    if given is not None:
-        first, last = min(first, given), max(last, given)
-    return first, max(last, first + 0.01)
-
-
 def _mark_thresholds(axes: "Axes", figures: Figures, *, labelled: bool) -> None:
     def label(text: str) -> str:
-        return text if labelled else "_"  # which a legend leaves out
+        return text if labelled else "_"  # a label that the legend leaves out
 
     in_force, choice = figures.threshold, figures.choice
     if choice is not None:
         axes.axvspan(choice.low, choice.high, color=SERIES[3], alpha=0.14, linewidth=0)
-        word = "recommended" if figures.change_advised else "middle of those that do as well"
-        axes.axvline(choice.threshold, color=SERIES[3], linewidth=1.6, label=label(f"{word}: {choice.threshold:.2f}"))
-    if in_force is None:
-        return
-    if in_force.given is not None:
-        text = f"in force: {in_force.given:g}"
-        axes.axvline(in_force.given, color=INK, linewidth=1.4, linestyle=":", label=label(text))
-    elif in_force.above is not None or in_force.below is not None:
-        first, last = _threshold_axis(figures)
-        above = first if in_force.above is None else max(in_force.above, first)
-        below = last if in_force.below is None else min(in_force.below, last)
-        text = threshold_in_force(in_force).removeprefix("the server's own, ")
-        axes.axvspan(
-            above, below, facecolor=INK, alpha=0.3, edgecolor=INK, linewidth=1, label=label(f"in force: {text}")
-        )
-
-
-def smallest_areas(figures: Figures) -> Sequence[str]:
-    """Choose the classes whose curves are drawn: those the scores separate worst, in the order of their names."""
-    known = [each for each in figures.classes if each.average_precision is not None]
-    chosen = sorted(known, key=lambda each: (each.roc_auc if each.roc_auc is not None else 1.0, each.name))
-    return sorted(each.name for each in chosen[:MAX_CURVES])
+        text = f"{'recommended' if figures.change_advised else 'middle of the best range'}: {choice.threshold:.2f}"
+        axes.axvline(choice.threshold, color=SERIES[3], linewidth=1.6, label=label(text))
+    if in_force is not None:
+        text = f"in force: {in_force.value:g}"
+        axes.axvline(in_force.value, color=INK, linewidth=1.4, linestyle=":", label=label(text))
 
 
 def _number(figure: float | None) -> float:
@@ -215,21 +210,13 @@ def _axis_name(figures: Figures) -> str:
     return "similarity" if figures.mode == CLUSTERING else "probability"
 
 
-def _kept(figures: Figures) -> str:
-    return "with a match" if figures.mode == CLUSTERING else "at or above it"
-
-
 def _draw_curves(
-    axes: "Axes",
-    curves: Sequence[Curve],
-    shown: Sequence[str],
-    summaries: dict[str, float | None],
-    word: str,
-    **style: Any,
+    axes: "Axes", curves: Sequence[Curve], shown: Sequence[str], summaries: dict[str, str], **style: Any
 ) -> None:
-    for number, name in enumerate(shown):
-        for curve in (each for each in curves if each.name == name):
-            label = f"{_short(name)} ({word} {summaries[name]:.3f})"
+    for curve in curves:
+        if curve.name in shown:
+            number = shown.index(curve.name)
+            label = f"{_short(curve.name)} ({summaries[curve.name]})"
             axes.plot(curve.x, curve.y, color=SERIES[number], linestyle=LINES[number], label=label, **style)
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(0, 1.02)
@@ -237,18 +224,18 @@ def _draw_curves(
 
 def _short(name: str) -> str:
     text = printable(name)
-    # A legend leaves out what begins with an underscore.
+    # A legend leaves out labels that begin with an underscore.
     text = f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
     return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _svg(name: str, *draw: Callable[["Axes"], None], heights: Sequence[float] = (1,)) -> str:
-    """Draw one panel, or several on the same x axis, one above the other."""
+    """Draw panels above each other, on the same x axis."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(_RC), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about glyphs that matplotlib's font lacks: the page's has them
+        warnings.simplefilter("ignore")  # about glyphs that matplotlib's font lacks; the browser's fonts have them
         figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
         panels = figure.subplots(len(draw), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         for draw_panel, axes in zip(draw, panels, strict=True):
@@ -262,7 +249,7 @@ def _svg(name: str, *draw: Callable[["Axes"], None], heights: Sequence[float] = 
 
 
 def _inline(name: str, text: str) -> str:
-    """Make an SVG file a part of a page: ids of its own, the page's colors and font, no size."""
+    """Turn an SVG file into a part of the page: with ids of its own and the page's colors and font, without a size."""
     body = text[text.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(

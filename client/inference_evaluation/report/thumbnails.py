@@ -1,4 +1,4 @@
-"""Small pictures for the page, as data in it."""
+"""Thumbnails, as data inside the page."""
 
 import base64
 import io
@@ -13,11 +13,11 @@ MAX_PIXELS = 100_000_000
 BASE_IMAGE_PARTS = 2
 
 
-def thumbnail(file: Path) -> str | None:
-    """Make a small picture of an image file, as the server saw it: not turned as its EXIF data may say.
+def make_thumbnail(file: Path) -> str | None:
+    """Make a thumbnail of an image file, oriented as the server saw it: EXIF orientation is not applied.
 
     Returns:
-        A ``data:`` URI of a WebP file with pixels only, no EXIF data; None if it can't be made.
+        A ``data:`` URI of a WebP file without metadata; None if there can be none.
     """
     try:
         with warnings.catch_warnings():
@@ -26,26 +26,23 @@ def thumbnail(file: Path) -> str | None:
                 if image.width * image.height > MAX_PIXELS:
                     return None
                 image.draft("RGB", (2 * SIDE_PX, 2 * SIDE_PX))
-                small = image.convert("I") if image.mode.startswith("I;16") else image
-                if small.mode == "I":
-                    small = small.point(lambda value: value / 257)
-                pixels = small.convert("RGB")
+                grey = image.convert("I") if image.mode.startswith("I;16") else image
+                pixels = (grey.point(lambda value: value / 257) if grey.mode == "I" else grey).convert("RGB")
         pixels.thumbnail((SIDE_PX, SIDE_PX))
-        # On a canvas of its own: what else a file holds stays behind.
-        canvas = Image.new("RGB", pixels.size)
+        canvas = Image.new("RGB", pixels.size)  # leaves the file's metadata behind
         canvas.paste(pixels)
         encoded = io.BytesIO()
         canvas.save(encoded, format="WEBP", quality=WEBP_QUALITY)
-    except Exception:  # Pillow raises almost any type for what it can't decode
+    except Exception:  # Pillow raises almost any type for a file that it can't decode
         return None
     return f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"
 
 
-def base_image(folder: Path, name: str) -> Path | None:
-    """Find a base image by its name; the server says the name, so it may not lead out of the folder.
+def find_base_image(folder: Path, name: str) -> Path | None:
+    """Find a base image by its name. The name comes from the server, so it must not lead out of the folder.
 
     Args:
-        folder: The base data, a folder for each class.
+        folder: The base images, one sub-folder for each class.
         name: ``class/file name``.
 
     Returns:
