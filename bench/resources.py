@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from inference_export.base_set.decoding import open_decoder
-from inference_export.network.resnet50 import MEAN, STD, TwoHeadedResNet50
+from inference_export.network.preprocessing import MEAN, STD
+from inference_export.network.resnet50 import TwoHeadedResNet50
 
 LABELS = {"autistic": 0, "non_autistic": 1}
 SEED = 0

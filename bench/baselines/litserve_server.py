@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from inference_export.network.loading import load_network
-from inference_export.network.resnet50 import MEAN, STD
+from inference_export.network.preprocessing import MEAN, STD
 from inference_export.regular_files import FileReader
 from inference_export.resources.checkpoints import select_checkpoint
 from inference_export.resources.labels import read_labels

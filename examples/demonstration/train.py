@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from inference_export.base_set.decoding import decode_pixels
-from inference_export.network.resnet50 import MEAN, STD, Bottleneck, TwoHeadedResNet50
+from inference_export.network.preprocessing import MEAN, STD
+from inference_export.network.resnet50 import Bottleneck, TwoHeadedResNet50
 
 from .augmentation import augment_images
 from .data import CLASSES, LabeledFiles

@@ -55,7 +55,7 @@ def _make(name: str, **attributes: Any) -> Callable[[Any], Any]:
 
     names = [*filter(None, [_SHORT_NAMES.get(name)]), f"--{name}"]
     default = None if option.default is MISSING else option.default
-    common = {"help": option.description, "default": default, "callback": check}
+    common: dict[str, Any] = {"help": option.description, "default": default, "callback": check}
     if option.kind is bool:
         return click.option(*names, is_flag=True, **common | attributes)
     metavar = "DIR" if option.kind is Path else "PACKAGE.MODULE:FACTORY" if name == "network" else None
@@ -63,7 +63,7 @@ def _make(name: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, **common | attributes)
 
 
-def _value_type(option: Option) -> click.ParamType | type:
+def _value_type(option: Option) -> Any:
     if option.choices:
         return click.Choice(option.choices)
     if option.kind is Path:

@@ -34,7 +34,7 @@ class Range:
 
     def admits(self, value: Any) -> bool:
         """Say whether a value is a number in this range; nan is not."""
-        return isinstance(value, Real) and self.low <= value <= self.high
+        return isinstance(value, Real) and self.low <= float(value) <= self.high
 
     def __str__(self) -> str:
         return f"a number of {self.low} to {self.high}"

@@ -25,8 +25,8 @@ from inference_export.graph.onnx_export import export_graph
 from inference_export.graph.parity import Parity, compare_with_pytorch
 from inference_export.graph.precision import PrecisionLoss, reduce_precision
 from inference_export.network.loading import load_network
-from inference_export.network.own_network import measure_embedding, read_preprocessing
-from inference_export.network.preprocessing import Preprocessing
+from inference_export.network.preprocessing import Preprocessing, read_preprocessing
+from inference_export.network.probing import measure_embedding
 from inference_export.network.source import fingerprint
 from inference_export.onnx_session import open_graph
 from inference_export.progress import Progress
@@ -109,7 +109,7 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
     Raises:
         ExportError: Anything is missing, malformed or unsafe, or the result does not verify; nothing was replaced.
     """
-    from inference_export.network.resnet50 import as_served
+    from inference_export.network.served import as_served
 
     reader = FileReader()
     base = find_base_images(options.base_data)

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference_export.brief import said
+from inference_export.descriptions import describe_error
 from inference_export.errors import NetworkError, ParityError, Terminated
 from inference_export.full_disk import find_full_disk
 from inference_export.network.users_code import FAILURES
@@ -82,4 +82,4 @@ def _cause(error: BaseException) -> str:
     """Return the first line of what was raised first: the exporter wraps it in reports of its own."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return said(error)
+    return describe_error(error)

@@ -117,7 +117,7 @@ def reduce_precision(
     else:
         import torch
 
-        from inference_export.network.resnet50 import as_served
+        from inference_export.network.served import as_served
 
         with users_code("copying the network failed"):
             half = as_served(copy.deepcopy(network), preprocessing, torch.float16)

@@ -1,14 +1,8 @@
-"""The network: a ResNet-50 whose embedding and classifier heads are both served."""
+"""The built-in network: a ResNet-50 with an embedding head and a classifier head."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-
-from inference_export.network.preprocessing import MEAN, STD, Preprocessing
-from inference_export.network.users_code import users_code
-
-__all__ = ["MEAN", "STD", "ServedNetwork", "TwoHeadedResNet50", "as_served"]
 
 EMBEDDING_SIZE = 512
 
@@ -89,42 +83,6 @@ class TwoHeadedResNet50(nn.Module):
         """Map mean/std-normalized images [N, 3, S, S] to embeddings [N, 512] and logits [N, C']."""
         embedding = self.resnet(x)
         return embedding, self.classifier(embedding)
-
-
-class ServedNetwork(nn.Module):
-    """The network as the ``classifier`` model runs it: pixels in, embedding and probabilities out.
-
-    Args:
-        network: Returns (embedding, logits) for mean/std-normalized images.
-        preprocessing: Whose mean and std normalize them.
-        dtype: What the network computes with; pixels, embeddings and probabilities stay as they are.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
-        self.network = network.to(dtype)
-        self.dtype = dtype
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Map pixels, uint8 [N, S, S, 3], to embeddings float32 [N, D] and probabilities float32 [N, C']."""
-        images = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
-        embedding, logits = self.network(((images - self.mean) / self.std).to(self.dtype))
-        return embedding.to(torch.float32), torch.softmax(logits.to(torch.float32), dim=1)
-
-
-def as_served(network: nn.Module, preprocessing: Preprocessing, dtype: torch.dtype = torch.float32) -> ServedNetwork:
-    """Wrap a network as the server runs it, in evaluation mode.
-
-    Raises:
-        NetworkError: Its own code fails.
-    """
-    with users_code("putting the network into evaluation mode failed"):
-        return ServedNetwork(network, preprocessing, dtype).eval()
 
 
 def _stage(channels_in: int, width: int, *, blocks: int, stride: int) -> nn.Sequential:

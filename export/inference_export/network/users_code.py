@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from inference_export.brief import said
+from inference_export.descriptions import describe_error
 from inference_export.errors import NetworkError, Terminated
 
 FAILURES = (Exception, SystemExit)
@@ -27,4 +27,4 @@ def users_code(what: str, remedy: str = "") -> Iterator[None]:
     except (NetworkError, Terminated):
         raise
     except FAILURES as error:
-        raise NetworkError(f"{what}, {said(error)}.{remedy and ' '}{remedy}") from error
+        raise NetworkError(f"{what}, {describe_error(error)}.{remedy and ' '}{remedy}") from error

@@ -1,70 +1,79 @@
-"""PyTorch files from strangers: how large what they hold is, looked up before PyTorch reads it."""
+"""A checkpoint file read into a ``state_dict``.
+
+This is the place for another file format: read it in a module like ``torch_file``, and choose that module here by the
+file's first bytes.
+"""
 
 from __future__ import annotations
 
-import io
-import zipfile
-from typing import Any
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from inference_export.resources.memory_limit import memory_limit
-from inference_export.resources.pickle_limits import check_pickle
+from inference_export.descriptions import describe_keys, describe_value
+from inference_export.errors import ResourcesError
+from inference_export.regular_files import FileReader
+from inference_export.resources.pickle_limits import PickleLimitError
+from inference_export.resources.torch_file import CompressedError, load_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_CHECKPOINT_BYTES = 4 * 2**30  # an ONNX file holds half of that
-_ZIP, _PICKLE = b"PK\3\4", b"\x80"
-_LEGACY_PICKLES = 5  # of PyTorch before 1.6: a number, a version, the system, the objects, the names of their tensors
-_SPARE_BYTES = 2**30
-_COPIES = 3  # of the file in memory: the archive, its copy, and the tensors
+_SAVE_AGAIN = "Save it again with torch.save(network.state_dict(), file)"
 
 
-class CompressedError(ValueError):
-    """A file is compressed, so that its length says nothing about what it holds."""
-
-
-def load_tensors(content: bytes) -> Any:
-    """Read a PyTorch file without running code in it, or taking more memory than its length admits.
+def read_state_dict(checkpoint: Path, reader: FileReader) -> dict[str, Tensor]:
+    """Read a checkpoint without running any code in it.
 
     Args:
-        content: The file.
+        checkpoint: A ``state_dict`` file.
+        reader: Remembers what was read.
 
     Returns:
-        What it holds, on the CPU.
+        Parameter name to tensor, on the CPU.
 
     Raises:
-        CompressedError: It is compressed, which ``torch.save`` never does.
-        PickleLimitError: It holds a pickle that asks for more than a ``state_dict`` needs.
-        pickle.UnpicklingError: It holds more than tensors and plain data, or is no PyTorch file.
-        Exception: Of any other kind: it is broken.
+        ResourcesError: The file can't be read, is unsafe or broken, or holds no ``state_dict``.
+        ChangedError: The file was read before and has changed since.
     """
+    try:
+        content = reader.read(checkpoint, MAX_CHECKPOINT_BYTES)
+    except OSError as error:
+        raise ResourcesError(f"{checkpoint} can't be read ({error.strerror}). Check the file.", checkpoint) from error
+    try:
+        state = load_tensors(content)
+    except CompressedError as error:
+        raise ResourcesError(
+            f"{checkpoint} is compressed, which torch.save never does, so its length does not tell how much memory it "
+            f"takes. {_SAVE_AGAIN}.",
+            checkpoint,
+        ) from error
+    except PickleLimitError as error:
+        raise ResourcesError(
+            f"{checkpoint} was not read: {error}. {_SAVE_AGAIN}, from a source you trust.", checkpoint
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise ResourcesError(
+            f"{checkpoint} was not read: it is no PyTorch file, or holds more than the weights of a state_dict, and a "
+            f"pickle can run code.\n"
+            f"  {_SAVE_AGAIN}, from a source you trust.",
+            checkpoint,
+        ) from error
+    except Exception as error:  # torch raises RuntimeError, EOFError, KeyError and more on broken files
+        raise ResourcesError(f"{checkpoint} is no PyTorch file, or broken. Copy it again.", checkpoint) from error
+    return _require_state_dict(state, checkpoint)
+
+
+def _require_state_dict(state: Any, checkpoint: Path) -> dict[str, Tensor]:
     import torch
 
-    with memory_limit(_COPIES * len(content) + _SPARE_BYTES):
-        file = _copy_archive(content) if content.startswith(_ZIP) else _check_legacy(content)
-        return torch.load(file, map_location="cpu", weights_only=True)
-
-
-def _copy_archive(content: bytes) -> io.BytesIO:
-    """Copy a zip archive whose sizes are what they say: another reader than this one could find other entries in it."""
-    copy = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(copy, "w") as checked:
-        entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise CompressedError("compressed")
-        if sum(entry.file_size for entry in entries) > len(content):
-            raise zipfile.BadZipFile("its entries overlap")
-        for entry in entries:
-            data = archive.read(entry)
-            if entry.filename.endswith(".pkl"):
-                check_pickle(io.BytesIO(data), len(data))
-            checked.writestr(entry.filename, data)
-    copy.seek(0)
-    return copy
-
-
-def _check_legacy(content: bytes) -> io.BytesIO:
-    if not content.startswith(_PICKLE):
-        raise ValueError("neither a zip archive nor a pickle")
-    file = io.BytesIO(content)
-    for _ in range(_LEGACY_PICKLES):
-        check_pickle(file, len(content))
-    file.seek(0)
-    return file
+    if isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values()):
+        return state
+    inside = [key for key, value in state.items() if isinstance(value, dict)] if isinstance(state, dict) else []
+    hint = f" (the state_dict may be under {describe_keys(inside)})" if inside else ""
+    raise ResourcesError(
+        f"{checkpoint} holds {describe_value(state)}, no state_dict{hint}. Save it with "
+        f"torch.save(network.state_dict(), file).",
+        checkpoint,
+    )

@@ -1,4 +1,4 @@
-"""The checkpoints, and the training logs that say which of them is best."""
+"""Choosing a checkpoint: the only one, or the one that the training logs call best."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference_export.brief import brief, said
+from inference_export.descriptions import describe_error, describe_value
 from inference_export.errors import ResourcesError
 from inference_export.regular_files import FileReader
 from inference_export.resources.unpickling import read_plain_pickle
@@ -23,10 +23,10 @@ _SHOWN_ERROR_LENGTH = 200
 class Checkpoint:
     """The chosen ``state_dict`` file.
 
-    Args:
+    Attributes:
         path: The file.
-        reason: Why it was chosen, in words.
-        candidates: Names of the files that it was chosen from, sorted.
+        reason: Why this file was chosen, in words.
+        candidates: Names of all files in ``models/``, sorted.
     """
 
     path: Path
@@ -35,10 +35,13 @@ class Checkpoint:
 
 
 def list_checkpoints(resources: Path) -> list[Path]:
-    """List the files of ``models/``, sorted by name, hidden ones left out.
+    """List the files in ``models/``, sorted by name, without hidden ones.
+
+    Args:
+        resources: The trained resources.
 
     Raises:
-        ResourcesError: There is no such folder, or no file in it, or a link that leads nowhere.
+        ResourcesError: The folder is missing, holds no file, or holds a link that leads nowhere.
     """
     folder = resources / MODELS
     if not folder.is_dir():
@@ -54,18 +57,18 @@ def list_checkpoints(resources: Path) -> list[Path]:
 
 
 def select_checkpoint(resources: Path, mode: str, reader: FileReader) -> Checkpoint:
-    """Choose the only checkpoint, or the one of the epoch that validated best.
+    """Choose the only checkpoint, or the checkpoint of the epoch with the best validation.
 
     Args:
         resources: The trained resources.
         mode: ``classification`` (judged by ``classificationAccuracy``) or ``clustering`` (``embeddingAccuracy``).
-        reader: Remembers what was read: the logs, where there are several checkpoints.
+        reader: Reads the logs if there are several checkpoints, and remembers them.
 
     Returns:
-        The checkpoint of the first epoch of highest accuracy.
+        The checkpoint. On a tie, that of the first epoch with the highest accuracy.
 
     Raises:
-        ResourcesError: No checkpoint, unusable logs, or no checkpoint of the best epoch.
+        ResourcesError: There is no checkpoint, the logs are unusable, or the best epoch's checkpoint is missing.
     """
     files = list_checkpoints(resources)
     candidates = [file.name for file in files]
@@ -100,12 +103,12 @@ def _read_validation(reader: FileReader, path: Path, accuracy: str) -> tuple[lis
         values = [float(value) for value in _list(validation, accuracy)]
     except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, RuntimeError) as error:
         raise ResourcesError(
-            f"{path} lacks the {form} ({said(error)[:_SHOWN_ERROR_LENGTH]}). It says which of the checkpoints is best: "
-            f"mend it, or keep only one file in {MODELS}/.",
+            f"{path} lacks the {form} ({describe_error(error)[:_SHOWN_ERROR_LENGTH]}). They tell which checkpoint is "
+            f"best: mend the file, or keep only one file in {MODELS}/.",
             path,
         ) from error
     if odd := [epoch for epoch in epochs if not 0 <= epoch <= MAX_EPOCH]:
-        raise ResourcesError(f"{path} lists the epoch {brief(odd[0])}; epochs are 0 to {MAX_EPOCH}.", path)
+        raise ResourcesError(f"{path} lists the epoch {describe_value(odd[0])}; epochs are 0 to {MAX_EPOCH}.", path)
     if len(epochs) != len(values) or not epochs:
         raise ResourcesError(f"{path} lists {len(epochs)} epochs and {len(values)} values of {accuracy}.", path)
     return epochs, values
@@ -114,5 +117,5 @@ def _read_validation(reader: FileReader, path: Path, accuracy: str) -> tuple[lis
 def _list(validation: Any, key: str) -> list[Any]:
     values = validation[key]
     if not isinstance(values, list):
-        raise TypeError(f"{key} is {brief(values)}, no list")
+        raise TypeError(f"{key} is {describe_value(values)}, no list")
     return values

@@ -1,4 +1,4 @@
-"""The class names of the network, in the order of its outputs."""
+"""Reading the network's class names, in the order of its outputs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numbers
 from pathlib import Path
 from typing import Any
 
-from inference_export.brief import brief
 from inference_export.class_names import equal_names
+from inference_export.descriptions import describe_value
 from inference_export.errors import ResourcesError
 from inference_export.regular_files import FileReader
 from inference_export.resources.unpickling import read_plain_pickle
 
 LABELS = "labels"
-MAX_NAME_LENGTH = 255  # of a class, as of a folder
+MAX_NAME_LENGTH = 255  # of a class name, as for a folder's name
 
 
 def read_labels(resources: Path, reader: FileReader) -> list[str]:
@@ -28,28 +28,28 @@ def read_labels(resources: Path, reader: FileReader) -> list[str]:
         The C' class names in index order.
 
     Raises:
-        ResourcesError: ``labels`` is missing, unsafe, or does not number its classes from 0 to C' - 1, or
-            two of its names are the same after Unicode normalization.
+        ResourcesError: ``labels`` is missing or unsafe, does not number its classes from 0 to C' - 1, or has two names
+            that are the same after Unicode normalization.
     """
     path = resources / LABELS
     labels = read_plain_pickle(reader, path, "{class name: index}")
     if not isinstance(labels, dict) or not labels:
-        raise ResourcesError(f"{path} holds {brief(labels)}, and must hold {{class name: index}}.", path)
+        raise ResourcesError(f"{path} holds {describe_value(labels)}, and must hold {{class name: index}}.", path)
     for name, index in labels.items():
         if not _is_name(name):
             raise ResourcesError(
-                f"{path} names a class {brief(name)}; a class name is printable text of 1 to {MAX_NAME_LENGTH} "
-                f"characters.",
+                f"{path} names a class {describe_value(name)}; a class name is printable text of 1 to "
+                f"{MAX_NAME_LENGTH} characters.",
                 path,
             )
         if isinstance(index, bool) or not isinstance(index, numbers.Integral):
             raise ResourcesError(
-                f"{path} gives class {name!r} the index {brief(index)}, which is no whole number.", path
+                f"{path} gives class {name!r} the index {describe_value(index)}, which is no whole number.", path
             )
         if not 0 <= int(index) < len(labels):
             raise ResourcesError(
-                f"{path} gives class {name!r} the index {brief(index)}; the indices of {len(labels)} classes must be "
-                f"0 to {len(labels) - 1}, each once.",
+                f"{path} gives class {name!r} the index {describe_value(index)}; the indices of {len(labels)} classes "
+                f"must be 0 to {len(labels) - 1}, each once.",
                 path,
             )
     names = sorted(labels, key=lambda name: int(labels[name]))

@@ -12,9 +12,9 @@ import numpy as np
 
 from inference_export.errors import ChangedError, ResourcesError
 from inference_export.regular_files import FileReader
-from inference_export.resources.checkpoint_file import load_tensors
 from inference_export.resources.memory_limit import memory_limit
 from inference_export.resources.pickle_limits import PickleLimitError, check_pickle
+from inference_export.resources.torch_file import load_tensors
 
 MAX_PICKLE_BYTES = 256 * 2**20
 _SPARE_BYTES = 2**30
