@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from examples.own_network import network as example
 from examples.own_network.train import read_images
 from inference_client import Classify
 from inference_export.command import main
+from inference_export.errors import NetworkError
 from inference_export.export_options import ExportOptions
 from inference_export.network.source import fingerprint
 from inference_export.repository.reading import read_export, what_changed
@@ -300,36 +303,62 @@ def test_size_mean_and_std_of_the_network_are_those_of_the_exported_graph(here: 
     assert what_changed(export, _options(*arguments, "--network", "nets:Net")) == ["network"]
 
 
-def test_fingerprint_covers_what_the_module_imports_beside_it_and_nothing_else(here: Path) -> None:
-    for file, code in {
-        "nets/__init__.py": "",
-        "nets/model.py": "import torch\nfrom . import layers\nfrom .deep.inner import x\nimport beside",
-        "nets/layers.py": "",
-        "nets/deep/__init__.py": "",
-        "nets/deep/inner.py": "x = 1",
-        "beside.py": "raise SystemExit('a fingerprint runs nothing')",
-        "nets/unrelated.py": "",
-    }.items():
-        _write(here / file, code)
+SOURCES = (
+    "nets/__init__.py",
+    "nets/model.py",
+    "nets/deep/inner.py",  # without __init__.py
+    "beside.py",
+    "layers/conv.py",
+)
+
+
+def test_fingerprint_covers_every_source_file_that_the_network_may_import_from_here(here: Path) -> None:
+    for file in SOURCES:
+        _write(here / file, "raise SystemExit('a fingerprint runs nothing')")
     before = fingerprint("nets.model:make")
-    (here / "nets" / "unrelated.py").write_text("y = 2")
-    assert fingerprint("nets.model:make") == before
     moved = here.with_name("moved")
     shutil.copytree(here, moved)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(moved)
         assert fingerprint("nets.model:make") == before
-    seen = {before}
-    for file in (
-        "nets/__init__.py",
-        "nets/model.py",
-        "nets/layers.py",
-        "nets/deep/__init__.py",
-        "nets/deep/inner.py",
-        "beside.py",
-    ):
+    seen = [before]
+    for file in SOURCES:
         with (here / file).open("a") as opened:
             opened.write("\n# changed\n")
-        seen.add(fingerprint("nets.model:make"))
-    assert len(seen) == 7
-    assert "beside" not in sys.modules
+        seen.append(fingerprint("nets.model:make"))
+    _write(here / "nets" / "deep" / "new.py", "")
+    seen.append(fingerprint("nets.model:make"))
+    (here / "beside.py").rename(here / "renamed.py")
+    seen.append(fingerprint("nets.model:make"))
+    assert len(set(seen)) == len(SOURCES) + 3
+
+
+def test_fingerprint_leaves_out_what_no_network_imports(here: Path) -> None:
+    _write(here / "nets" / "model.py", "")
+    before = fingerprint("nets.model:make")
+    for file in ("nets/notes.txt", ".hidden/code.py", "venv/pyvenv.cfg", "venv/activate_this.py", "data/deep/code.py"):
+        _write(here / file, "")
+    os.mkfifo(here / "data" / "pipe")
+    assert fingerprint("nets.model:make") == before
+
+
+def test_fingerprint_of_an_installed_network_covers_its_package_alone(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = here / "site-packages"
+    for file in ("nets/model.py", "single.py", "other/__init__.py"):
+        _write(site / file, "")
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setattr(sysconfig, "get_path", lambda kind: str(site))
+    before = fingerprint("nets.model:make"), fingerprint("single:make")
+    _write(site / "other" / "__init__.py", "# changed")
+    assert (fingerprint("nets.model:make"), fingerprint("single:make")) == before
+    _write(site / "nets" / "model.py", "# changed")
+    _write(site / "single.py", "# changed")
+    assert fingerprint("nets.model:make") != before[0]
+    assert fingerprint("single:make") != before[1]
+
+
+def test_network_in_a_module_without_source_is_refused() -> None:
+    with pytest.raises(NetworkError, match=r"sys is not Python source\. Name the module that holds the factory"):
+        fingerprint("sys:exit")

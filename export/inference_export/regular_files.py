@@ -68,6 +68,14 @@ def hash_file(path: Path, max_bytes: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hash_if_readable(path: Path, max_bytes: int) -> str:
+    """Return what ``hash_file`` returns, or ``UNREADABLE`` for a file that it refuses."""
+    try:
+        return hash_file(path, max_bytes)
+    except OSError:
+        return UNREADABLE
+
+
 class FileReader:
     """Reads files, and remembers the hash of the very bytes that it handed out.
 

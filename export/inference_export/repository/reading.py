@@ -12,7 +12,7 @@ from inference_export.errors import ExportError, RepositoryError
 from inference_export.export_options import ExportOptions
 from inference_export.graph.calibration import choose_images
 from inference_export.network.source import fingerprint
-from inference_export.regular_files import UNREADABLE, hash_file
+from inference_export.regular_files import hash_file, hash_if_readable
 from inference_export.repository.provenance import PROVENANCE_FILE, describe
 from inference_export.repository.repository import exported_version
 from inference_export.repository.version_files import damaged, read_provenance, read_settings
@@ -102,15 +102,8 @@ def what_changed(export: Export, options: ExportOptions) -> list[str]:
             checkpoint=checkpoint,
             candidates=[file.name for file in list_checkpoints(options.resources)],
             network_source=None if options.network is None else fingerprint(options.network),
-            sha256=_hash_if_readable,
+            sha256=hash_if_readable,
         )
     except ExportError:  # the export will say what is wrong
         return ["resources, base data or network"]
     return [key for key, value in wanted.items() if export.provenance.get(key) != json.loads(json.dumps(value))]
-
-
-def _hash_if_readable(path: Path, max_bytes: int) -> str:
-    try:
-        return hash_file(path, max_bytes)
-    except OSError:
-        return UNREADABLE
