@@ -8,8 +8,7 @@ import numpy as np
 
 from inference_evaluation.calibration import Calibration, Histogram, calibrate, count_by_probability
 from inference_evaluation.class_figures import ClassFigures, Confusion, Curves, compare_classes, count_confusions
-from inference_evaluation.predictions import Prediction
-from inference_evaluation.server_answers import Answers
+from inference_evaluation.predictions import Answers, Prediction
 from inference_evaluation.shares import Share, wilson
 from inference_evaluation.thresholds import (
     ThresholdChoice,

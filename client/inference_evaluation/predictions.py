@@ -1,4 +1,4 @@
-"""One image of an evaluation, with the server's answer."""
+"""The images of an evaluation with the server's answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -56,3 +56,20 @@ class Prediction:
     def nearest_class(self) -> str:
         """The class with the highest score; of several, the first."""
         return max(self.scores, key=self.scores.__getitem__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """A server's answers to all images.
+
+    Attributes:
+        predictions: One for each image, in the images' order.
+        version: The version that answered; None if no image was classified.
+        threshold: The threshold in force, -1 to 1; None in classification mode or if no image was classified.
+        no_trials: Why the server did not answer at other thresholds; None if it did, or in classification mode.
+    """
+
+    predictions: Sequence[Prediction]
+    version: int | None
+    threshold: float | None
+    no_trials: str | None = None

@@ -1,7 +1,7 @@
 """A server's answers to labelled images, at the threshold in force and at all others."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from inference_client.answers import output_names, read_entry
 from inference_client.failures import RequestError
 from inference_client.tensors import TensorClient
 from inference_evaluation.labelled_images import LabelledImage
-from inference_evaluation.predictions import THRESHOLDS, Prediction
+from inference_evaluation.predictions import THRESHOLDS, Answers, Prediction
 
 HEAD = "cluster_head"
 EMBEDDING, PROBABILITIES, CLASS_AT = "EMBEDDING", "PROBABILITIES", "CLASS_AT"
@@ -19,23 +19,6 @@ EMBEDDING, PROBABILITIES, CLASS_AT = "EMBEDDING", "PROBABILITIES", "CLASS_AT"
 
 class EvaluationError(Exception):
     """An evaluation came to no result; the message says why and what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answers:
-    """A server's answers.
-
-    Attributes:
-        predictions: One for each image, in the images' order.
-        version: The version that answered; None if no image was classified.
-        threshold: The threshold in force, -1 to 1; None in classification mode or if no image was classified.
-        no_trials: Why the server did not answer at other thresholds; None if it did, or in classification mode.
-    """
-
-    predictions: Sequence[Prediction]
-    version: int | None
-    threshold: float | None
-    no_trials: str | None = None
 
 
 def collect_answers(

@@ -145,7 +145,7 @@ def choose_threshold(
     if outcomes is None:
         return None, f"the server did not answer at other thresholds: {no_trials}"
     if len(classified) < FEWEST_IMAGES:
-        return None, f"{len(classified)} images are too few to choose by, at least {FEWEST_IMAGES} are needed"
+        return None, f"a choice needs at least {FEWEST_IMAGES} classified images; this evaluation has {len(classified)}"
     outcomes = outcomes.offered()
     low, chosen, high, tolerance = _choose(outcomes.counts)
     matched_right = outcomes.matched & outcomes.right

@@ -14,6 +14,7 @@ from inference_server.triton.process import RunningServer
 from tests import resources
 from tests.conftest import LABELS
 
+EXPORTED_THRESHOLD = 0.4  # of clustering_server
 HOSTILE_CLASS = "\"><img src=x onerror='hacked=1'> $x^2$"
 HOSTILE_FILE = "<script>hacked=1</script>".replace("/", "\u2215") + "\u202egnp.png"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from inference_evaluation.asking import Prediction
 from inference_evaluation.labelled_images import LabelledImage
+from inference_evaluation.predictions import Prediction
 from inference_evaluation.predictions_file import write_predictions
 
 SIGNS = (

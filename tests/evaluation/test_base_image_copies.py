@@ -1,11 +1,11 @@
-"""Images that are in the base set."""
+"""Images that are copies of base images."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from inference_evaluation.base_image_copies import find_copies
 from inference_evaluation.labelled_images import LabelledImage
-from inference_evaluation.leaks import find_copies
 
 
 def test_copies_are_found_by_their_bytes_whatever_their_name_and_class(tmp_path: Path) -> None:
