@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from inference_export.errors import ExportError
     from inference_export.export_options import ExportOptions
-    from inference_export.exporting import Summary, export_repository
+    from inference_export.exporting import export_repository
+    from inference_export.summary import Summary
 
 __all__ = ["ExportError", "ExportOptions", "Summary", "export_repository"]
 
@@ -22,7 +23,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _MODULES = {
     "ExportError": "errors",
     "ExportOptions": "export_options",
-    "Summary": "exporting",
+    "Summary": "summary",
     "export_repository": "exporting",
 }
 

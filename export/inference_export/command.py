@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,9 +14,10 @@ from inference_client.version import __version__
 from inference_export.command_options import base_data_option, export_options, resources_option
 from inference_export.errors import ExportError, Terminated
 from inference_export.export_options import ExportOptions
-from inference_export.exporting import Summary, export_repository
+from inference_export.exporting import export_repository
 from inference_export.full_disk import REASONS
 from inference_export.repository.repository import STAGING
+from inference_export.summary import format_summary
 
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 
@@ -68,27 +68,3 @@ def run_export(options: ExportOptions) -> None:
 
 def _terminate(*_: object) -> None:
     raise Terminated(TERMINATED_EXIT_CODE)
-
-
-def format_summary(summary: Summary, repository: Path) -> str:
-    """Lay an export's summary out in lines."""
-    parity = summary.parity
-    was = "" if summary.mode_before in (None, summary.mode) else f" (before: {summary.mode_before})"
-    lines = [
-        f"exported          {repository}, version {summary.version}",
-        f"mode              {summary.mode}{was}",
-        f"checkpoint        {summary.checkpoint.path} ({summary.checkpoint.reason})",
-        *([f"network           {summary.network}, embeddings of {summary.embedding_size}"] if summary.network else []),
-        f"image size        {summary.image_size} x {summary.image_size}",
-        f"network classes   {', '.join(summary.network_classes)}",
-        *(
-            f"{'base images' if row == 0 else '':18}{name}: {count}"
-            for row, (name, count) in enumerate(summary.base_images.items())
-        ),
-        f"ONNX - PyTorch    at most {parity.similarity:.1e} in similarities, {parity.probability:.1e} in "
-        f"probabilities, on {parity.images} {summary.parity_images}",
-        *([f"{'fewer bits':18}{summary.loss}"] if summary.loss else []),
-        f"cores             {summary.cpus or 'all that the server finds'}; as many threads decode, and run the network",
-        *(f"note              {note}" for note in summary.notes),
-    ]
-    return "\n".join(lines)

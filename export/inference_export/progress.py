@@ -1,9 +1,16 @@
-"""How long steps tell how far they are, without knowing who shows it."""
+"""How a long step reports its progress without knowing who shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
-# Called with a label and a total; its context is a function to call with the number of steps done since the last call.
+# Called with a label and a total. Its context is a function to call with the number of steps done since the last call.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+@contextlib.contextmanager
+def show_nothing(_label: str, _total: int) -> Iterator[Callable[[int], None]]:
+    """Show no progress."""
+    yield lambda _: None
