@@ -237,7 +237,12 @@ def test_change_is_advised_only_where_it_gains_what_the_images_tell(
     assert figures.choice is not None
     assert (figures.choice.threshold, figures.change_advised) == (0.61, change)
     assert headline in say("recommendation", figures)[0]
-    page = render_page(figures, [image], SETTING)
+
+
+@pytest.mark.parametrize(("threshold", "change"), [(0.3, True), (0.7, False)], ids=["change", "keep"])
+def test_page_says_first_of_all_whether_to_change_the_threshold(threshold: float, change: bool) -> None:
+    image = matched("a", {"a": [0.8], "b": [0.4, 0.4]}, threshold=threshold)
+    page = render_page(figures_of(*[image] * 100, sim_thres=threshold), [image], SETTING)
     assert ("<dd>use 0.61" if change else "<dd>keep<small>") in page
     assert page.count("Use -thres") == (2 if change else 0)  # the heading, and the figure's text
 
@@ -316,12 +321,12 @@ def test_threshold_that_is_given_in_classification_mode_is_said_to_have_no_effec
     assert not any("--sim_thres" in each for each in say("cautions", figures_of(*images)))
 
 
-def test_wrong_answer_tells_the_matches_of_each_class_and_a_tie() -> None:
-    tie = matched("a", {"a": [0.76], "b": [0.82]})
-    assert "matches: b 1, a 1; similarity decided the tie" in render_page(figures_of(tie), [tie], SETTING)
-    assert "matches: b 1, a 0</p>" in render_page(figures_of(A_WRONG), [A_WRONG], SETTING)
-    unmatched = [B_UNMATCHED_WRONG]
-    assert "no match; the nearest base image decided</p>" in render_page(figures_of(*unmatched), unmatched, SETTING)
+def test_wrong_answers_tell_the_matches_of_each_class_and_what_decided() -> None:
+    wrong = [matched("a", {"a": [0.76], "b": [0.82]}), A_WRONG, B_UNMATCHED_WRONG]
+    page = render_page(figures_of(*wrong), wrong, SETTING)
+    assert "matches: b 1, a 1; similarity decided the tie</p>" in page
+    assert "matches: b 1, a 0</p>" in page
+    assert "no match; the nearest base image decided</p>" in page
 
 
 @pytest.mark.parametrize(
