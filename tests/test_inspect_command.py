@@ -261,7 +261,7 @@ def _write(path: str, content: str) -> Callable[[Path], object]:
             lambda folder: np.save(folder / "cluster_head/2/base_embeddings.npy", np.ones((19, 7), np.float32)),
             "holds float32 [19, 7], and must hold float32 embeddings of 192", id="length",
         ),
-        pytest.param(_write("classifier/config.pbtxt", "x"), "is none that an export wrote", id="config"),
+        pytest.param(_write("classifier/config.pbtxt", "x"), "was not written by an export", id="config"),
     ],
 )  # fmt: skip
 def test_damaged_repository_is_refused_with_the_reason(copy: Path, damage: Callable[[Path], object], says: str) -> None:

@@ -123,12 +123,16 @@ def with_versions(config: str, versions: list[int], pinned: int) -> str:
 
 
 def pinned_version(ensemble_config: str) -> int | None:
-    """Read which version an ensemble's configuration answers with; None if its steps do not all name the same one."""
+    """Read which version an ensemble's configuration answers with.
+
+    Returns:
+        The version; 0 for the template itself, which names none; None if the steps do not all name the same one.
+    """
     try:
         pins = {int(step.model_version) for step in parse_config(ensemble_config).ensemble_scheduling.step}
     except ValueError:
         return None
-    return pins.pop() or None if len(pins) == 1 else None  # 0: the step names none
+    return pins.pop() if len(pins) == 1 else None
 
 
 def read_shape(classifier_config: str) -> RepositoryShape:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,14 @@ from inference_export.base_set.analysis import Index
 from inference_export.base_set.scoring import Float32
 from inference_export.errors import RepositoryError
 from inference_export.regular_files import open_regular_file
-from inference_export.repository.configs import CONFIG_FILE, ENSEMBLE, MAX_CONFIG_BYTES, pinned_version
+from inference_export.repository.configs import (
+    CONFIG_FILE,
+    ENSEMBLE,
+    MAX_CONFIG_BYTES,
+    RepositoryShape,
+    pinned_version,
+    read_shape,
+)
 from inference_export.repository.provenance import PROVENANCE_FILE
 from inference_export.repository.reading import Export, read_export
 from inference_export.repository.repository import ARTEFACTS, complete_versions
@@ -95,24 +101,16 @@ def read_contents(repository: Path, version: int | None = None) -> Contents:
     export = read_export(repository, wanted)
     if export is None:  # removed meanwhile
         raise RepositoryError(f"{repository} holds no export any more. Look again.", repository)
-    config = read_text(repository / "classifier" / CONFIG_FILE, MAX_CONFIG_BYTES)
-    size, length, batch = (
-        _number(config, pattern, repository)
-        for pattern in (
-            r'"PIXELS".*dims: \[ (\d{1,9}),',
-            r'"EMBEDDING".*dims: \[ (\d{1,9}) \]',
-            r"max_batch_size: (\d{1,9})\b",
-        )
-    )
+    shape = _read_shape(repository / "classifier" / CONFIG_FILE)
     return Contents(
         repository=repository,
         export=export,
         pinned=pinned,
         versions=versions,
-        image_size=size,
-        embedding_size=length,
-        max_batch_size=batch,
-        base=_read_base(repository, export, length) if export.settings["mode"] == "clustering" else None,
+        image_size=shape.image_size,
+        embedding_size=shape.embedding_size,
+        max_batch_size=shape.max_batch_size,
+        base=_read_base(repository, export, shape.embedding_size) if export.settings["mode"] == "clustering" else None,
     )
 
 
@@ -145,12 +143,11 @@ def _refuse_version(repository: Path, version: int, versions: list[int]) -> None
     )
 
 
-def _number(config: str, pattern: str, repository: Path) -> int:
-    found = re.search(pattern, config)
-    if found is None:
-        file = repository / "classifier" / CONFIG_FILE
-        raise RepositoryError(f"{file} is none that an export wrote. Run the export again.", file)
-    return int(found[1])
+def _read_shape(file: Path) -> RepositoryShape:
+    try:
+        return read_shape(read_text(file, MAX_CONFIG_BYTES))
+    except ValueError as error:
+        raise RepositoryError(f"{file} was not written by an export: {error}. Run the export again.", file) from error
 
 
 def _read_base(repository: Path, export: Export, embedding_size: int) -> StoredBase:

@@ -13,11 +13,12 @@ from inference_export.base_set.base_images import BaseImages
 from inference_export.export_options import ExportOptions
 from inference_export.graph.calibration import CalibrationSet
 from inference_export.regular_files import hash_file
+from inference_export.repository.configs import MODELS
 from inference_export.resources.checkpoint_file import MAX_CHECKPOINT_BYTES
 from inference_export.resources.checkpoints import LOGS
 from inference_export.resources.labels import LABELS
 from inference_export.resources.unpickling import MAX_PICKLE_BYTES
-from inference_export.template import MAX_SOURCE_BYTES, template_directory
+from inference_export.template import MAX_SOURCE_BYTES, template_files
 
 PROVENANCE_FILE = "provenance.json"
 
@@ -58,7 +59,7 @@ def describe(
 
     calibrated = [] if calibration is None else [*calibration.calibration, *calibration.held_out]
     return {
-        "software": [__version__, hash_files(template_directory().glob("*/1/*.py"))],
+        "software": [__version__, hash_files(file for model in MODELS for file in template_files(model).values())],
         "options": {name: value for name, value in asdict(options).items() if name not in hidden},
         "network": options.network and {"name": options.network, "source": network_source},
         "checkpoint": checkpoint.name,

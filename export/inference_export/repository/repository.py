@@ -24,7 +24,7 @@ from inference_export.repository.configs import (
     with_versions,
     without_versions,
 )
-from inference_export.template import template_directory
+from inference_export.template import template_directory, template_files
 
 FIRST_VERSION = 1
 STAGING = ".staging-"  # in the names of folders in which exports are prepared
@@ -46,7 +46,7 @@ def exported_version(repository: Path) -> int | None:
     """Find the version that the ensemble answers with; None where no complete export lies."""
     try:
         version = pinned_version(_read_config(repository, ENSEMBLE))
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return None
     return version if version is not None and is_complete(repository, version) else None
 
@@ -213,7 +213,7 @@ def read_configs(repository: Path) -> dict[str, str]:
     """
     try:
         return {model: without_versions(_read_config(repository, model)) for model in (*MODELS, ENSEMBLE)}
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RepositoryError(f"{repository} is damaged ({error}). Run the export again.", repository) from error
 
 
@@ -291,8 +291,10 @@ def _replace(staged: Path, repository: Path, shape: RepositoryShape) -> None:
 
 def _copy_template(model: str, folder: Path) -> None:
     folder.mkdir()
-    for file in sorted((template_directory() / model / "1").glob("*.py")):
-        shutil.copyfile(file, folder / file.name)
+    files = template_files(model)
+    for name, file in files.items():
+        shutil.copyfile(file, folder / name)
+    if files:
         (folder / _BYTECODE_BLOCKER).touch()
 
 
@@ -301,8 +303,9 @@ def _remove_version(model: str, folder: Path) -> None:
     if not (template.is_dir() and folder.samefile(template)):
         shutil.rmtree(folder)
         return
+    tracked = template_files(model)
     for file in folder.iterdir():  # an export into a checkout: its tracked files stay
-        if file.suffix != ".py":
+        if file.name not in tracked or not file.samefile(tracked[file.name]):
             file.unlink()
 
 

@@ -49,11 +49,11 @@ class TritonPythonModel:
         finite = np.isfinite(embeddings).all(axis=1) & np.isfinite(probabilities).all(axis=1)
         reasons = [
             Reason(NOT_FINITE, "not classified: the network's output for this image is not finite")
-            if reason is None and not is_finite
+            if not reason and not is_finite
             else reason
             for reason, is_finite in zip(reasons, finite, strict=True)
         ]
-        bad = np.array([reason is not None for reason in reasons])
+        bad = np.array([bool(reason) for reason in reasons])
         embeddings = np.where(bad[:, None], np.float32(0), embeddings)
         probabilities = np.where(bad[:, None], np.float32(0), probabilities)
         outputs = {
@@ -64,7 +64,7 @@ class TritonPythonModel:
             if name != "CLASSES":
                 value[bad] = "" if value.dtype == object else 0
         outputs |= {
-            "ERROR": np.array([reason or "" for reason in reasons], np.object_)[:, None],
+            "ERROR": np.array(reasons, np.object_)[:, None],
             "EMBEDDING": embeddings,
             "VERSION": np.full((len(bad), 1), self._version, np.int64),
             "THRESHOLD": thresholds[:, None],

@@ -26,7 +26,7 @@ class Question(NamedTuple):
         said: What the request says beside its tensors.
         embeddings: float32 [N, D].
         probabilities: float32 [N, C'].
-        reasons: Why each row has no answer; None for a row that is to be answered.
+        reasons: Why each row gets no answer; ``NONE`` for a row that is to be answered.
         is_direct: Whether the answers at ``thresholds`` are wanted too. The ensemble never asks for them, so the
             embeddings were sent to this model alone.
         thresholds: float32 [N, T].
@@ -36,7 +36,7 @@ class Question(NamedTuple):
     said: Parameters
     embeddings: Float32
     probabilities: Float32
-    reasons: list[Reason | None]
+    reasons: list[Reason]
     is_direct: bool
     thresholds: Float32
     problem: Invalid | None
@@ -48,13 +48,13 @@ class Answered(NamedTuple):
     Attributes:
         question: The question.
         outputs: Output name to tensor, N rows each.
-        reasons: Why each row has no answer; None for a row with an answer.
+        reasons: Why each row has no answer; ``NONE`` for a row with an answer.
         threshold: The threshold in force.
     """
 
     question: Question
     outputs: dict[str, Any]
-    reasons: list[Reason | None]
+    reasons: list[Reason]
     threshold: float
 
 
@@ -71,7 +71,7 @@ def read_question(request: Any) -> Question:
         said=said,
         embeddings=embeddings,
         probabilities=probabilities,
-        reasons=[Reason.unpack(text) if text else None for text in texts],
+        reasons=[Reason.unpack(text) for text in texts],
         is_direct=is_direct,
         thresholds=thresholds,
         problem=said.threshold if isinstance(said.threshold, Invalid) else _find_problem(thresholds),
@@ -86,8 +86,12 @@ def _tensor(request: Any, name: str) -> Any:
 def _find_problem(thresholds: Float32) -> Invalid | None:
     if thresholds.shape[1] > MOST_THRESHOLDS:
         found = f"THRESHOLDS has {thresholds.shape[1]:,} values for an image"
-        return Invalid(BAD_THRESHOLDS, f"{found}; at most {MOST_THRESHOLDS:,} are answered. Send them in several requests.")
+        return Invalid(
+            BAD_THRESHOLDS, f"{found}; at most {MOST_THRESHOLDS:,} are answered. Send them in several requests."
+        )
     usable = np.abs(thresholds) <= 1
     if not usable.all():
-        return Invalid(BAD_THRESHOLDS, f"THRESHOLDS has the value {thresholds[~usable][0]}, and must have numbers from -1 to 1")
+        return Invalid(
+            BAD_THRESHOLDS, f"THRESHOLDS has the value {thresholds[~usable][0]}, and must have numbers from -1 to 1"
+        )
     return None

@@ -40,9 +40,9 @@ class Recorder:
         not_finite = 0
         lines = []
         for question, outputs, reasons, threshold in answered:
-            good = [row for row, reason in enumerate(reasons) if reason is None]
+            good = [row for row, reason in enumerate(reasons) if not reason]
             labels, probabilities = (outputs[name].ravel().tolist() for name in ("LABEL", "PROBABILITY"))
-            codes = [reason.code for reason in reasons if reason is not None]
+            codes = [reason.code for reason in reasons if reason]
             if not question.is_direct:
                 counted += [(question.said.client, labels[row], probabilities[row]) for row in good]
                 not_finite += codes.count(NOT_FINITE)

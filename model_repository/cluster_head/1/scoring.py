@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     Int32 = npt.NDArray[np.int32]
     Index = npt.NDArray[np.intp]
 
-# Base embeddings in one matrix product (8 MiB for D = 512), and in one reduction over several products: a larger product
-# does not fit the cache, and smaller reductions spend their time in numpy's calls.
+# Base embeddings in one matrix product (8 MiB for D = 512), and in one reduction over several products: a larger
+# product does not fit the cache, and smaller reductions spend their time in numpy's calls.
 PRODUCT_ROWS = 4096
 BLOCK_ROWS = 16 * PRODUCT_ROWS
-# Base embeddings in a comb: evenly spaced rows, of which the highest similarity is kept. The K nearest base images lie in
-# the K combs with the highest similarities.
+# Base embeddings in a comb: evenly spaced rows, of which the highest similarity is kept. The K nearest base images lie
+# in the K combs with the highest similarities.
 COMB_ROWS = 64
 QUERIES_AT_A_TIME = 32  # their similarities with the whole base set are in memory
 
@@ -175,7 +175,7 @@ def _parts(queries: Float32) -> Iterator[tuple[Float32, slice]]:
 
 
 def _lowest(thresholds: Float32) -> Float32:
-    """Let everything match at -1: rounding can push a similarity just beyond -1 or 1, and only the results are clipped."""
+    """Let everything match at -1: rounding can push a similarity just below it, and only the results are clipped."""
     return np.where(thresholds <= -1, -np.inf, thresholds).astype(np.float32)
 
 

@@ -52,8 +52,8 @@ def entry(
         refused: The code for which the request was refused as a whole; None: it was answered.
 
     Returns:
-        A line of ASCII, line feed included, of at most ``LONGEST_LINE`` bytes: labels that would make it longer are left
-        out.
+        A line of ASCII, line feed included, of at most ``LONGEST_LINE`` bytes: labels that would make it longer are
+        left out.
     """
     time = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")  # noqa: UP017  (Python 3.10)
     fields: dict[str, Any] = {

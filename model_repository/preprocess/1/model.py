@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from access_log import AccessLog, entry
-from decoding import BusyError, Decoders, DecodingError
+from decoding import BusyError, Decoders
+from forking import DecodingError
 from metrics import BUSY, NO_DECODABLE_IMAGE, Metrics
 from parameters import Invalid, Parameters, read_parameters
 from preprocessing import Limits
@@ -50,7 +51,7 @@ class TritonPythonModel:
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request with ``PIXELS``, uint8 [N, S, S, 3], and ``ERROR`` [N, 1], or with an error of its own."""
+        """Answer each request with ``PIXELS``, uint8 [N, S, S, 3], and ``ERROR`` [N, 1], or with an error."""
         return [self._answer(request) for request in requests]
 
     def finalize(self) -> None:
@@ -75,12 +76,10 @@ class TritonPythonModel:
         if all(reasons):
             message = f"no decodable image: {json.dumps(reasons)}"
             return self._refuse(said, len(files), NO_DECODABLE_IMAGE, message, codes)
-        errors = np.array([reason and reason.pack() for reason in reasons], np.object_).reshape(-1, 1)
+        errors = np.array([reason.pack() for reason in reasons], np.object_).reshape(-1, 1)
         return pb_utils.InferenceResponse([pb_utils.Tensor("PIXELS", pixels), pb_utils.Tensor("ERROR", errors)])
 
-    def _refuse(
-        self, said: Parameters, images: int, refused: str, message: str, reasons: Sequence[str] = ()
-    ) -> Any:
+    def _refuse(self, said: Parameters, images: int, refused: str, message: str, reasons: Sequence[str] = ()) -> Any:
         self._metrics.count_refused(refused)
         line = entry(said, model_version=self._version, images=images, reasons=reasons, refused=refused)
         self._metrics.count_lost_lines(self._access_log.write([line]))

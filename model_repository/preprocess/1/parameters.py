@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 CLIENT_ID_PARAMETER = "x-client-id"
 THRESHOLD_PARAMETER = "sim_thres"
@@ -39,7 +39,7 @@ class Invalid(NamedTuple):
     message: str
 
 
-Threshold = Union[Given, NotGiven, Invalid]
+Threshold = Given | NotGiven | Invalid
 
 
 class Parameters(NamedTuple):
