@@ -28,18 +28,20 @@ FULL = 384
 LABELS = ("autistic", "non_autistic", "other")
 BASE_CLASSES = ("alpha", "beta", "gamma")
 CHECKPOINT = "model_7"
-# Fixtures that start a server, export ResNet-50 or train a network, and what rests on them: whoever asks is slow.
-SLOW = frozenset({"small", "full", "clone", "setting"})
-# Whatever asks for one of these runs in one process, so that the server is started once.
-SERVERS = frozenset({"clustering_server", "classification_server", "full_clustering_server",
-                     "full_classification_server"})  # fmt: skip
+# Whatever asks for one of these fixtures runs in one process, so that each server is started once.
+SERVERS = frozenset({
+    "clustering_server", "classification_server", "full_clustering_server", "full_classification_server",
+    "clustering_evaluation", "classification_evaluation",
+})  # fmt: skip
+# Fixtures that start a server, export ResNet-50, train a network, or build and install packages.
+SLOW = SERVERS | {"small", "full", "setting", "clone", "built"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow, and keep in one process what shares a server or another fixture of a file."""
     for item in items:
         fixtures = {*getattr(item, "fixturenames", ()), *_parameters(item)}
-        if fixtures & SLOW or fixtures & SERVERS:
+        if fixtures & SLOW:
             item.add_marker(pytest.mark.slow)
         if WORKER and item.get_closest_marker("xdist_group") is None:
             if fixtures & SERVERS:

@@ -68,6 +68,7 @@ def _refused(*arguments: object) -> str:
     return result.stderr
 
 
+@pytest.mark.slow
 def test_base_data_that_have_gone_missing_change_nothing_and_a_change_of_mode_is_said(
     tiny: list[object], tmp_path: Path
 ) -> None:

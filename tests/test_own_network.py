@@ -107,6 +107,7 @@ def _options(*arguments: object) -> ExportOptions:
     return ExportOptions(**main.make_context("export-repository", [str(argument) for argument in arguments]).params)
 
 
+@pytest.mark.slow
 def test_served_example_answers_as_pytorch_in_clustering_mode(
     trained: Path, outputs: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -138,6 +139,7 @@ def test_served_example_answers_as_pytorch_in_clustering_mode(
     assert np.mean(right) >= 0.9
 
 
+@pytest.mark.slow
 def test_served_example_answers_as_pytorch_in_classification_mode(
     trained: Path, outputs: dict[str, Any], tmp_path: Path
 ) -> None:

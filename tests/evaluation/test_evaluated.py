@@ -28,9 +28,9 @@ def _figures(evaluated: Evaluated) -> dict[str, Any]:
     return json.loads((evaluated.out / "evaluation.json").read_text(), parse_constant=refuse)
 
 
-@pytest.fixture(params=["clustering", "classification"])
+@pytest.fixture(params=["clustering_evaluation", "classification_evaluation"])
 def evaluated(request: pytest.FixtureRequest) -> Evaluated:
-    return request.getfixturevalue(f"{request.param}_evaluation")
+    return request.getfixturevalue(request.param)
 
 
 def test_figures_are_scikit_learns_of_the_csv(evaluated: Evaluated) -> None:
