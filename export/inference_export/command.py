@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from inference_client.command_line.extras import MissingExtraError, require_extras
+from inference_client.command_line.options import COMMAND_SETTINGS
 from inference_client.command_line.printing import print_result
 from inference_client.command_line.progress import progress
 from inference_client.version import __version__
@@ -22,7 +23,7 @@ from inference_export.summary import format_summary
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.command(context_settings=COMMAND_SETTINGS)
 @resources_option(required=True)
 @base_data_option()
 @export_options
@@ -46,8 +47,12 @@ def main(**options: Any) -> None:
 
 
 def run_export(options: ExportOptions) -> None:
-    """Export, print the summary, and turn whatever goes wrong into a message and exit code 1."""
-    signal.signal(signal.SIGTERM, _terminate)  # so that nothing is left behind
+    """Export and print the summary, or end with a message and exit code 1.
+
+    Args:
+        options: What to export, and where to.
+    """
+    signal.signal(signal.SIGTERM, _terminate)  # so that staging is removed
     try:
         require_extras("export")
         summary = export_repository(options, progress)
@@ -55,7 +60,7 @@ def run_export(options: ExportOptions) -> None:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         where = error.filename or options.model_repository
-        if STAGING in str(where):  # which the user has not named
+        if STAGING in str(where):  # a folder that means nothing to the user
             where = options.model_repository
         if error.errno in REASONS:
             raise click.ClickException(

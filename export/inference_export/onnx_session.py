@@ -1,4 +1,4 @@
-"""The exported graph, run by ONNX Runtime."""
+"""Running the exported graph with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def open_graph(path: Path) -> onnxruntime.InferenceSession:
 def run_graph(
     session: onnxruntime.InferenceSession, pixels: npt.NDArray[np.uint8]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Run pixels, uint8 [N, S, S, 3], to embeddings float32 [N, D] and probabilities float32 [N, C']."""
+    """Compute embeddings, float32 [N, D], and probabilities, float32 [N, C'], from pixels, uint8 [N, S, S, 3]."""
     embeddings, probabilities = session.run(list(OUTPUTS), {INPUT: pixels})
     return embeddings, probabilities
 
@@ -35,11 +35,11 @@ def run_graph(
 def run_batches(
     session: onnxruntime.InferenceSession, pixels: npt.NDArray[np.uint8]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Run any number of pixels as ``run_graph`` does, a batch at a time."""
+    """Do what ``run_graph`` does for any number of images, a batch at a time."""
     embeddings, probabilities = zip(*(run_graph(session, batch) for batch in batches(pixels)), strict=True)
     return np.concatenate(embeddings), np.concatenate(probabilities)
 
 
 def batches(pixels: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Cut pixels, uint8 [N, S, S, 3], into batches that fit into memory."""
+    """Split pixels, uint8 [N, S, S, 3], into batches that fit into memory."""
     return (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))

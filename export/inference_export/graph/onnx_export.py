@@ -1,4 +1,4 @@
-"""The served network as an ONNX graph, written by PyTorch's exporter."""
+"""Writing the served network as an ONNX graph with PyTorch's exporter."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from inference_export.onnx_session import INPUT, OUTPUTS
 if TYPE_CHECKING:
     from torch import nn
 
-# The newest that Triton's stock containers of the last years read.
+# The newest versions that Triton's stock containers of recent years can read.
 MAX_IR_VERSION = 10
 OPSET = 20
 
 
 def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
-    """Write the network as ONNX: ``PIXELS`` uint8 [N, S, S, 3] in, ``EMBEDDING`` and ``PROBABILITIES`` out.
+    """Write a network as ONNX: ``PIXELS``, uint8 [N, S, S, 3], in; ``EMBEDDING`` and ``PROBABILITIES`` out.
 
     Args:
         served: A ``ServedNetwork`` in evaluation mode.
         image_size: Side S in pixels.
-        path: The file to write, weights inside.
+        path: The file to write, with the weights inside.
 
     Raises:
-        NetworkError: PyTorch can't export it.
+        NetworkError: PyTorch can't export the network.
         OSError: The disk is full.
-        ParityError: It came out in a form that Triton does not read.
+        ParityError: PyTorch wrote a version of ONNX that Triton can't read.
     """
     import onnx
     import torch
@@ -59,14 +59,14 @@ def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
             )
         except Terminated:
             raise
-        except FAILURES as error:  # of many kinds, about what the network's own code does
+        except FAILURES as error:  # many kinds, depending on the network's own code
             full = find_full_disk(error)
             if full is not None:
                 raise OSError(full.errno, full.strerror, str(path)) from error
             raise NetworkError(
                 f"PyTorch can't export this network to ONNX: {_cause(error)}\n"
-                f"  Python conditions on the values of tensors, shapes tied to a number of images, and operators "
-                f"without an ONNX form are what usually stands in the way; see torch.onnx.export(dynamo=True)."
+                f"  The usual causes are Python conditions on the values of tensors, shapes tied to a number of "
+                f"images, and operators without an ONNX form; see torch.onnx.export(dynamo=True)."
             ) from error
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
@@ -79,7 +79,7 @@ def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the first line of what was raised first: the exporter wraps it in reports of its own."""
+    """Describe the exception that was raised first; the exporter wraps it in reports of its own."""
     while error.__cause__ is not None:
         error = error.__cause__
     return describe_error(error)

@@ -1,4 +1,4 @@
-"""The network in fewer bits, and what that costs on images that took no part in it."""
+"""Making the network int8 or fp16, and measuring the loss on images that took no part in the calibration."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 MIN_AGREEMENT = 0.99
 MIN_COSINE = 0.999
-JUDGES = 256  # base images that give held-out ones their labels, at least one of each class
+JUDGES = 256  # base images that label the held-out images, at least one of each class
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judges:
-    """Base images that give held-out images their labels in clustering mode.
+    """Base images that label the held-out images in clustering mode.
 
-    Args:
+    Attributes:
         pixels: uint8 [B, S, S, 3], one class after another.
         class_starts: First row of each class, ascending integers from 0.
-        threshold: Lowest similarity that is a match, -1 to 1.
+        threshold: Lowest similarity that counts as a match, -1 to 1.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -51,13 +51,13 @@ class Judges:
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionLoss:
-    """What fewer bits cost, on images that took no part in the calibration.
+    """What int8 or fp16 costs, on images that took no part in the calibration.
 
-    Args:
+    Attributes:
         images: Number of held-out images.
-        agreement: Share of them that get the label which float32 gives them, 0 to 1.
-        cosine: Lowest cosine similarity of an image's embedding with its float32 one.
-        judged_by: What gave the labels, in words.
+        agreement: Share of these images with the same label as in float32, 0 to 1.
+        cosine: Lowest cosine similarity between an image's embedding and its float32 embedding.
+        judged_by: Whose labels these are, in words.
     """
 
     images: int
@@ -72,8 +72,8 @@ class PrecisionLoss:
 
     def __str__(self) -> str:
         return (
-            f"{self.agreement:.1%} of labels as float32's ({self.judged_by}), embeddings at a cosine of at least "
-            f"{self.cosine:.5f}, on {self.images} held-out images"
+            f"{self.agreement:.1%} of labels equal those of float32 ({self.judged_by}), embeddings have a cosine of at "
+            f"least {self.cosine:.5f}, on {self.images} held-out images"
         )
 
 
@@ -88,24 +88,24 @@ def reduce_precision(
     images: ImageFiles,
     progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
 ) -> PrecisionLoss:
-    """Replace a float32 graph by one in fewer bits, if that costs no more than is sound.
+    """Replace a float32 graph by an int8 or fp16 graph, if the loss is acceptable.
 
     Args:
-        options: ``precision``, ``accept_loss`` and ``sim_thres`` count.
-        network: The network that the graph was exported from.
-        preprocessing: What it asks of images.
-        graph: The float32 graph, replaced.
-        base: The base set; None in classification mode.
-        chosen: What it is calibrated with and checked on.
+        options: Of these, ``precision``, ``accept_loss`` and ``sim_thres`` are used.
+        network: The network that was exported.
+        preprocessing: What the network asks of its images.
+        graph: The float32 graph, which is replaced.
+        base: The base images; None in classification mode.
+        chosen: The images to calibrate with and to check on.
         images: Reads and decodes images.
-        progress: Given a label and a total, shows how far the calibration is.
+        progress: Shows how many calibration images have been run.
 
     Returns:
-        What it costs.
+        The loss.
 
     Raises:
-        PrecisionError: It costs more.
-        ChangedError: An image was read before, and is another now.
+        PrecisionError: The loss is too high, or too few images decode.
+        ChangedError: An image was read before and has changed since.
     """
     calibration_pixels, held_out_pixels = (
         _decode_good(images, files) for files in (chosen.calibration, chosen.held_out)
@@ -126,8 +126,10 @@ def reduce_precision(
     loss = measure_loss(open_graph(graph), open_graph(smaller), held_out_pixels, judges)
     if not loss.is_acceptable and not options.accept_loss:
         raise PrecisionError(
-            f"{options.precision} was not exported: {loss}. At least {MIN_AGREEMENT:.0%} and {MIN_COSINE} are sound.\n"
-            f"  Calibrate with more typical images (--calibration), stay with fp32, or accept it with --accept_loss."
+            f"{options.precision} was not exported: {loss}. At least {MIN_AGREEMENT:.0%} of labels and a cosine of "
+            f"{MIN_COSINE} are needed.\n"
+            f"  Calibrate with more typical images (--calibration), stay with fp32, or accept the loss with "
+            f"--accept_loss."
         )
     smaller.replace(graph)
     return loss
@@ -143,9 +145,9 @@ def measure_loss(
 
     Args:
         before: The float32 graph.
-        after: The one in fewer bits.
+        after: The int8 or fp16 graph.
         pixels: Held-out images, uint8 [N, S, S, 3].
-        judges: What gives the labels; None: the classifier.
+        judges: The base images that label them; None: the classifier does.
     """
     wanted, found = (run_batches(session, pixels) for session in (before, after))
     if judges is None:
@@ -162,7 +164,7 @@ def measure_loss(
         images=len(pixels),
         agreement=float((labels[0] == labels[1]).mean()),
         cosine=float(cosines.min()),
-        judged_by="the classifier's" if judges is None else f"by {len(judges.pixels)} base images",
+        judged_by="by the classifier" if judges is None else f"by {len(judges.pixels)} base images",
     )
 
 
@@ -171,15 +173,16 @@ def _decode_good(images: ImageFiles, files: list[Path]) -> npt.NDArray[np.uint8]
     good = pixels[[not reason for reason in reasons]]
     if len(good) < MIN_IMAGES:
         raise PrecisionError(
-            f"fewer bits need {MIN_IMAGES} images that decode, for the calibration and for the check each, and of "
-            f"{len(files)} chosen for one of them {len(good)} do. The first that does not: "
-            f"{next(f'{file}: {reason}' for file, reason in zip(files, reasons, strict=True) if reason)}."
+            f"int8 and fp16 need {MIN_IMAGES} images that decode, for the calibration and for the check each. Only "
+            f"{len(good)} of the {len(files)} images chosen for one of them decode. The first that does not is "
+            f"{next(f'{file}: {reason}' for file, reason in zip(files, reasons, strict=True) if reason)}. Mend these "
+            f"images, or name others with --calibration."
         )
     return good
 
 
 def _judges(base: BaseImages, held_out: set[Path], images: ImageFiles, threshold: float) -> Judges | None:
-    """Choose base images, some of every class, that give the held-out ones their labels."""
+    """Choose base images, some of every class, that label the held-out images."""
     chosen = [
         (index, file)
         for index, files in enumerate(base.classes.values())

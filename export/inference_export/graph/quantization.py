@@ -1,4 +1,4 @@
-"""8-bit integers for a CPU: static quantization, calibrated with images."""
+"""Static quantization to 8-bit integers for a CPU, calibrated with images."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from inference_export.onnx_session import INPUT, batches
 def quantize(graph: Path, pixels: npt.NDArray[np.uint8], destination: Path, *, advance: Callable[[int], None]) -> None:
     """Write a float32 graph with 8-bit convolutions: static QDQ, weights per channel, activations unsigned.
 
-    The heads stay float32: they are small, and what they round is what users see. Weights keep 7 bits, since AVX2's
-    products of 8 by 8 bits overflow their 16.
+    The heads stay float32: they are small, and users see their rounding. Weights have 7 bits, since AVX2 adds products
+    of 8 by 8 bits in 16 bits, which can overflow.
 
     Args:
         graph: The float32 graph.
         pixels: Calibration images, uint8 [N, S, S, 3].
         destination: The file to write.
-        advance: Told how many more calibration images were run.
+        advance: Called with the number of calibration images run since the last call.
 
     Source:
         Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
@@ -64,7 +64,7 @@ def quantize(graph: Path, pixels: npt.NDArray[np.uint8], destination: Path, *, a
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    # The quantizer advises, on the root logger and on stdout, what has been done already.
+    # The quantizer logs and prints advice that is already followed here.
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)
     try:

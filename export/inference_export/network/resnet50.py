@@ -44,7 +44,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """ResNet-50 with torchvision's attribute names and a head of your own as ``fc``."""
+    """ResNet-50 with torchvision's attribute names, and the head ``fc`` that it is given."""
 
     def __init__(self, fc: nn.Module) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class ResNet50(nn.Module):
         self.fc = fc
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalized images [N, 3, S, S] to what ``fc`` makes of 2048 pooled features."""
+        """Map normalized images [N, 3, S, S] to the output of ``fc`` for 2048 pooled values."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         pooled: Tensor = self.fc(self.avgpool(x).flatten(1))
@@ -68,7 +68,7 @@ class ResNet50(nn.Module):
 
 
 class TwoHeadedResNet50(nn.Module):
-    """The served network: an embedding of 512 values within -1 to 1, and class logits computed from it.
+    """A network with two outputs: an embedding of 512 values of -1 to 1, and class logits computed from it.
 
     Args:
         classes: Number of classes C', at least 1.

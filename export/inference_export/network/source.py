@@ -41,8 +41,11 @@ def split_name(name: str) -> tuple[str, str]:
 def require_module(name: str) -> ModuleSpec:
     """Find the module of ``package.module:factory`` without running any of its code.
 
+    Args:
+        name: ``package.module:factory``.
+
     Raises:
-        NetworkError: There is none.
+        NetworkError: There is no such module.
     """
     module, _ = split_name(name)
     with importable_from_here():
@@ -50,7 +53,7 @@ def require_module(name: str) -> ModuleSpec:
     if found is None:
         raise NetworkError(
             f"--network {name}: there is no module {module}, neither here ({Path.cwd()}) nor among the installed "
-            f"packages. Run the command in the folder that holds {module.partition('.')[0]}."
+            f"packages. Run the command in the folder that contains {module.partition('.')[0]}."
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Running code of the user's own, which may raise anything."""
+"""Running the user's own code, which may raise anything."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ FAILURES = (Exception, SystemExit)
 
 @contextlib.contextmanager
 def users_code(what: str, remedy: str = "") -> Iterator[None]:
-    """Turn whatever the user's code raises, an end of the program as well, into a message; Ctrl-C and SIGTERM pass.
+    """Turn whatever the user's code raises, ``sys.exit()`` included, into a message. Ctrl-C and SIGTERM pass through.
 
     Args:
-        what: What has failed then, in words.
-        remedy: What to do, as a sentence.
+        what: What has failed if it raises, in words.
+        remedy: What to do about it, as a sentence.
 
     Raises:
-        NetworkError: It failed.
+        NetworkError: The code has raised.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""A bound on the memory that reading a file may take, whatever the file does."""
+"""A limit on the memory that reading a file may take, whatever is in the file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def memory_limit(more_bytes: int) -> Iterator[None]:
-    """Let this process take only so much more memory; beyond that, what allocates fails.
+    """Limit how much more memory this process can allocate. Beyond that, allocations fail.
 
     Args:
         more_bytes: Address space that may be added to what is in use now.
 
     Raises:
-        MemoryError: Raised by what allocates; PyTorch raises a RuntimeError.
+        MemoryError: Raised by Python code that allocates more; PyTorch raises RuntimeError instead.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     try:

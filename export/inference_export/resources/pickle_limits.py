@@ -1,8 +1,8 @@
-"""What a pickle would do, looked at before it is loaded.
+"""Checking what a pickle would do before it is loaded.
 
-A pickle of a few bytes can take gigabytes (a value that is numbered 2^28), be hashed for ever (a key of tuples that
-each hold the one before twice), or overflow the stack (a key of a million tuples inside each other). No trainer writes
-such a pickle.
+A pickle of a few bytes can take gigabytes (a value with the number 2^28), be hashed for ever (a key made of tuples,
+each of which holds the previous one twice), or overflow the stack (a key of a million nested tuples). No trainer writes
+such pickles.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-MAX_OPERATIONS = 2_000_000  # numbers of a log take about ten each
+MAX_OPERATIONS = 2_000_000  # a number in a log takes about ten
 MAX_NESTING = 100
-# Values that calls and keys may take, shared ones counted each time: so many, and for each byte of the file.
+# Values that calls may take, shared values counted each time: this many, plus this many for each byte of the file.
 FREE_VALUES, VALUES_PER_BYTE = 1_000_000, 32
-_MAX_KEY_BITS = 61  # longer integers can be made to collide, and so can tuples
+_MAX_KEY_BITS = 61  # hashes of longer integers can be made to collide, and so can those of tuples
 _STORE = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
 _FETCH = {"GET", "BINGET", "LONG_BINGET"}
 _EXTEND = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}
@@ -40,10 +40,10 @@ class PickleLimitError(ValueError):
 class _Value:
     """A value on an unpickler's stack.
 
-    Args:
-        size: Number of values in it, shared ones counted each time; text and bytes count by their length.
-        nesting: 0 for what can be a key: text, and numbers that are not long.
-        text: The text that it is, or the name of the function that it is.
+    Attributes:
+        size: Number of values inside, shared values counted each time; text and bytes count by their length.
+        nesting: Depth of containers; 0 for values that may be keys: text, and integers of up to 61 bits.
+        text: The value's text if it is one, or its name if it is a function.
     """
 
     size: int
@@ -52,7 +52,7 @@ class _Value:
 
 
 def check_pickle(file: BinaryIO, length: int) -> None:
-    """Follow the operations of a pickle without doing them, and leave the file at the pickle's end.
+    """Follow the operations of a pickle without executing them, and leave the file at the pickle's end.
 
     Args:
         file: At the beginning of a pickle.
@@ -61,7 +61,7 @@ def check_pickle(file: BinaryIO, length: int) -> None:
     Raises:
         PickleLimitError: The pickle takes more than ``MAX_OPERATIONS`` operations, nests more deeply than
             ``MAX_NESTING``, has a key that is neither text nor a number, or copies much more than the file holds.
-        Exception: Of any kind: the file is no pickle.
+        Exception: Any other exception means that the file is not a pickle.
     """
     follower = _Follower(FREE_VALUES + VALUES_PER_BYTE * length)
     for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
@@ -71,19 +71,19 @@ def check_pickle(file: BinaryIO, length: int) -> None:
 
 
 class _Follower:
-    """An unpickler's stack and memory, in outline.
+    """The outline of an unpickler's stack and memo.
 
     Args:
-        copies: Values that calls may take in all.
+        copies: Number of values that all calls together may take.
     """
 
     def __init__(self, copies: int) -> None:
         self._copies = copies
-        self._stack: list[Any] = []  # of values; None is a mark
+        self._stack: list[Any] = []  # values, and None for a mark
         self._memo: dict[int, _Value] = {}
 
     def follow(self, operation: pickletools.OpcodeInfo, argument: Any, count: int) -> None:
-        """Follow one operation, before which there were ``count``."""
+        """Follow an operation that comes after ``count`` others."""
         name = operation.name
         if name in _STORE:
             number = len(self._memo) if argument is None else argument
@@ -102,19 +102,19 @@ class _Follower:
             taken = self._take(operation)
             value = self._stack[-1] if name in _EXTEND else _make(operation, argument, taken)
             self._check(name, taken)
-            value.size += sum(each.size for each in taken)
-            value.nesting = max([value.nesting, *(each.nesting + 1 for each in taken)])
+            value.size += sum(part.size for part in taken)
+            value.nesting = max([value.nesting, *(part.nesting + 1 for part in taken)])
             if value.nesting > MAX_NESTING:
                 raise PickleLimitError(f"it nests more than {MAX_NESTING} deep")
             if name not in _EXTEND and operation.stack_after:
                 self._stack.append(value)
 
     def _take(self, operation: pickletools.OpcodeInfo) -> list[_Value]:
-        """Pop what an operation pops, without the container that it extends."""
+        """Pop the values that an operation takes, except a container that it extends."""
         before = operation.stack_before
         if pickletools.markobject in before:
             mark = len(self._stack) - 1
-            while self._stack[mark] is not None:  # beyond the bottom: an IndexError
+            while self._stack[mark] is not None:  # an IndexError below the bottom
                 mark -= 1
             taken = self._stack[mark + 1 :]
             del self._stack[mark:]
@@ -137,7 +137,7 @@ class _Follower:
 
 
 def _make(operation: pickletools.OpcodeInfo, argument: Any, taken: list[_Value]) -> _Value:
-    """Make the value that an operation pushes, before it takes others."""
+    """Make the value that an operation pushes, without those that it takes."""
     text = argument if isinstance(argument, str) else ""
     if operation.name == "STACK_GLOBAL":
         text = " ".join(value.text for value in taken)

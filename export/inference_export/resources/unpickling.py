@@ -1,4 +1,4 @@
-"""Reading pickles from strangers: only data comes out, no code runs."""
+"""Reading pickles from strangers: they yield data, and run no code."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from inference_export.resources.torch_file import load_tensors
 MAX_PICKLE_BYTES = 256 * 2**20
 _SPARE_BYTES = 2**30
 _DTYPE_LENGTH = 8
-_BYTES_PER_BYTE = 8  # a small object for every few bytes of the file
+_BYTES_PER_BYTE = 8  # every few bytes of the file may become a small object
 
 
 class _ForbiddenGlobalError(pickle.UnpicklingError):
     pass
 
 
-class PlainUnpickler(pickle.Unpickler):
-    """Admits plain containers, numbers, strings, numpy scalars and torch tensors; tensors come to the CPU."""
+class PlainUnpickler(pickle.Unpickler):  # noqa: S301  (it admits what is listed below alone)
+    """Admits plain containers, numbers, strings, numpy scalars and torch tensors, which it puts on the CPU."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Resolve the few globals that plain data needs, some of them to stricter functions of our own."""
+        """Resolve the few globals that plain data needs, some to stricter functions of our own."""
         try:
             return _GLOBALS["builtins" if module == "__builtin__" else module, name]()  # as protocol 2 calls it
         except KeyError:
@@ -49,9 +49,9 @@ def read_plain_pickle(reader: FileReader, path: Path, allowed: str) -> Any:
         The data.
 
     Raises:
-        ResourcesError: The file is missing, unreadable, longer than ``MAX_PICKLE_BYTES``, not a pickle, asks for more
-            than plain data needs, or would call anything else when read.
-        ChangedError: The file was read before, and is another now.
+        ResourcesError: The file is missing, unreadable, longer than ``MAX_PICKLE_BYTES`` or not a pickle, asks for more
+            than plain data needs, or would call other functions when read.
+        ChangedError: The file was read before and has changed since.
     """
     try:
         content = reader.read(path, MAX_PICKLE_BYTES)
@@ -84,11 +84,11 @@ def read_plain_pickle(reader: FileReader, path: Path, allowed: str) -> Any:
 def _dtype(name: str, *_: Any) -> np.dtype[Any]:
     if not isinstance(name, str) or len(name) > _DTYPE_LENGTH:
         raise pickle.UnpicklingError("a numpy scalar that is no number")
-    return np.dtype(name, copy=True)  # what follows would change numpy's own
+    return np.dtype(name, copy=True)  # the pickle sets its state, which would change numpy's own
 
 
 def _dict(*_: Any) -> dict[Any, Any]:
-    """Stand in for dictionaries with functions, which entries follow."""
+    """Stand in for OrderedDict and defaultdict; the pickle adds the entries afterwards."""
     return {}
 
 
@@ -121,7 +121,7 @@ _GLOBALS: dict[tuple[str, str], Callable[[], Any]] = {
     ("numpy.core.multiarray", "scalar"): lambda: _numpy_scalar,
     ("numpy._core.multiarray", "scalar"): lambda: _numpy_scalar,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    # The original of this one unpickles anything.
+    # The original of this function unpickles anything.
     ("torch.storage", "_load_from_bytes"): lambda: load_tensors,
 } | {
     ("builtins", name): (lambda kind=kind: kind)
