@@ -16,6 +16,7 @@ from tests.docs.summary import NOT_RUN, RAN
 
 PAGES = [
     CHECKOUT / "README.md",
+    CHECKOUT / "CONTRIBUTING.md",
     *sorted((CHECKOUT / "docs").rglob("*.md")),
     *sorted((CHECKOUT / "deploy").rglob("*.md")),
 ]
