@@ -20,13 +20,14 @@ from inference_client.command_line.progress import progress
     metavar="DIR",
     default=Path("build/own_network"),
     show_default=True,
-    help="Folder for the images and the trained resources. It is the example's own: what lies there may be replaced.",
+    help="Folder for the images and the trained resources. The example may replace anything in it.",
 )
 def main(out: Path) -> None:
     """Train a network of another architecture on the demonstration's images.
 
-    It takes some seconds. Afterwards DIR holds train/, base/ and query/ with a
-    folder for each class, and resources/ with labels, models/ and logs/logs.
+    The training takes some seconds. Afterwards DIR holds train/, base/ and
+    query/ with a folder for each class, and resources/ with labels, models/ and
+    logs/logs.
 
     \b
     Examples:
