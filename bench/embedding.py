@@ -6,11 +6,10 @@ import itertools
 import time
 from typing import Any
 
-from inference_export.base_set.decoding import open_decoder
+from inference_export.base_set.decoding import DEFAULT_LIMITS
 from inference_export.base_set.embedding import embed_images
 from inference_export.base_set.embedding_cache import EmbeddingCache
-from inference_export.base_set.image_files import ImageFiles
-from inference_export.network.resnet50 import EMBEDDING_SIZE
+from inference_export.base_set.image_files import open_image_files
 from inference_export.onnx_session import open_graph, run_graph
 from inference_export.regular_files import FileReader
 
@@ -29,23 +28,21 @@ def bench_embedding(setting: Setting, report: Report, *, quick: bool) -> None:
     files = list(itertools.islice(itertools.cycle(setting.queries), BATCH * (1 if quick else 2)))
     contents = [file.read_bytes() for file in files]
     ratios = []
-    with open_decoder(IMAGE_SIZE, "exact") as decoder:
-        for _ in range(max(3, setting.rounds)):
+    for _ in range(max(3, setting.rounds)):
+        with open_image_files(FileReader(), image_size=IMAGE_SIZE, decode="exact", limits=DEFAULT_LIMITS) as images:
             began_s = time.monotonic()
+            images.find_undecodable(files)
             embed_images(
                 session,
-                ImageFiles(reader=FileReader(), decoder=decoder, max_bytes=2**26),
+                images,
                 EmbeddingCache(None),
                 files,
                 destination=setting.folder / "embeddings.npy",
-                embedding_size=EMBEDDING_SIZE,
                 batch_size=BATCH,
-                skip_unreadable=False,
-                advance=lambda _: None,
             )
             ours_s = time.monotonic() - began_s
-            ceiling_s = min(_ceiling_s(session, in_process, contents, size) for size in (BATCH // 4, BATCH))
-            ratios.append(ceiling_s / ours_s)
+        ceiling_s = min(_ceiling_s(session, in_process, contents, size) for size in (BATCH // 4, BATCH))
+        ratios.append(ceiling_s / ours_s)
     report.figures.append(Figure(name="base embeddings / ceiling", values=ratios, at_least=0.95))
 
 

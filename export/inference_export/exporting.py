@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference_export.base_set.base_images import BaseImages, find_base_images
-from inference_export.base_set.building import build_base_set
-from inference_export.base_set.decoding import Limits, open_decoder
-from inference_export.base_set.image_files import ImageFiles
+from inference_export.base_set.building import build_base_set, check_base_images
+from inference_export.base_set.decoding import Limits
+from inference_export.base_set.image_files import open_image_files
 from inference_export.errors import BaseDataError, ChangedError, PrecisionError
 from inference_export.export_options import ExportOptions
 from inference_export.graph.calibration import choose_images
@@ -93,8 +93,15 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
         seconds=options.max_image_seconds,
     )
 
-    with open_decoder(shape.image_size, options.decode, limits) as decoder, staging(repository) as staged:
-        images = ImageFiles(reader=reader, decoder=decoder, max_bytes=options.max_image_bytes)
+    with (
+        open_image_files(reader, image_size=shape.image_size, decode=options.decode, limits=limits) as images,
+        staging(repository) as staged,
+    ):
+        found_base = base
+        if base is not None:
+            base = check_base_images(
+                base, images, cache=options.cache, skip_undecodable=options.skip_unreadable, progress=progress
+            )
         graph = staged / "classifier" / "model.onnx"
         served = as_served(network, preprocessing)
         with progress("exporting the network", 1) as advance:
@@ -117,18 +124,15 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
         graph_hash = hash_file(graph, _ANY_LENGTH)
         _write_json(staged / "preprocess" / "settings.json", {"decode": options.decode, "limits": limits._asdict()})
         settings = {"mode": mode, "classes": labels, "neighbors": options.neighbors}
-        found_base = base
         if base is not None:
             base = build_base_set(
                 base,
                 images,
                 graph=graph,
-                fingerprint=f"{graph_hash} {shape.image_size} {decoding} {options.decode} {tuple(limits)}",
+                graph_hash=graph_hash,
                 cache=options.cache,
                 folder=staged / "cluster_head",
-                embedding_size=shape.embedding_size,
                 batch_size=options.batch_size,
-                skip_unreadable=options.skip_unreadable,
                 progress=progress,
             )
             settings |= {

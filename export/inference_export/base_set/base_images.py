@@ -1,10 +1,12 @@
-"""The base set: reference images in one folder a class."""
+"""The base images: reference images in one folder for each class."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from inference_client.command_line.formatting import first_few
 from inference_export.class_names import equal_names
 from inference_export.errors import BaseDataError
 
@@ -15,10 +17,10 @@ _SHOWN_FILES = 20
 class BaseImages:
     """Base images by class; classes and images sorted by name.
 
-    Args:
+    Attributes:
         folder: The base data.
         classes: Class name to its image files.
-        notes: What was left out, in words.
+        notes: Sentences on what was left out.
     """
 
     folder: Path
@@ -37,27 +39,27 @@ class BaseImages:
 
 
 def find_base_images(folder: Path | None) -> BaseImages | None:
-    """List the base images, without decoding any.
+    """List the base images, without reading any.
 
     Args:
-        folder: The base data: a folder for each class, images inside. Hidden entries, and files beside the class
-            folders, are left out with a note.
+        folder: The base data: a folder for each class, with the class's images inside. Hidden entries, and files beside
+            the class folders, are left out with a note.
 
     Returns:
-        The base set; None (classification mode) where ``folder`` is None.
+        The base images; None (classification mode) if ``folder`` is None.
 
     Raises:
-        BaseDataError: The folder is missing or empty, images lie beside class folders only, a class is empty, two
-            classes have the same name after Unicode normalization, an entry is no file, a link leads nowhere, or a name
-            is not valid text.
+        BaseDataError: The folder is missing or empty, all images lie beside class folders, a class is empty, two
+            classes have the same name after Unicode normalization, a class folder holds a folder, a link leads nowhere,
+            or a name is not printable text.
     """
     if folder is None:
         return None
     visible, hidden = _entries(folder)
     if not visible:
         raise BaseDataError(
-            f"{folder} is named as base data, and holds {'hidden entries only' if hidden else 'nothing'}. Is a volume "
-            f"not mounted there? It must hold a folder for each class; for classification mode leave -data out.",
+            f"{folder} is named as base data, and holds {'hidden entries only' if hidden else 'nothing'}. It must hold "
+            f"a folder for each class. Is a volume not mounted there? For classification mode, leave -data out.",
             folder,
         )
     for entry in visible:
@@ -78,7 +80,7 @@ def find_base_images(folder: Path | None) -> BaseImages | None:
     if same := equal_names(classes):
         raise BaseDataError(
             f"{folder} holds two class folders {same[0]!a} and {same[1]!a}, which are the same text in two spellings "
-            f"(Unicode normalization). Put their images into one, or rename one.",
+            f"(Unicode normalization). Move their images into one folder, or rename one.",
             folder,
         )
     notes += [f"left out, hidden: {entry}" for entry in hidden]
@@ -86,59 +88,59 @@ def find_base_images(folder: Path | None) -> BaseImages | None:
 
 
 def holds_anything(folder: Path) -> bool:
-    """Say whether a folder is there and holds an entry that is not hidden.
+    """Tell whether a folder exists and holds an entry that is not hidden.
 
     Raises:
-        BaseDataError: The folder is there, and can't be read.
+        BaseDataError: The folder exists, but can't be read.
     """
     return folder.is_dir() and bool(_entries(folder)[0])
 
 
-def require_readable(base: BaseImages, unreadable: dict[Path, str], *, skip: bool) -> BaseImages:
-    """Decide what becomes of base images that do not decode.
+def require_decodable(base: BaseImages, undecodable: dict[Path, str], *, skip: bool) -> BaseImages:
+    """Leave out base images that do not decode, or refuse them.
 
     Args:
-        base: The base set.
-        unreadable: File to reason.
-        skip: Leave them out with a note, instead of failing.
+        base: The base images.
+        undecodable: File to reason.
+        skip: Leave the files out with a note, instead of failing.
 
     Returns:
-        The base set without them.
+        The base images without those files.
 
     Raises:
-        BaseDataError: There are some and ``skip`` is off, or a class has no other image.
+        BaseDataError: Files do not decode and ``skip`` is off, or a class has no other image.
     """
-    if not unreadable:
+    if not undecodable:
         return base
-    listed = [f"{file}: {reason}" for file, reason in unreadable.items()]
-    lines = "\n  ".join(
-        [*listed[:_SHOWN_FILES], *([f"and {len(listed) - _SHOWN_FILES} more"] * (len(listed) > _SHOWN_FILES))]
-    )
+    reasons = [f"{file}: {reason}" for file, reason in undecodable.items()]
+    lines = first_few(reasons, _SHOWN_FILES, separator="\n  ")
     if not skip:
         raise BaseDataError(
-            f"{len(unreadable)} of {len(base.files)} base images do not decode:\n  {lines}\n"
+            f"{len(undecodable)} of {len(base.files)} base images do not decode:\n  {lines}\n"
             f"  Mend or remove them, or leave them out with --skip_unreadable.",
-            next(iter(unreadable)),
+            next(iter(undecodable)),
         )
-    classes = {name: [file for file in files if file not in unreadable] for name, files in base.classes.items()}
+    classes = {name: [file for file in files if file not in undecodable] for name, files in base.classes.items()}
     for name, files in classes.items():
         if not files:
-            raise BaseDataError(f"{base.folder / name} holds no image that decodes:\n  {lines}", base.folder / name)
-    return BaseImages(
-        folder=base.folder, classes=classes, notes=[*base.notes, f"undecodable base images left out:\n  {lines}"]
-    )
+            raise BaseDataError(
+                f"{base.folder / name} holds no image that decodes:\n  {lines}\n  Add an image, or remove the folder.",
+                base.folder / name,
+            )
+    return replace(base, classes=classes, notes=[*base.notes, f"base images left out, undecodable:\n  {lines}"])
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
+    """List a folder's visible and hidden entries, sorted by name."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
-        raise BaseDataError(f"{folder} can't be read ({error.strerror}).", folder) from error
-    hidden = [entry for entry in entries if entry.name.startswith(".")]
-    return [entry for entry in entries if entry not in hidden], hidden
+        raise BaseDataError(f"{folder} can't be read ({error.strerror}). Name another with -data.", folder) from error
+    visible = [entry for entry in entries if not entry.name.startswith(".")]
+    return visible, [entry for entry in entries if entry.name.startswith(".")]
 
 
-def _check_class(folder: Path, files: list[Path]) -> None:
+def _check_class(folder: Path, files: Collection[Path]) -> None:
     if not files:
         raise BaseDataError(f"{folder} holds no image. Add some, or remove the folder.", folder)
     for path in (folder, *files):
@@ -147,7 +149,7 @@ def _check_class(folder: Path, files: list[Path]) -> None:
     for file in files:
         if file.is_dir():
             raise BaseDataError(
-                f"{file} is a folder inside a class folder. Move its images up, or remove it: images lie directly in "
-                f"the folder of their class.",
+                f"{file} is a folder inside a class folder. Images must lie directly in the folder of their class. "
+                f"Move them up, or remove the folder.",
                 file,
             )

@@ -1,9 +1,8 @@
-"""Embeddings that were computed once: an export of a grown base set, or one that was interrupted, computes the rest."""
+"""Embeddings that earlier exports computed, so that an export of a grown base set computes only the new ones."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -13,22 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 FOLDER_NAME = "classify-triton"
-KEPT_FILES = 8  # one for each graph and preprocessing; the least recently used go
+KEPT_FILES = 8  # one for each graph and way to decode; the least recently used are removed
 _LOCK_TIMEOUT_S = 60.0
 
 
 class EmbeddingCache:
-    """Embeddings by the content of their image files, of one graph with one preprocessing.
+    """Embeddings of one graph and one way to decode, by the content of their image files.
 
     Args:
-        connection: To the cache's database; None: keeps nothing.
+        connection: Connection to the cache's database; None: nothing is found or kept.
     """
 
     def __init__(self, connection: sqlite3.Connection | None) -> None:
         self._connection = connection
 
     def get(self, keys: Sequence[bytes]) -> list[npt.NDArray[np.float32] | None]:
-        """Look N image files up by ``content_key``: for each its embedding, float32 [D], or None."""
+        """Look up N image files by the SHA-256 of their content: for each its embedding, float32 [D], or None."""
         if self._connection is None:
             return [None] * len(keys)
         with contextlib.suppress(sqlite3.Error):
@@ -38,34 +37,30 @@ class EmbeddingCache:
         return [None] * len(keys)
 
     def put(self, keys: Sequence[bytes], embeddings: npt.NDArray[np.float32]) -> None:
-        """Keep the embeddings, float32 [N, D], of N image files; at once, so that an interruption loses none."""
+        """Keep the embeddings, float32 [N, D], of N image files at once, so that an interruption loses none."""
         if self._connection is None:
             return
         rows = [(key, row.tobytes()) for key, row in zip(keys, embeddings, strict=True)]
-        # Without room or a lock the export goes on, and the next one computes again.
+        # Without room or a lock the export goes on, and the next one computes these embeddings again.
         with contextlib.suppress(sqlite3.Error), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
 
 
-def content_key(content: bytes) -> bytes:
-    """Return what an image file is looked up by: SHA-256 of its bytes."""
-    return hashlib.sha256(content).digest()
-
-
 def default_cache_folder() -> Path:
-    """Return where embeddings are kept: ``classify-triton`` in the user's cache folder."""
+    """Return the folder of all caches: ``classify-triton`` in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / FOLDER_NAME
 
 
 @contextlib.contextmanager
-def open_cache(folder: Path, fingerprint: str) -> Iterator[EmbeddingCache]:
-    """Open the cache of a graph and a preprocessing; one that can't be opened keeps nothing.
+def open_cache(folder: Path, decoding: str, graph: str) -> Iterator[EmbeddingCache]:
+    """Open the cache of a way to decode and a graph; a cache that can't be opened keeps nothing.
 
     Args:
-        folder: Folder of all caches, made if it is not there.
-        fingerprint: Of everything but the image that an embedding depends on, fit for a file name.
+        folder: Folder of all caches, made if it does not exist.
+        decoding: Name of the way to decode (``ImageFiles.decoding``).
+        graph: SHA-256 of the graph, in hexadecimal.
     """
-    connection = _connect(folder, fingerprint)
+    connection = _connect(folder, f"{decoding}-{graph}.sqlite")
     try:
         yield EmbeddingCache(connection)
     finally:
@@ -73,8 +68,25 @@ def open_cache(folder: Path, fingerprint: str) -> Iterator[EmbeddingCache]:
             connection.close()
 
 
-def _connect(folder: Path, fingerprint: str) -> sqlite3.Connection | None:
-    file = folder / f"{fingerprint}.sqlite"
+def find_embedded(folder: Path, decoding: str) -> set[bytes]:
+    """List which images some graph has embedded, so that they are known to decode.
+
+    Args:
+        folder: Folder of all caches.
+        decoding: Name of the way to decode.
+
+    Returns:
+        The SHA-256 of each image file's content.
+    """
+    keys: set[bytes] = set()
+    for file in folder.glob(f"{decoding}-*.sqlite"):
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(file)) as connection:
+            keys.update(key for (key,) in connection.execute("SELECT content FROM embeddings"))
+    return keys
+
+
+def _connect(folder: Path, name: str) -> sqlite3.Connection | None:
+    file = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
