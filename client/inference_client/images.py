@@ -153,6 +153,20 @@ def collect(images: "ImageInput | Iterable[ImageInput]") -> list[Image]:
     return [_image(item) or _refuse(item) for item in images]
 
 
+def collect_to_send(images: "ImageInput | Iterable[ImageInput]") -> list[Image]:
+    """Check what the caller gave, as ``collect`` does, and read an image that is sent alone.
+
+    The thread that sends it need not hand it to another one for reading, which would take as long as sending it.
+    """
+    collected = collect(images)
+    if len(collected) != 1:
+        return collected
+    try:
+        return [BytesImage(collected[0].read())]
+    except UnreadableImageError as error:
+        return [MissingImage(str(error))]
+
+
 def collect_lazily(images: "Iterable[ImageInput]") -> Iterator[Image]:
     """Check images one by one, as they are asked for.
 

@@ -28,16 +28,12 @@ class Settings:
 
     Attributes:
         url: The server's address as messages show it, ``scheme://host:port`` and the base path if there is one.
-        target: The same without the scheme, as tritonclient takes it.
-        tls: Whether the scheme is https.
         timeout_s: Deadline of one request with its retries, seconds, > 0.
         connect_timeout_s: Deadline of opening one connection, seconds, > 0.
         headers: Sent with every request.
     """
 
     url: str
-    target: str
-    tls: bool
     timeout_s: float
     connect_timeout_s: float
     headers: Mapping[str, str]
@@ -71,8 +67,6 @@ def read_settings(
     }
     return Settings(
         url=f"{'https' if tls else 'http'}://{authority}{path}",
-        target=f"{authority}{path}",
-        tls=tls,
         timeout_s=_seconds("timeout_s", timeout_s),
         connect_timeout_s=_seconds("connect_timeout_s", connect_timeout_s),
         headers=headers,

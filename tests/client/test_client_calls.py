@@ -155,6 +155,8 @@ def test_details_are_requested_and_returned_for_one_call():
         "Scores": {"a": 0.25, "ä": 0.5},
         "Matches": {"a": 1, "ä": 3},
         "Neighbors": [{"Image": "a/1.jpg", "Similarity": 0.75}, {"Image": "ä/2.jpg", "Similarity": 0.75}],
+        "Version": 3,
+        "Threshold": 0.8,
     }
     requested = [[output["name"] for output in request.body["outputs"]] for request in server.inferences]
     assert requested[0] == ["ERROR", "LABEL", "PROBABILITY"]
@@ -165,6 +167,7 @@ def test_details_without_a_base_set_have_no_matches_and_no_neighbors():
     with StandIn() as server, Classify(server.url, details=True) as target_server:
         (entry, bad), _ = target_server([b"x", b"bad"])
     assert (entry["Matches"], entry["Neighbors"], entry["Scores"]) == ({}, [], {"a": 0.25, "ä": 0.5})
+    assert (entry["Version"], entry["Threshold"]) == (3, None)
     assert set(bad) == {"Label", "Probability", "Error"}
 
 

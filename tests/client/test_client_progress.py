@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from inference_client import progress as progress_module
+from inference_client.command_line import progress as progress_module
 from inference_client.command_line.progress import progress
 
 
