@@ -1,4 +1,4 @@
-"""How fast an export embeds the base set, against the ceiling."""
+"""Compares how fast an export embeds the base set with the ceiling."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCH = 32  # export-repository's default
 
 
 def bench_embedding(setting: Setting, report: Report, *, quick: bool) -> None:
-    """Embed a list of files as the export does; then only decode them and run the network, in turn."""
+    """Embed files as the export does, and in turn only decode them and run the network."""
     session = open_graph(graph_of(setting.export("fp32")))
     in_process = ThreadDecoder(IMAGE_SIZE)
     files = list(itertools.islice(itertools.cycle(setting.queries), BATCH * (1 if quick else 2)))

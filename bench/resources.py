@@ -1,4 +1,4 @@
-"""Trained resources with random weights, whose statistics are those of a trained network on real images."""
+"""Writes trained resources with random weights and realistic batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SEED = 0
 
 
 def write_resources(folder: Path, images: list[Path], image_size: int) -> Path:
-    """Write resources in the documented form, unless they are there.
+    """Write resources in the documented form, unless they exist.
 
-    Left as it is initialized, a network of this depth has activations of no realistic range, so the batch-norm
-    statistics are taken from the images.
+    In a freshly initialized network of this depth, activations have no realistic range. So the batch-norm statistics
+    are computed from the images.
 
     Args:
-        folder: Where to.
+        folder: The folder to write to.
         images: Image files, at least two.
         image_size: Side S in pixels.
 

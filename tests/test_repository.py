@@ -21,14 +21,10 @@ from inference_export.repository.configs import (
     RepositoryShape,
     render_configs,
 )
-from inference_export.repository.repository import (
-    check_destination,
-    exported_version,
-    is_complete,
-    previous_path,
-    publish,
-    staging,
-)
+from inference_export.repository.destination import check_destination
+from inference_export.repository.publishing import previous_path, publish
+from inference_export.repository.staging import staging
+from inference_export.repository.versions import exported_version, is_complete
 from inference_export.template import template_directory
 
 SHAPE = RepositoryShape(
@@ -168,7 +164,7 @@ def test_stale_staging_folder_is_removed_whatever_its_name(tmp_path: Path) -> No
 
 def test_exports_side_by_side_never_take_each_others_staging_for_stale(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from inference_export.repository.repository import staging\n"
+        "import sys; from pathlib import Path; from inference_export.repository.staging import staging\n"
         "for _ in range(400):\n"
         "    with staging(Path(sys.argv[1])): pass\n"
     )
@@ -191,14 +187,14 @@ def test_foreign_folder_where_the_replaced_repository_would_go_is_refused(tmp_pa
     thesis.parent.mkdir()
     thesis.write_text("precious")
     check_destination(repository, SHAPE)  # adds a version, and replaces nothing
-    with pytest.raises(RepositoryError, match="is no model repository, and would be overwritten"):
+    with pytest.raises(RepositoryError, match="is not a model repository, and would be overwritten"):
         check_destination(repository, OTHER_SHAPE)
     assert thesis.read_text() == "precious"
 
 
 def test_destination_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RepositoryError, match="is no folder"):
+    with pytest.raises(RepositoryError, match="is not a folder"):
         check_destination(tmp_path / "file", SHAPE)
 
 
@@ -213,31 +209,30 @@ _EXPORT_FOR_EVER = """
 import sys
 from pathlib import Path
 from tests.test_repository import OTHER_SHAPE, SHAPE, _export
-print("ready", flush=True)
 number = 0
 while True:
     number += 1
     _export(Path(sys.argv[1]), f"{number} " * 20_000, (SHAPE, SHAPE, OTHER_SHAPE)[number % 3])
+    if number == 1:
+        print("exported", flush=True)
 """
 
 
 def test_export_killed_while_writing_keeps_a_loadable_repository(tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     _export(repository, "0 " * 20_000)
-    numbers = []
     for attempt in range(20):
         with subprocess.Popen(
             [sys.executable, "-c", _EXPORT_FOR_EVER, str(repository)], stdout=subprocess.PIPE
         ) as process:
             assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            time.sleep(0.01 + 0.007 * attempt)
+            assert process.stdout.readline() == b"exported\n"
+            time.sleep(0.007 * attempt)  # so that the processes are killed at different steps of an export
             process.send_signal(signal.SIGKILL)
         parts = _served(repository).split()
         assert len(parts) == 20_000
         assert len(set(parts)) == 1, "half-written"
-        numbers.append(int(parts[0]))
-    assert max(numbers) > 1, "the killed processes must have exported something"
+        assert int(parts[0]) >= 1, "the killed process has exported something"
     _export(repository, "after")
     assert _served(repository) == "after"
     assert {path.name for path in tmp_path.iterdir()} <= {"repository", "repository.previous"}, (

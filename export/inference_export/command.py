@@ -17,7 +17,7 @@ from inference_export.errors import ExportError, Terminated
 from inference_export.export_options import ExportOptions
 from inference_export.exporting import export_repository
 from inference_export.full_disk import REASONS
-from inference_export.repository.repository import STAGING
+from inference_export.repository.staging import STAGING
 from inference_export.summary import format_summary
 
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM

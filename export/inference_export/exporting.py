@@ -26,17 +26,12 @@ from inference_export.onnx_session import open_graph
 from inference_export.progress import Progress, show_nothing
 from inference_export.regular_files import FileReader, hash_file
 from inference_export.repository.configs import RepositoryShape
+from inference_export.repository.destination import check_destination, resolve_destination
 from inference_export.repository.modes import mode_change, read_mode, require_mode
 from inference_export.repository.provenance import PROVENANCE_FILE, describe
-from inference_export.repository.repository import (
-    check_destination,
-    exported_version,
-    is_replaced,
-    previous_path,
-    publish,
-    resolve_destination,
-    staging,
-)
+from inference_export.repository.publishing import is_replaced, previous_path, publish
+from inference_export.repository.staging import staging
+from inference_export.repository.versions import exported_version
 from inference_export.resources.checkpoints import select_checkpoint
 from inference_export.resources.labels import read_labels
 from inference_export.summary import Summary

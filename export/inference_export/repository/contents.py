@@ -23,8 +23,8 @@ from inference_export.repository.configs import (
 )
 from inference_export.repository.provenance import PROVENANCE_FILE
 from inference_export.repository.reading import Export, read_export
-from inference_export.repository.repository import ARTEFACTS, complete_versions
 from inference_export.repository.version_files import MAX_NAMES_BYTES, check_class_sizes, damaged, read_text
+from inference_export.repository.versions import ARTEFACTS, complete_versions
 from inference_export.template import load_served_module
 
 _BLOCK_ROWS = 8192

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from inference_export.errors import BaseDataError, RepositoryError
 from inference_export.export_options import ExportOptions
-from inference_export.repository.repository import exported_version
 from inference_export.repository.version_files import read_settings
+from inference_export.repository.versions import exported_version
 
 
 def read_mode(repository: Path, version: int | None = None) -> str | None:

@@ -14,8 +14,8 @@ from inference_export.graph.calibration import choose_images
 from inference_export.network.source import fingerprint
 from inference_export.regular_files import hash_file, hash_if_readable
 from inference_export.repository.provenance import PROVENANCE_FILE, describe
-from inference_export.repository.repository import exported_version
 from inference_export.repository.version_files import damaged, read_provenance, read_settings
+from inference_export.repository.versions import exported_version
 from inference_export.resources.checkpoints import MODELS, list_checkpoints
 from inference_export.template import MAX_SOURCE_BYTES
 

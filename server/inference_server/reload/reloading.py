@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference_export.repository.config_files import pin_version, read_configs
 from inference_export.repository.configs import ENSEMBLE, MODELS
+from inference_export.repository.locks import locked
 from inference_export.repository.modes import mode_change, read_mode
-from inference_export.repository.repository import complete_versions, locked, pin_version, read_configs
+from inference_export.repository.versions import complete_versions
 from inference_server.errors import ServerError
 from inference_server.triton.access import Access, change_version, read_access
 from inference_server.triton.model_control import ModelControl

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from inference_export.repository.locks import hold_version
 from inference_export.repository.modes import mode_change, read_mode
-from inference_export.repository.repository import hold_version
 
 
 class HeldVersion:

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from inference_export.repository.config_files import read_configs
 from inference_export.repository.configs import ENSEMBLE
-from inference_export.repository.repository import read_configs
 from inference_server.errors import ServerError
 from inference_server.supervision.death_watch import DeathWatch
 from inference_server.supervision.tritonserver import Tritonserver

@@ -16,8 +16,9 @@ from pathlib import Path
 import click
 
 from inference_export.errors import RepositoryError
+from inference_export.repository.config_files import read_configs
 from inference_export.repository.configs import ENSEMBLE, MODELS
-from inference_export.repository.repository import exported_version, read_configs
+from inference_export.repository.versions import exported_version
 from inference_server.addresses import LOOPBACK, base_url
 from inference_server.errors import ServerError
 from inference_server.supervision.death_watch import DeathWatch

@@ -12,7 +12,7 @@ from typing import NoReturn
 from inference_client.command_line.extras import MissingExtraError
 from inference_client.settings import CLIENT_ID_HEADER
 from inference_export.repository.configs import CONFIG_FILE, ENSEMBLE
-from inference_export.repository.repository import exported_version
+from inference_export.repository.versions import exported_version
 from inference_server.addresses import LOOPBACK
 from inference_server.errors import ServerError
 from inference_server.triton.arguments import CLOSED_APIS, RESTRICT_GRPC, RESTRICT_HTTP
