@@ -251,7 +251,7 @@ def test_embedding_alone_can_be_requested(clustering_server: RunningServer, quer
 @pytest.mark.parametrize(
     ("served", "wanted", "threshold"),
     [
-        pytest.param("clustering_server", {}, 0.75, id="clustering"),
+        pytest.param("clustering_server", {}, 0.4, id="clustering"),  # the export's
         pytest.param("clustering_server", {"sim_thres": "-0.25"}, -0.25, id="clustering-parameter"),
         pytest.param("classification_server", {"sim_thres": 0.5}, 0.0, id="classification-parameter"),
     ],
@@ -273,7 +273,10 @@ def test_every_row_names_the_version_and_the_threshold_in_force(
     _, config = _get(f"{server.url}/v2/models/ensemble/config")
     (version,) = {int(step["model_version"]) for step in config["ensemble_scheduling"]["step"]}
     assert (outputs["VERSION"]["datatype"], outputs["VERSION"]["data"]) == ("INT64", [version] * 2)
-    assert (outputs["THRESHOLD"]["datatype"], outputs["THRESHOLD"]["data"]) == ("FP32", [threshold] * 2)
+    assert (outputs["THRESHOLD"]["datatype"], outputs["THRESHOLD"]["data"]) == (
+        "FP32",
+        [float(np.float32(threshold))] * 2,
+    )
     assert outputs["ERROR"]["data"][0] == ""
     assert outputs["ERROR"]["data"][1].startswith("no image in a supported format")
 
