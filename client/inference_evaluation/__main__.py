@@ -82,7 +82,7 @@ def main(
       classify-evaluate queries/ -ip http://localhost:8080
       classify-evaluate queries/ -ip http://localhost:8080 -data base/ --out monday/
 
-    The results of an earlier evaluation in --out are replaced at the end, all at once.
+    The results of an earlier evaluation in --out are replaced at the end, when all new ones are complete.
 
     All requests come from the client "evaluation" unless --client_id says otherwise, so the server's access log and
     metrics tell them apart from other requests.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 from typing import Any
 
@@ -98,7 +99,8 @@ def test_trials_are_what_the_server_answers_at_their_thresholds(
 def test_threshold_in_force_is_the_exported_one(clustering_evaluation: Evaluated) -> None:
     threshold = _figures(clustering_evaluation)["threshold"]
     assert (threshold["value"], threshold["given"]) == (EXPORTED_THRESHOLD, None)
-    assert "0.4 (the server's default)" in (clustering_evaluation.out / "report.html").read_text()
+    page = html.unescape((clustering_evaluation.out / "report.html").read_text())
+    assert f"{EXPORTED_THRESHOLD} (the server's default)" in page
 
 
 def test_facts_of_the_server_and_the_folder_are_told(clustering_evaluation: Evaluated) -> None:
