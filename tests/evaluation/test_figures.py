@@ -192,7 +192,9 @@ def test_no_threshold_is_recommended_without_a_reason_for_it(
 ) -> None:
     figures = compute_figures(answers(predictions, no_trials=no_trials), sim_thres=None)
     assert figures.choice is None
-    assert why in say("recommendation", figures)[0]
+    (sentence,) = say("recommendation", figures)
+    assert why in sentence
+    assert re.search(r"\w\.$", sentence)
 
 
 def test_threshold_in_force_is_told_with_where_it_comes_from() -> None:
