@@ -177,6 +177,10 @@ class Requests:
                 self._slowest_answer_s = max(self._slowest_answer_s or 0.0, answer.elapsed_s)
                 self.succeeded()
             request.answer = answer
+            self.finished(request.images)
+
+    def finished(self, images: int) -> None:
+        """Hear that a request for this many images is answered or has failed, in whichever order."""
 
     def succeeded(self) -> None:
         """Hear that the server has answered a request."""
@@ -216,7 +220,7 @@ class Call(Requests):
         self._first_failure = self._first_failure or request.failure
         if request.ends:
             self._last_failure = self._last_failure or request.failure
-        self._enter(request.results(self.options))
+        self._entries.extend(request.results(self.options))
 
     def outcome(self) -> tuple[Results, int]:
         """Sum up.
@@ -224,8 +228,10 @@ class Call(Requests):
         Returns:
             Results and status code, as :class:`inference_client.Classify` documents them.
         """
-        if self._last_failure is not None:
-            self._enter(failed_results(self._count - len(self._entries), self._last_failure, self.options))
+        unsent = self._count - len(self._entries)
+        if self._last_failure is not None and unsent:
+            self._entries.extend(failed_results(unsent, self._last_failure, self.options))
+            self.finished(unsent)
         failure = self._first_failure
         if failure is not None and not self.answered:
             return {"error": failure.message}, failure.status
@@ -236,15 +242,15 @@ class Call(Requests):
             return self._entries, int(HTTPStatus.BAD_REQUEST)
         return self._entries, int(HTTPStatus.MULTI_STATUS)
 
+    def finished(self, images: int) -> None:
+        """Tell the caller's progress."""
+        if self._progress is not None:
+            self._progress(images)
+
     def _max_images(self) -> Generator[Collection[AnyFuture], None, int]:
         if self._count == 1:
             return 1
         return (yield from super()._max_images())
-
-    def _enter(self, entries: Sequence[dict[str, Any]]) -> None:
-        self._entries.extend(entries)
-        if entries and self._progress is not None:
-            self._progress(len(entries))
 
 
 class Stream(Requests):

@@ -179,6 +179,26 @@ def test_progress_hears_of_every_image_in_the_calling_thread():
     assert {thread for _, thread in heard} == {threading.get_ident()}
 
 
+def test_progress_hears_of_answers_while_an_earlier_one_is_late():
+    most_finished, in_time = threading.Event(), []
+
+    def answer(request):
+        if request.images[0] == b"late":
+            in_time.append(most_finished.wait(NEVER_HANGS_S))
+        return echo(request)
+
+    finished = []
+
+    def progress(count):
+        finished.append(count)
+        if sum(finished) == 16:
+            most_finished.set()
+
+    with StandIn(answer) as server, Classify(server.url) as target_server:
+        target_server([*[b"x"] * 4, *[b"late"] * 4, *[b"x"] * 12], progress=progress)
+    assert (in_time, sum(finished)) == ([True], 20)
+
+
 def test_what_progress_raises_ends_the_call_and_leaves_the_client_usable():
     def answer(request):
         if len(server.inferences) > 1:
