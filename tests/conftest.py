@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,11 @@ class Trained:
     folder: Path
     state: dict[str, torch.Tensor]
     image_size: int
+
+
+def pytest_configure() -> None:
+    """Undo that a shell's background jobs ignore Ctrl-C, which the programs started by tests would inherit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
