@@ -1,4 +1,4 @@
-"""The ceiling: one process that does nothing but decode and run the network, as fast as this machine can."""
+"""The ceiling: one process that decodes and runs the network as fast as this machine can, and does nothing else."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from inference_export.graph import open_graph, run_graph
-from inference_export.preprocessing import decode_pixels
+from inference_export.base_set.decoding import decode_pixels
+from inference_export.onnx_session import open_graph, run_graph
 
 from .in_process import ThreadDecoder
 
@@ -23,14 +23,14 @@ BATCH_SIZES = (1, 4, 8, 16)
 
 @dataclass(frozen=True, kw_only=True)
 class Ceiling:
-    """What the process measured.
+    """The measurements of the ceiling.
 
-    Args:
-        throughput: Images in a second, by batch size.
-        latency_ms: Median milliseconds of one image: read, decoded, resized and run, alone.
-        decode_ms: Median milliseconds of its decoding and resizing.
-        cpu_s_per_image: Processor seconds for an image, at the best batch size.
-        peak_mb: Largest resident memory of the process, MB.
+    Attributes:
+        throughput: Images per second, by batch size.
+        latency_ms: Median time to decode, resize and classify a single image, in milliseconds.
+        decode_ms: Median time to decode and resize a single image, in milliseconds.
+        cpu_s_per_image: CPU time per image at the best batch size, in seconds.
+        peak_mb: Largest resident memory of the process, in MB.
     """
 
     throughput: dict[int, float]
@@ -41,12 +41,12 @@ class Ceiling:
 
     @property
     def best(self) -> float:
-        """Images in a second at the best batch size."""
+        """Images per second at the best batch size."""
         return max(self.throughput.values())
 
 
 def measure_apart(graph: Path, images: Path, image_size: int, duration_s: float) -> Ceiling:
-    """Measure in a process of its own."""
+    """Measure in a separate process."""
     command = [
         sys.executable, "-m", "bench.ceiling", "--graph", str(graph), "--images", str(images),
         "--image_size", str(image_size), "--duration_s", str(duration_s),
@@ -66,7 +66,7 @@ def main(graph: Path, images: Path, image_size: int, duration_s: float) -> None:
 
 
 def measure(graph: Path, images: Path, image_size: int, duration_s: float) -> Ceiling:
-    """Measure for about ``duration_s`` in all."""
+    """Measure for about ``duration_s`` seconds in total."""
     session = open_graph(graph)
     decoder = ThreadDecoder(image_size)
     files = [file.read_bytes() for file in sorted(images.glob("*.jpg"))]

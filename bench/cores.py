@@ -1,4 +1,4 @@
-"""How throughput grows with the cores that the server gets."""
+"""Measures how throughput grows with the server's cores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 
-from inference_server.process import running_server
+from inference_server.triton.process import running_server
 
 from .load import run_load
 from .report import Figure, Report
@@ -19,7 +19,7 @@ CLIENTS = 8
 
 
 def bench_cores(setting: Setting, report: Report, *, quick: bool) -> None:
-    """Serve with 1, 2, 4, ... of this machine's cores, exported for as many, in turn."""
+    """Serve in turn with 1, 2, 4, ... of this machine's cores, each time with an export for that number."""
     cores = sorted(os.sched_getaffinity(0))
     counts = [2**power for power in range(len(cores).bit_length())]
     texts = [base64.b64encode(file.read_bytes()).decode("ascii") for file in setting.queries]
@@ -32,7 +32,7 @@ def bench_cores(setting: Setting, report: Report, *, quick: bool) -> None:
                 _confined_to(cores[:count]),
                 running_server(repository, log=setting.folder / "cores.log") as server,
             ):
-                os.sched_setaffinity(0, cores)  # the clients
+                os.sched_setaffinity(0, cores)  # the clients may use all cores
                 url = f"{server.url}/v2/models/ensemble/infer"
                 run_load(url, bodies, clients=1, duration_s=0.1)
                 found[count].append(run_load(url, bodies, clients=CLIENTS, duration_s=setting.seconds).throughput)

@@ -1,4 +1,4 @@
-"""What serving adds to decoding and the network, where both are short; and how long the server takes to start."""
+"""Measures what serving adds to decoding and a small network, and how long the server takes to start."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 from PIL import Image
 
-from inference_server.process import RunningServer, running_server
+from inference_server.triton.process import RunningServer, running_server
 
 from .ceiling import measure_apart
 from .input_data import encode_input
@@ -25,7 +25,7 @@ CONCURRENCIES = (1, 8)
 
 
 def bench_overhead(setting: Setting, report: Report, *, quick: bool) -> None:
-    """Measure at S = 64, images of 256 x 256, and break an image's time down by Triton's own statistics."""
+    """Measure at S = 64 with images of 256 x 256, and split an image's time by Triton's own statistics."""
     images = setting.folder / "small-images"
     images.mkdir(exist_ok=True)
     for file in setting.queries:
@@ -63,7 +63,7 @@ def bench_overhead(setting: Setting, report: Report, *, quick: bool) -> None:
 
 
 def bench_start(setting: Setting, report: Report, *, quick: bool) -> None:
-    """Measure the time from starting tritonserver to its readiness, with the full network."""
+    """Measure how long tritonserver takes from its start until it is ready, with the full network."""
     repository = setting.export("fp32")
     times = []
     for _ in range(2 if quick else 3):

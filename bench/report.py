@@ -1,4 +1,4 @@
-"""What a benchmark found: figures with their targets, tables, a JSON file and a plot."""
+"""The report of a benchmark: figures with their targets, tables, a JSON file and a plot."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import click
 class Figure:
     """One figure, measured several times.
 
-    Args:
-        name: What it is.
-        values: The measurements, each a ratio within one round, or with a unit.
-        unit: Of the values; empty for a ratio.
-        at_least: Target, or None.
-        at_most: Target, or None.
-        notes: What explains it.
+    Attributes:
+        name: Name of the figure.
+        values: The measurements; a ratio compares two measurements of one round.
+        unit: Unit of the values; empty for a ratio.
+        at_least: Lowest value that meets the target, or None.
+        at_most: Highest value that meets the target, or None.
+        notes: Lines that explain the figure.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Figure:
 
     @property
     def median(self) -> float:
-        """The figure."""
+        """Median of the measurements."""
         return statistics.median(self.values)
 
     @property
     def verdict(self) -> str:
-        """Whether the median meets the target, in a word."""
+        """``met`` or ``MISSED``; empty if there is no target."""
         if self.at_least is None and self.at_most is None:
             return ""
         reached = (self.at_least is None or self.median >= self.at_least) and (
@@ -59,13 +59,15 @@ class Figure:
 class Row:
     """One contender under one load, over all rounds.
 
-    Args:
-        name: Who.
-        clients: Requests in flight; None where that is its own affair.
-        throughput: Images in a second.
-        p50_ms, p95_ms, p99_ms: Latency, milliseconds; None where requests are of many images.
-        cpu_s_per_image: Processor seconds of the server for an image.
-        peak_mb: Largest memory of the server, MB.
+    Attributes:
+        name: Name of the contender.
+        clients: Number of requests in flight; None if the contender decides.
+        throughput: Images per second.
+        p50_ms: Median latency in milliseconds; None if a request holds many images.
+        p95_ms: 95th percentile of the latency in milliseconds, or None.
+        p99_ms: 99th percentile of the latency in milliseconds, or None.
+        cpu_s_per_image: CPU time of the server per image, in seconds.
+        peak_mb: Largest memory of the server, in MB.
     """
 
     name: str
@@ -80,14 +82,14 @@ class Row:
 
 @dataclass(kw_only=True)
 class Report:
-    """Everything that a run found."""
+    """All results of a run."""
 
     machine: Mapping[str, Any]
     figures: list[Figure] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
-        """Write ``bench.json``, and ``bench.png`` where rows were measured."""
+        """Write ``bench.json``, and ``bench.png`` if there are rows."""
         folder.mkdir(parents=True, exist_ok=True)
         figures = [{**asdict(figure), "median": figure.median, "verdict": figure.verdict} for figure in self.figures]
         content = {"machine": self.machine, "figures": figures, "rows": [asdict(row) for row in self.rows]}
@@ -112,7 +114,7 @@ class Report:
 
 
 def merge(rows: Sequence[Row]) -> Row:
-    """Take the medians of one contender's rows, and the largest memory."""
+    """Combine one contender's rows: medians, and the largest memory."""
 
     def middle(name: str) -> float | None:
         values = [value for value in (getattr(row, name) for row in rows) if value is not None]
@@ -159,7 +161,7 @@ def _plot(rows: Sequence[Row], file: Path) -> None:
     bars = axes.barh(names, [row.throughput for row in rows], color=[colors[row.name] for row in rows])
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.invert_yaxis()
-    axes.set_xlabel("images in a second, more is better")
+    axes.set_xlabel("images per second, more is better")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=120)
     pyplot.close(figure)

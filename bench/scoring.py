@@ -1,4 +1,4 @@
-"""The comparison with a large base set against the matrix product that it can't do without."""
+"""Compares scoring against a large base set with the bare matrix product, its lower bound."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ QUICK_BASE_IMAGES = (100_000,)
 CLASSES = (2, 1000)
 PRODUCT_BLOCKS = (1024, 2048, 4096, 8192, 16384)
 REPETITIONS = 5
-THRESHOLD = 0.1  # which about one of a hundred random embeddings reaches
+THRESHOLD = 0.1  # about one in a hundred random embeddings reaches it
 _CHUNK = 50_000
 
 
 def bench_scoring(setting: Setting, report: Report, *, quick: bool) -> None:
-    """Measure the model's own code, evidence included, on a mapped base set of random embeddings."""
+    """Measure the model's own code, evidence included, on a memory-mapped base set of random embeddings."""
     for base_images in QUICK_BASE_IMAGES if quick else BASE_IMAGES:
         folder = setting.folder / f"base-{base_images}"
         _write_embeddings(folder, base_images)
@@ -87,7 +87,7 @@ def _write_classes(folder: Path, base_images: int, classes: int) -> None:
 
 
 def _in_process(folder: Path, rounds: int) -> dict[str, Any]:
-    # A fresh process, whose memory is that of the model alone.
+    # In a fresh process, so that its memory is the model's alone.
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measure, (folder, rounds))
 
@@ -108,7 +108,7 @@ def _measure(folder: Path, rounds: int) -> dict[str, Any]:
         head.answer(queries, probabilities, thresholds)
 
     answer()
-    # What is private to the process: the pages of the file are the system's, which may take them back.
+    # Only memory that is private to the process: the system can take the pages of the file back.
     memory_mb = (psutil.Process().memory_full_info().uss - _mapped_bytes(folder) - before_bytes) / 1e6
     base = np.asarray(np.load(folder / "base_embeddings.npy", mmap_mode="r"))
     unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)

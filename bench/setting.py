@@ -21,13 +21,13 @@ IMAGE_SIZE = 384
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where things lie, and for how long everything is measured.
+    """Where the files are, and how long to measure.
 
-    Args:
-        folder: For all files of the benchmarks.
-        rounds: Times that everything is measured, in turn.
-        seconds: For each measurement.
-        classify_images: Length of the list that ``Classify`` is given.
+    Attributes:
+        folder: The folder for all files of the benchmarks.
+        rounds: How often everything is measured, in turn.
+        seconds: Duration of each measurement.
+        classify_images: Length of the list that ``Classify`` gets.
     """
 
     folder: Path
@@ -37,12 +37,12 @@ class Setting:
 
     @property
     def images(self) -> Path:
-        """The folder of the JPEG files that are asked about."""
+        """The folder of the query images."""
         return self.folder / "images"
 
     @property
     def queries(self) -> list[Path]:
-        """The JPEG files that are asked about."""
+        """The query images, JPEG files."""
         return sorted(self.images.glob("*.jpg"))
 
     @property
@@ -51,11 +51,11 @@ class Setting:
         return self.folder / "resources"
 
     def repository(self, name: str) -> Path:
-        """Return an exported repository."""
+        """Return the folder of an exported repository."""
         return self.folder / f"repository-{name}"
 
     def prepare(self) -> None:
-        """Write images, a base set of two classes, and trained resources, unless they are there."""
+        """Write images, a base set of two classes, and trained resources, unless they exist."""
         if (self.resources / "labels").is_file():
             return
         everything = write_images(self.folder / "made")
@@ -74,10 +74,10 @@ class Setting:
         """Export a repository with the command that users have.
 
         Args:
-            name: Of the repository.
-            options: More of the command's.
-            resources: Other trained resources.
-            base: Whether in clustering mode.
+            name: Name of the repository.
+            options: More options of the command.
+            resources: Trained resources to use instead of the usual ones.
+            base: Whether to export in clustering mode.
         """
         repository = self.repository(name)
         command = [

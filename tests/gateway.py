@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference_server.process import free_ports, start_child
+from inference_server.triton.process import free_ports, start_child
 
 CONFIGURATION = Path(__file__).parents[1] / "deploy" / "gateway"
 CERTIFICATE = Path(__file__).parent / "client" / "self_signed.pem"

@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from inference_server.process import free_ports, start_child, stop
-from inference_server.tritonserver import LOOPBACK
+from inference_server.addresses import LOOPBACK
+from inference_server.triton.process import free_ports, start_child, stop
 
 MONITORING = Path(__file__).parents[1] / "deploy" / "monitoring"
 START_TIMEOUT_S = 20.0

@@ -22,7 +22,7 @@ from pathlib import Path
 from examples.demonstration.held_out import ACCURACY_GOAL
 from examples.demonstration.layout import Layout
 from examples.demonstration.prepare import prepare_demonstration
-from inference_server.process import free_ports, start_child, stop
+from inference_server.triton.process import free_ports, start_child, stop
 from tests.checkout import CHECKOUT
 
 DIST = CHECKOUT / "dist"

@@ -14,7 +14,7 @@ import skimage
 import torch
 from PIL import Image
 
-from inference_export.network import TwoHeadedResNet50
+from inference_export.network.resnet50 import TwoHeadedResNet50
 from tests import reference
 
 SPREAD = 0.3  # standard deviation of a head's outputs; more of it enlarges rounding errors as well

@@ -15,7 +15,7 @@ from bench.images import SIZE, TARGET_BYTES, write_images
 from bench.input_data import encode_input
 from bench.load import run_load
 from bench.report import Figure, Report, Row, merge
-from inference_server.process import RunningServer
+from inference_server.triton.process import RunningServer
 from tests.resources import write_faces
 
 

@@ -10,16 +10,18 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.request import urlopen
 
 import psutil
 import pytest
 
 from inference_client import Classify
-from inference_server.administration import access_file
-from inference_server.process import free_ports, start_child
-from inference_server.shared_memory import FOLDER, PREFIX
-from inference_server.watching import GIVEN_UP_EXIT_CODE, MOST_FAILURES
+from inference_server.supervision.failures import MOST_FAILURES
+from inference_server.supervision.shared_memory import FOLDER, PREFIX
+from inference_server.supervision.watching import GIVEN_UP_EXIT_CODE
+from inference_server.triton.access import access_file
+from inference_server.triton.process import free_ports, start_child
 from tests.chaos import (
     changing_resources,
     closing,
@@ -42,9 +44,9 @@ from tests.watched import WatchedServer, watched_server
 MAX_BATCH_SIZE = 32
 
 
-@pytest.fixture(scope="module")
-def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
-    return prepare(tmp_path_factory.mktemp("chaos"))
+@pytest.fixture(scope="session")
+def setting(shared: Path) -> Setting:
+    return prepare(shared / "chaos")
 
 
 @pytest.fixture(scope="module")

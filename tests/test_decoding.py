@@ -17,7 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from inference_export.preprocessing import DEFAULT_LIMITS, decode_pixels
+from inference_export.base_set.decoding import DEFAULT_LIMITS, decode_pixels
 from inference_export.template import load_served_module, template_directory
 from tests.corpus import encode, photograph
 
@@ -31,6 +31,11 @@ NO_TIME = DEFAULT_LIMITS._replace(seconds=0.02)
 @pytest.fixture(scope="module")
 def decoding() -> ModuleType:
     return load_served_module("preprocess", "decoding")
+
+
+@pytest.fixture(scope="module")
+def forking() -> ModuleType:
+    return load_served_module("preprocess", "forking")
 
 
 @pytest.fixture
@@ -94,11 +99,11 @@ def test_image_over_its_memory_is_a_row_whether_that_was_known_before_or_not(ope
     assert reasons[2].startswith("no image")
 
 
-def test_process_without_memory_answers_so_and_goes_on(opened: Any, decoding: ModuleType) -> None:
+def test_process_without_memory_answers_so_and_goes_on(opened: Any, forking: ModuleType) -> None:
     decoder = opened().take()
-    for memory_bytes, status in ((2**16, decoding.OUT_OF_MEMORY), (2**26, decoding.DECODED)):
+    for memory_bytes, status in ((2**16, forking.OUT_OF_MEMORY), (2**26, forking.DECODED)):
         decoder.start(encode(photograph(), "TIFF", compression="tiff_lzw"), memory_bytes)
-        assert decoding.REPLY.unpack(decoder.receive()[: decoding.REPLY.size])[0] in (status, decoding.EXPENSIVE)
+        assert forking.REPLY.unpack(decoder.receive()[: forking.REPLY.size])[0] in (status, forking.EXPENSIVE)
     decoder.end()
 
 
@@ -162,6 +167,7 @@ def test_program_that_answers_late_is_replaced_and_its_answer_is_taken_for_no_ot
 def test_slow_requests_yield_the_cores_and_later_ones_do_not(
     opened: Any,
     decoding: ModuleType,
+    forking: ModuleType,
     programs: Callable[[], list[psutil.Process]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -180,8 +186,8 @@ def test_slow_requests_yield_the_cores_and_later_ones_do_not(
             except psutil.Error:
                 continue
         time.sleep(0.005)
-    assert decoding.SLOW_NICENESS in seen
-    assert decoding.SLOW_NICENESS not in [process.nice() for process in descendants()]
+    assert forking.SLOW_NICENESS in seen
+    assert forking.SLOW_NICENESS not in [process.nice() for process in descendants()]
 
 
 def test_images_that_take_much_memory_wait_for_each_other(

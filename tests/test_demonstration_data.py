@@ -26,7 +26,8 @@ from examples.demonstration.trained_resources import (
     write_logs,
 )
 from inference_export.regular_files import FileReader
-from inference_export.resources import read_labels, select_checkpoint
+from inference_export.resources.checkpoints import select_checkpoint
+from inference_export.resources.labels import read_labels
 
 SIZES = {"train": 60, "base": 10, "query": 30}
 EPOCHS = (3, 6, 9)
@@ -266,8 +267,8 @@ def test_table_shows_an_image_without_an_answer_as_wrong() -> None:
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
-        ("clustering", "model_6, which was served: best validation embeddingAccuracy, 1, of 3 epochs"),
-        ("classification", "model_9, which was served: best validation classificationAccuracy, 1, of 3 epochs"),
+        ("clustering", "model_6 was served; in validation: best validation embeddingAccuracy, 1, of 3 epochs"),
+        ("classification", "model_9 was served; in validation: best validation classificationAccuracy, 1, of 3 epochs"),
     ],
 )
 def test_too_low_an_accuracy_is_explained_by_the_validation(resources: Path, mode: str, said: str) -> None:

@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-from inference_server.diagnosis import STUCK_S, Diagnosis
-from inference_server.model_processes import STUB
-from inference_server.process import start_child
+from inference_server.supervision.diagnosis import STUCK_S, Diagnosis
+from inference_server.supervision.model_processes import STUB
+from inference_server.triton.process import start_child
 
 PROGRAMS = {"idle": "sleep 60 & wait", "waiting for a busy child": "sh -c 'while :; do :; done' & wait"}
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from inference_export.__main__ import main
+from inference_export.command import main
 from inference_export.regular_files import hash_file
 from tests import tiny_network
 from tests.conftest import LABELS, SMALL, Trained
@@ -406,7 +406,7 @@ def test_embedding_of_zeros_is_exported(small: Trained, tmp_path: Path) -> None:
 _INTERRUPTIBLE_EXPORT = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from inference_export.__main__ import main
+from inference_export.command import main
 main()
 """
 

@@ -20,10 +20,10 @@ import psutil
 import pytest
 
 from inference_client import Classify
-from inference_client.evaluation.asking import ask
-from inference_client.evaluation.labelled_images import LabelledImage
-from inference_client.settings import read_settings
-from inference_server.process import RunningServer, free_ports, running_server
+from inference_client.tensors import TensorClient
+from inference_evaluation.labelled_images import LabelledImage
+from inference_evaluation.server_answers import collect_answers
+from inference_server.triton.process import RunningServer, free_ports, running_server
 from tests.compressed import compressed_spaces
 from tests.gateway import CERTIFICATE, Gateway, running_gateway
 
@@ -123,11 +123,11 @@ def test_request_that_is_not_for_clients_is_refused(
 
 
 def test_evaluation_is_told_the_answers_at_other_thresholds(gateway: Gateway, query_images: list[Path]) -> None:
-    settings = read_settings(gateway.url, timeout_s=60, connect_timeout_s=5, client_id=None, api_key=KEY)
     images = [LabelledImage(path=path, truth="alpha") for path in query_images[:2]]
-    answers = ask(settings, images, sim_thres=None, progress=lambda _: None)
-    assert answers.no_sweep is None
-    assert all(each.labels is not None for each in answers.predictions)
+    with TensorClient(gateway.url, api_key=KEY) as client:
+        answers = collect_answers(client, images, sim_thres=None, progress=lambda _: None)
+    assert answers.no_trials is None
+    assert all(prediction.labels_at is not None for prediction in answers.predictions)
 
 
 def test_scoring_embeddings_again_is_not_held_to_the_rate_of_images(gateway: Gateway) -> None:

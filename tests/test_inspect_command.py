@@ -18,11 +18,11 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from inference_export import base_analysis
-from inference_export.__main__ import main as export_main
-from inference_export.base_analysis import analyze
-from inference_export.base_map import MAX_NAMED, draw_map, principal_plane
-from inference_export.inspect_command import main
+from inference_export.base_set import analysis as base_analysis
+from inference_export.base_set.analysis import analyze
+from inference_export.command import main as export_main
+from inference_export.inspection.base_map import MAX_NAMED, draw_map, principal_plane
+from inference_export.inspection.command import main
 from tests.resources import write_faces, write_resources
 
 
@@ -261,7 +261,7 @@ def _write(path: str, content: str) -> Callable[[Path], object]:
             lambda folder: np.save(folder / "cluster_head/2/base_embeddings.npy", np.ones((19, 7), np.float32)),
             "holds float32 [19, 7], and must hold float32 embeddings of 192", id="length",
         ),
-        pytest.param(_write("classifier/config.pbtxt", "x"), "is none that an export wrote", id="config"),
+        pytest.param(_write("classifier/config.pbtxt", "x"), "was not written by an export", id="config"),
     ],
 )  # fmt: skip
 def test_damaged_repository_is_refused_with_the_reason(copy: Path, damage: Callable[[Path], object], says: str) -> None:
@@ -442,7 +442,7 @@ def test_full_disk_is_told_from_a_damaged_repository(mislabeled: Path) -> None:
     result = _run(mislabeled, "--map", "/dev/full")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "--map /dev/full can't be written: No space left on device" in result.stderr
-    command = [sys.executable, "-m", "inference_export.inspect_command", str(mislabeled)]
+    command = [sys.executable, "-m", "inference_export.inspection.command", str(mislabeled)]
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 1
@@ -451,7 +451,7 @@ def test_full_disk_is_told_from_a_damaged_repository(mislabeled: Path) -> None:
 
 def test_inspection_imports_no_network_package(mislabeled: Path, tmp_path: Path) -> None:
     script = (
-        "import sys; from inference_export.inspect_command import main\n"
+        "import sys; from inference_export.inspection.command import main\n"
         "main(standalone_mode=False)\n"
         "print({'torch', 'onnx', 'onnxruntime', 'sklearn'} & sys.modules.keys(), file=sys.stderr)\n"
     )

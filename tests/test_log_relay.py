@@ -6,7 +6,7 @@ import os
 import threading
 from pathlib import Path
 
-from inference_server.log_relay import MOST_REPEATS, relay
+from inference_server.supervision.log_relay import MOST_REPEATS, relay
 
 REPEATED = b"[warn] Error from accept() call: Too many open files\n"
 

@@ -21,11 +21,11 @@ import pytest
 import yaml
 
 from inference_client import Classify
-from inference_export.configs import MODELS
-from inference_export.template import load_served_module, template_directory
-from inference_server.checking import HEALTH_CHECK, check
-from inference_server.process import RunningServer, running_server
-from inference_server.tritonserver import LOOPBACK
+from inference_export.repository.configs import MODELS
+from inference_export.template import load_served_module
+from inference_server.addresses import LOOPBACK
+from inference_server.supervision.checking import HEALTH_CHECK, check
+from inference_server.triton.process import RunningServer, running_server
 from tests.monitoring import (
     MONITORING,
     Expression,
@@ -43,7 +43,6 @@ DOCS = MONITORING.parents[1] / "docs"
 SCRAPES_S = 40  # 6 on an idle machine
 SPANS_S = 10
 KEY = "X-Admin-Key"
-FILE_BYTES = {"FILE_BYTES": ("INT64", [1000])}
 
 
 class Collector(ThreadingHTTPServer):
@@ -151,6 +150,8 @@ def test_each_image_is_counted_once_by_what_became_of_it(server: RunningServer, 
         'classify_refused_requests_total{reason="threshold"}',
         'classify_probability_count{mode="clustering"}',
         "classify_decode_seconds_count",
+        "classify_image_bytes_count",
+        "classify_image_bytes_sum",
         "classify_not_finite_images_total",
     )
     before = _metrics(server)
@@ -160,7 +161,9 @@ def test_each_image_is_counted_once_by_what_became_of_it(server: RunningServer, 
     _infer(server, query_images[0].read_bytes(), sim_thres=7)
     after = _metrics(server)
     increases = [_value(after, series) - _value(before, series) for series in counted[1:]]
-    assert increases == [2, 1, 1, 1, len(query_images), len(query_images) + 3, 0]
+    sent_bytes = sum(image.stat().st_size for image in query_images) + 2 * len(b"no image")
+    images = len(query_images)
+    assert increases == [2, 1, 1, 1, images, images + 3, images + 3, sent_bytes, 0]
     labels = dict(re.findall(rf'^{counted[0]}"(.*)",mode="clustering"\}} (\d+)$', after, re.MULTILINE))
     given = [result["Label"] for result in results if result["Label"]]
     assert {label: int(number) for label, number in labels.items()} == {label: given.count(label) for label in given}
@@ -216,46 +219,43 @@ def test_counts_go_on_when_a_second_version_takes_over(small_clustering: Path, t
     config = head / "config.pbtxt"
     arguments = ["--model-control-mode=explicit", "--load-model=*", f"--http-restricted-api=model-repository:{KEY}=k"]
     with running_server(repository, log=tmp_path / "log", arguments=arguments) as running:
-        _score(running, 1, FILE_BYTES)
+        _score(running, 1, ["LABEL"])
         for versions in ("1, 2", "2"):
-            config.write_text(re.sub(r"versions: \[.*?\]", f"versions: [{versions}]", config.read_text()))
+            text, policies = re.subn(r"versions: \[.*?\]", f"versions: [{versions}]", config.read_text())
+            assert policies == 1
+            config.write_text(text)
             url = f"{running.url}/v2/repository/models/cluster_head/load"
             urllib.request.urlopen(urllib.request.Request(url, b"{}", {KEY: "k"}), timeout=60).close()
-            _score(running, 2, FILE_BYTES)
+            _score(running, 2, ["LABEL"])
         counted = re.findall(r'classify_images_total\{client="caller",.*\} (\d+)', _metrics(running))
     assert counted == ["3"]
 
 
 def test_embeddings_scored_again_are_answered_and_not_counted_as_images(server: RunningServer) -> None:
-    """Without FILE_BYTES, as a benchmark and an evaluation at other thresholds ask cluster_head alone."""
+    """A request for CLASS_AT, or for all outputs: an evaluation's other thresholds, and a benchmark of cluster_head."""
     before = _metrics(server)
-    _score(server, 1, {})
+    _score(server, 1, [])
+    _score(server, 1, ["CLASS_AT"])
     assert 'client="caller"' not in _metrics(server)
     distribution = 'classify_probability_count{mode="clustering"}'
     assert _value(_metrics(server), distribution) == _value(before, distribution)
 
 
-def _score(server: RunningServer, version: int, more: dict[str, Any]) -> None:
+def _score(server: RunningServer, version: int, outputs: list[str]) -> None:
     tensors: dict[str, Any] = {
         "EMBEDDING": ("FP32", [0.1] * 512),
         "PROBABILITIES": ("FP32", [0.5, 0.3, 0.2]),
         "ERROR": ("BYTES", [""]),
-        **more,
     }
     inputs = [
         {"name": name, "shape": [1, len(data)], "datatype": datatype, "data": data}
         for name, (datatype, data) in tensors.items()
     ]
-    body = json.dumps({"inputs": inputs, "parameters": {"x-client-id": "caller"}}).encode()
+    wanted = [{"name": name} for name in outputs]
+    body = json.dumps({"inputs": inputs, "outputs": wanted, "parameters": {"x-client-id": "caller"}}).encode()
     url = f"{server.url}/v2/models/cluster_head/versions/{version}/infer"
     with urllib.request.urlopen(url, body, timeout=20) as answer:
         assert answer.status == 200
-
-
-@pytest.mark.parametrize("name", ["access_log.py", "parameters.py"])
-def test_modules_of_both_python_models_are_the_same(name: str) -> None:
-    first, second = (template_directory() / model / "1" / name for model in ("preprocess", "cluster_head"))
-    assert first.read_text(encoding="utf-8") == second.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

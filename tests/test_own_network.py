@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +23,12 @@ from examples.demonstration.data import list_part
 from examples.own_network import network as example
 from examples.own_network.train import read_images
 from inference_client import Classify
-from inference_export.__main__ import main
-from inference_export.inspection import read_export, what_changed
-from inference_export.network_source import fingerprint
-from inference_export.provenance import ExportOptions
-from inference_server.process import running_server
+from inference_export.command import main
+from inference_export.errors import NetworkError
+from inference_export.export_options import ExportOptions
+from inference_export.network.source import fingerprint
+from inference_export.repository.reading import read_export, what_changed
+from inference_server.triton.process import running_server
 from tests.resources import write_faces, write_resources
 
 ROOT = Path(__file__).parents[1]
@@ -104,6 +107,7 @@ def _options(*arguments: object) -> ExportOptions:
     return ExportOptions(**main.make_context("export-repository", [str(argument) for argument in arguments]).params)
 
 
+@pytest.mark.slow
 def test_served_example_answers_as_pytorch_in_clustering_mode(
     trained: Path, outputs: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -135,6 +139,7 @@ def test_served_example_answers_as_pytorch_in_clustering_mode(
     assert np.mean(right) >= 0.9
 
 
+@pytest.mark.slow
 def test_served_example_answers_as_pytorch_in_classification_mode(
     trained: Path, outputs: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -148,7 +153,7 @@ def test_served_example_answers_as_pytorch_in_classification_mode(
     assert np.array(probabilities) == pytest.approx(outputs["query"][1], abs=1e-4)
 
     script = (
-        "import sys; from inference_server import __main__ as command\n"
+        "import sys; from inference_server import command\n"
         "command.Watcher.run = lambda watcher: print('torch' in sys.modules, 'examples' in sys.modules)\n"
         "command.main()\n"
     )
@@ -167,7 +172,7 @@ def test_served_example_answers_as_pytorch_in_classification_mode(
         pytest.param("torch = 7", "Net is not there in nets", id="no-factory"),
         pytest.param("Net = 7", "Net is not callable in nets", id="not-callable"),
         pytest.param("def Net(): pass", "Net(2) failed, TypeError", id="no-argument"),
-        pytest.param("def Net(classes): return 7", "returned int, no torch.nn.Module", id="no-network"),
+        pytest.param("def Net(classes): return 7", "returned int, and must return a torch", id="no-network"),
         pytest.param(("4, classes)", "4, classes + 1)"), "has other shapes for head.weight, head.bias", id="shapes"),
         pytest.param(("self.conv", "self.stem"), "lacks stem.weight, stem.bias; it has unknown conv.weight", id="keys"),
         pytest.param(("embedding, self", "self"), "returns Tensor, and must return the pair", id="one"),
@@ -180,9 +185,9 @@ def test_served_example_answers_as_pytorch_in_classification_mode(
         pytest.param(("conv(x)", "conv(x.view(1, 3, 32, 32))"), "failed on 3 images", id="batch-shape"),
         pytest.param(("return embedding,", "return embedding / 0,"), "values that are not finite", id="infinite"),
         pytest.param(("return", "if x[0, 0, 0, 0] > 9: x = -x\n            return"), "can't export", id="condition"),
-        pytest.param(('{"image_size": 32}', "7"), "preprocessing is int, no mapping", id="no-mapping"),
+        pytest.param(('{"image_size": 32}', "7"), "preprocessing is int, and must be a mapping", id="no-mapping"),
         pytest.param(('"image_size"', '"size"'), "preprocessing has unknown size", id="unknown-key"),
-        pytest.param(("32}", "8}"), "image_size 8, which is no whole number of 32 to 2048", id="size"),
+        pytest.param(("32}", "8}"), "image_size 8, and needs a whole number of 32 to 2048", id="size"),
         pytest.param(("32}", '32, "mean": (0.5, 0.5)}'), "mean (0.5, 0.5), and needs three", id="mean"),
         pytest.param(("32}", '32, "std": (1, 1, float("nan"))}'), "needs three numbers of 1e-06", id="std-nan"),
         pytest.param(("32}", '32, "std": (1, 0, 1)}'), "needs three numbers of 1e-06 to 1e+06", id="std-zero"),
@@ -270,7 +275,7 @@ def test_module_that_is_not_there_is_named_before_any_code_runs(here: Path, name
 def test_malformed_name_is_wrong_usage(tmp_path: Path) -> None:
     result = _export("-r", tmp_path, "--network", "nets.Net")
     assert result.exit_code == 2
-    assert "not of the form package.module:factory" in result.stderr
+    assert "must be of the form package.module:factory" in result.stderr
 
 
 def test_size_mean_and_std_of_the_network_are_those_of_the_exported_graph(here: Path) -> None:
@@ -300,36 +305,62 @@ def test_size_mean_and_std_of_the_network_are_those_of_the_exported_graph(here: 
     assert what_changed(export, _options(*arguments, "--network", "nets:Net")) == ["network"]
 
 
-def test_fingerprint_covers_what_the_module_imports_beside_it_and_nothing_else(here: Path) -> None:
-    for file, code in {
-        "nets/__init__.py": "",
-        "nets/model.py": "import torch\nfrom . import layers\nfrom .deep.inner import x\nimport beside",
-        "nets/layers.py": "",
-        "nets/deep/__init__.py": "",
-        "nets/deep/inner.py": "x = 1",
-        "beside.py": "raise SystemExit('a fingerprint runs nothing')",
-        "nets/unrelated.py": "",
-    }.items():
-        _write(here / file, code)
+SOURCES = (
+    "nets/__init__.py",
+    "nets/model.py",
+    "nets/deep/inner.py",  # without __init__.py
+    "beside.py",
+    "layers/conv.py",
+)
+
+
+def test_fingerprint_covers_every_source_file_that_the_network_may_import_from_here(here: Path) -> None:
+    for file in SOURCES:
+        _write(here / file, "raise SystemExit('a fingerprint runs nothing')")
     before = fingerprint("nets.model:make")
-    (here / "nets" / "unrelated.py").write_text("y = 2")
-    assert fingerprint("nets.model:make") == before
     moved = here.with_name("moved")
     shutil.copytree(here, moved)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(moved)
         assert fingerprint("nets.model:make") == before
-    seen = {before}
-    for file in (
-        "nets/__init__.py",
-        "nets/model.py",
-        "nets/layers.py",
-        "nets/deep/__init__.py",
-        "nets/deep/inner.py",
-        "beside.py",
-    ):
+    seen = [before]
+    for file in SOURCES:
         with (here / file).open("a") as opened:
             opened.write("\n# changed\n")
-        seen.add(fingerprint("nets.model:make"))
-    assert len(seen) == 7
-    assert "beside" not in sys.modules
+        seen.append(fingerprint("nets.model:make"))
+    _write(here / "nets" / "deep" / "new.py", "")
+    seen.append(fingerprint("nets.model:make"))
+    (here / "beside.py").rename(here / "renamed.py")
+    seen.append(fingerprint("nets.model:make"))
+    assert len(set(seen)) == len(SOURCES) + 3
+
+
+def test_fingerprint_leaves_out_what_no_network_imports(here: Path) -> None:
+    _write(here / "nets" / "model.py", "")
+    before = fingerprint("nets.model:make")
+    for file in ("nets/notes.txt", ".hidden/code.py", "venv/pyvenv.cfg", "venv/activate_this.py", "data/deep/code.py"):
+        _write(here / file, "")
+    os.mkfifo(here / "data" / "pipe")
+    assert fingerprint("nets.model:make") == before
+
+
+def test_fingerprint_of_an_installed_network_covers_its_package_alone(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = here / "site-packages"
+    for file in ("nets/model.py", "single.py", "other/__init__.py"):
+        _write(site / file, "")
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setattr(sysconfig, "get_path", lambda kind: str(site))
+    before = fingerprint("nets.model:make"), fingerprint("single:make")
+    _write(site / "other" / "__init__.py", "# changed")
+    assert (fingerprint("nets.model:make"), fingerprint("single:make")) == before
+    _write(site / "nets" / "model.py", "# changed")
+    _write(site / "single.py", "# changed")
+    assert fingerprint("nets.model:make") != before[0]
+    assert fingerprint("single:make") != before[1]
+
+
+def test_network_in_a_module_without_source_is_refused() -> None:
+    with pytest.raises(NetworkError, match=r"sys is not Python source\. Name the module that holds the factory"):
+        fingerprint("sys:exit")

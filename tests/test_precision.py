@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from inference_client import Classify
-from inference_export.__main__ import main
-from inference_export.calibration import HELD_OUT_IMAGES, split_images
-from inference_export.precision import PrecisionLoss
-from inference_server.process import running_server
+from inference_export.command import main
+from inference_export.graph.calibration import HELD_OUT_IMAGES, split_images
+from inference_export.graph.precision import PrecisionLoss
+from inference_server.triton.process import running_server
 from tests.conftest import SMALL, Trained
 from tests.resources import write_faces
 
@@ -46,7 +46,7 @@ def test_int8_is_calibrated_with_base_images_checked_on_others_and_served(
     result = _export(small, repository, "-data", base, "--precision", "int8", "--accept_loss", "-thres", 0.4)
     assert result.exit_code == 0, result.output
     assert "on 30 held-out images" in result.stdout
-    assert "% of labels as float32's (by 30 base images)" in result.stdout
+    assert "% of labels equal those of float32 (by 30 base images)" in result.stdout
     assert "QuantizeLinear" in _operators(repository)
     model = onnx.load(repository / "classifier" / "1" / "model.onnx")
     assert model.ir_version <= 10
@@ -75,7 +75,7 @@ def test_fp16_is_exported_for_a_gpu_and_what_it_loses_is_said(small: Trained, ba
     arguments = ("--precision", "fp16", "--device", "gpu", "--calibration", base, "--accept_loss")
     result = _export(small, repository, *arguments)
     assert result.exit_code == 0, result.output
-    assert "(the classifier's)" in result.stdout
+    assert "(by the classifier)" in result.stdout
     graph = onnx.load(repository / "classifier" / "1" / "model.onnx").graph
     kinds = {tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 4}
     assert onnx.TensorProto.FLOAT16 in kinds

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference_export.preprocessing import Limits, UndecodableImageError, decode_pixels, open_decoder
+from inference_export.base_set.decoding import Limits, UndecodableImageError, decode_pixels, open_decoder
 from tests.corpus import progressive_jpeg, tiled_tiff, webp_canvas
 from tests.resources import PHOTOGRAPHS
 

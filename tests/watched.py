@@ -15,10 +15,11 @@ from pathlib import Path
 
 import psutil
 
-from inference_server.checking import check
-from inference_server.model_processes import STUB
-from inference_server.process import free_ports
-from inference_server.tritonserver import LOOPBACK, ServerError
+from inference_server.addresses import LOOPBACK
+from inference_server.errors import ServerError
+from inference_server.supervision.checking import check
+from inference_server.supervision.model_processes import STUB
+from inference_server.triton.process import free_ports
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 60.0

@@ -8,14 +8,15 @@ from typing import Any
 
 import click
 
-from inference_client.classify import Classify, Results
-from inference_client.options import request_options, server_option
-from inference_client.progress import progress
+from inference_client.classify import Classify
+from inference_client.client import Results
+from inference_client.command_line.formatting import table_lines
+from inference_client.command_line.options import COMMAND_SETTINGS, request_options, server_option
+from inference_client.command_line.progress import progress
 from inference_client.version import __version__
 
 LINKS_OPTIONS = ("-l", "--links")
 LONG_LIST_IMAGES = 32
-COLUMN_GAP = "  "
 HEADINGS = ("file", "label", "probability", "matches", "nearest base image")
 EVIDENCE_COLUMN = HEADINGS.index("matches")
 
@@ -30,7 +31,7 @@ class LinksCommand(click.Command):
 
 @click.command(
     cls=LinksCommand,
-    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120},
+    context_settings=COMMAND_SETTINGS,
     no_args_is_help=True,
 )
 @click.option(
@@ -129,14 +130,7 @@ def _report(images: Sequence[str], results: Results, status_code: int) -> dict[s
 def _table(images: Sequence[str], results: Sequence[dict[str, Any]]) -> Iterator[str]:
     rows = [_row(click.format_filename(image), entry) for image, entry in zip(images, results, strict=True)]
     in_clustering_mode = any(len(row) == len(HEADINGS) for row in rows)
-    lines = [HEADINGS if in_clustering_mode else HEADINGS[:EVIDENCE_COLUMN], *rows]
-    # The last cell of a line, for one why there is no result, runs on over the columns that follow.
-    widths = [
-        max((len(line[column]) for line in lines if len(line) > column + 1), default=0)
-        for column in range(len(lines[0]))
-    ]
-    for line in lines:
-        yield COLUMN_GAP.join([*map(str.ljust, line[:-1], widths), line[-1]]).rstrip()
+    return table_lines([HEADINGS if in_clustering_mode else HEADINGS[:EVIDENCE_COLUMN], *rows])
 
 
 def _row(image: str, entry: dict[str, Any]) -> tuple[str, ...]:

@@ -1,35 +1,34 @@
-"""How images are cut into requests, and how many of them are in flight."""
+"""How images are split into requests, and how many requests are in flight."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
 MAX_REQUEST_BYTES = 32 * 2**20
 MAX_IN_FLIGHT = 8
-# Of a stream: requests whose results the caller has not taken yet, in flight or answered.
+# A stream's requests, in flight or answered, whose results the caller has not taken yet.
 MAX_AHEAD = 2 * MAX_IN_FLIGHT
 
 
 class Sized(Protocol):
-    """An image, as far as it counts here."""
+    """Anything that is sent and has a size."""
 
     @property
     def size_bytes(self) -> int:
-        """Size of the file that is sent, bytes."""
+        """Size of the file to send, bytes."""
 
 
 I = TypeVar("I", bound=Sized)  # noqa: E741  (Image, and whatever the tests send)
 
 
 def split(images: Iterable[I], max_images: int) -> Iterator[list[I]]:
-    """Cut images into requests, in order, and take no more of them than the next request needs.
+    """Split images into requests, in order, taking no more images than the next request needs.
 
     Args:
-        images: What is to be sent. If it raises, what came before is still given.
+        images: The images. If the iterable raises, the images before are still given.
         max_images: Most images in one request, >= 1.
 
     Yields:
-        Each request's images; at most ``max_images``, and at most ``MAX_REQUEST_BYTES`` of files unless it is a single
-        file.
+        The images of one request: at most ``max_images``, and at most ``MAX_REQUEST_BYTES`` of files or a single file.
 
     >>> from types import SimpleNamespace
     >>> half = SimpleNamespace(size_bytes=MAX_REQUEST_BYTES // 2)
@@ -65,16 +64,16 @@ def split(images: Iterable[I], max_images: int) -> Iterator[list[I]]:
 def requests_in_flight(slowest_answer_s: float | None, timeout_s: float) -> int:
     """Choose how many requests of one call are in flight, so that they never time each other out.
 
-    A server that takes one request after the other answers the last of W in W times the time of one. Half of the
-    timeout is left for what other clients send.
+    A server that handles one request at a time answers the last of W requests after W times the time of one. Half of
+    the timeout is left for the requests of other clients.
 
     Args:
-        slowest_answer_s: Longest time that an answer of this call took, seconds; None before the first answer.
+        slowest_answer_s: Time of this call's slowest answer so far, seconds; None before the first answer.
         timeout_s: Deadline of one request, seconds.
 
     Returns:
-        1 before the first answer, then the largest W of 1 to ``MAX_IN_FLIGHT`` with W * slowest <= timeout / 2; 1 where
-        even that is more.
+        1 before the first answer; then the largest W of 1 to ``MAX_IN_FLIGHT`` with W * slowest <= timeout / 2, or 1 if
+        there is none.
 
     >>> [requests_in_flight(slowest_answer_s, timeout_s=60) for slowest_answer_s in (None, 40, 10, 0.1)]
     [1, 1, 3, 8]

@@ -1,4 +1,4 @@
-"""The images that a caller may give, and the file bytes that are sent for each."""
+"""The kinds of images that a caller may give, and the bytes to send for each."""
 
 import io
 import os
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 ImageInput: TypeAlias = Union["str | os.PathLike[str] | bytes", "PIL.Image.Image", "NDArray[np.uint8]"]
 
-# What PNG can hold. Pillow also wrote mode I, as 16 bits, until it stopped; I;16 is the same file in every version.
+# The modes that PNG has. Older versions of Pillow also write mode I, as 16 bits; I;16 gives that file in every version.
 PNG_MODES = frozenset({"1", "L", "LA", "I;16", "I;16B", "P", "RGB", "RGBA"})
 # Lossless at every level: the fastest.
 PNG_COMPRESS_LEVEL = 1
 RGB_CHANNELS = 3
 IMAGE_DIMENSIONS = 3
 
-# An image that was opened from a file is read when it is encoded, which Pillow does not allow in two threads at once.
+# Encoding reads an image that was opened from a file, which Pillow does not allow in two threads at once.
 _encoding = threading.Lock()
 
 
@@ -37,7 +37,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class UnreadableImageError(Exception):
-    """An image that was there before the first request could not be read when its own was sent."""
+    """An image can't be read, although it passed the check at the start of the call."""
 
 
 class Image(Protocol):
@@ -45,18 +45,18 @@ class Image(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """Size of the file that is sent, bytes; for pixels an upper bound."""
+        """Size of the file to send, bytes; an upper bound for pixels."""
 
     def read(self) -> bytes:
         """Return the file's bytes.
 
         Raises:
-            UnreadableImageError: It could not be read; the message says why.
+            UnreadableImageError: The image could not be read; the message says why.
         """
 
 
 class FileImage:
-    """A file on disk, sent as it is, read when its request is sent."""
+    """A file on disk. It is sent unchanged, and read when its request is sent."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         status = os.stat(path)  # noqa: PTH116 - Path would accept what open() refuses, a null byte for one
@@ -118,7 +118,7 @@ class PixelImage:
 
 
 class MissingImage:
-    """An image of a stream that can't be sent, which must not cost the others their results."""
+    """Stands for an image that can't be sent, so that the other images still get their results."""
 
     size_bytes = 0
 
@@ -126,7 +126,7 @@ class MissingImage:
         self.reason = reason
 
     def read(self) -> bytes:
-        """Say why."""
+        """Raise the reason."""
         raise UnreadableImageError(self.reason)
 
 
@@ -138,7 +138,7 @@ def collect(images: "ImageInput | Iterable[ImageInput]") -> list[Image]:
             of these.
 
     Returns:
-        One entry per image, in the caller's order.
+        One item per image, in the caller's order.
 
     Raises:
         OSError: A path can't be read: FileNotFoundError, IsADirectoryError, PermissionError.
@@ -153,17 +153,32 @@ def collect(images: "ImageInput | Iterable[ImageInput]") -> list[Image]:
     return [_image(item) or _refuse(item) for item in images]
 
 
+def collect_to_send(images: "ImageInput | Iterable[ImageInput]") -> list[Image]:
+    """Check images as ``collect`` does, and read the image if there is only one.
+
+    Handing a single small image to another thread for reading would take about as long as reading it.
+    """
+    collected = collect(images)
+    if len(collected) != 1:
+        return collected
+    try:
+        return [BytesImage(collected[0].read())]
+    except UnreadableImageError as error:
+        return [MissingImage(str(error))]
+
+
 def collect_lazily(images: "Iterable[ImageInput]") -> Iterator[Image]:
-    """Check images one by one, as they are asked for.
+    """Check images one by one, each when it is taken.
 
     Args:
         images: As ``collect`` takes several.
 
     Returns:
-        One entry per image, in the caller's order; one that can't be sent says why when it is read.
+        One item per image, in the caller's order. An image that can't be sent raises the reason when it is read.
 
     Raises:
-        TypeError: Not several images; raised at once. When it is its turn: not an image.
+        TypeError: ``images`` is not an iterable of images, raised at once; or an item is not an image, raised when the
+            item is taken.
     """
     one = (str, os.PathLike, bytes, bytearray, memoryview)
     if isinstance(images, (*one, Mapping, Set)) or not isinstance(images, Iterable):

@@ -1,4 +1,4 @@
-"""What a ``Classify`` was told about its server, validated before anything is sent."""
+"""How a client reaches its server, validated before anything is sent."""
 
 import math
 import re
@@ -24,20 +24,16 @@ _HEADER_VALUE = re.compile(r"[ -~]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How the server is reached; every worker reads it, none changes it.
+    """How a client reaches its server.
 
     Attributes:
         url: The server's address as messages show it, ``scheme://host:port`` and the base path if there is one.
-        target: The same without the scheme, as tritonclient takes it.
-        tls: Whether the scheme is https.
         timeout_s: Deadline of one request with its retries, seconds, > 0.
         connect_timeout_s: Deadline of opening one connection, seconds, > 0.
         headers: Sent with every request.
     """
 
     url: str
-    target: str
-    tls: bool
     timeout_s: float
     connect_timeout_s: float
     headers: Mapping[str, str]
@@ -46,11 +42,11 @@ class Settings:
 def read_settings(
     url: str, *, timeout_s: float, connect_timeout_s: float, client_id: str | None, api_key: str | None
 ) -> Settings:
-    """Validate what ``Classify`` was given.
+    """Validate the arguments of a client.
 
     Args:
-        url: ``http://host:port``, ``host:port`` or ``https://host:port``, a base path may follow. The port may be left
-            out after a scheme, and is then the scheme's.
+        url: ``http://host:port``, ``host:port`` or ``https://host:port``, a base path may follow. After a scheme, the
+            port is optional and defaults to the scheme's.
         timeout_s: Deadline of one request, seconds, finite and > 0.
         connect_timeout_s: Deadline of opening one connection, seconds, finite and > 0.
         client_id: Value of the ``X-Client-Id`` header, printable ASCII; None sends none.
@@ -71,8 +67,6 @@ def read_settings(
     }
     return Settings(
         url=f"{'https' if tls else 'http'}://{authority}{path}",
-        target=f"{authority}{path}",
-        tls=tls,
         timeout_s=_seconds("timeout_s", timeout_s),
         connect_timeout_s=_seconds("connect_timeout_s", connect_timeout_s),
         headers=headers,

@@ -22,7 +22,7 @@ out_option: Callable[[Any], Any] = click.option(
     metavar="DIR",
     default=DEFAULT_OUT,
     show_default=True,
-    help="Folder for all that the demonstration makes. It is the demonstration's own: what lies there may be replaced.",
+    help="Folder for everything that the demonstration makes. The demonstration may replace anything in it.",
 )
 
 
@@ -30,11 +30,10 @@ out_option: Callable[[Any], Any] = click.option(
 def main() -> None:
     """Train, export, serve and query a small network on real images.
 
-    200 grey images from scikit-image's wheel, half of them faces, are split
-    into a train, a base and a query part. The architecture is the real one,
-    ResNet-50 with two heads, trained from scratch in one to two minutes on two
-    cores; the query images take no part in the training or in the choice of a
-    checkpoint.
+    Splits 200 grey images from scikit-image's wheel, half of them faces, into a
+    train, a base and a query part. Trains the real architecture, a ResNet-50
+    with two heads, from scratch in one to two minutes on two cores. The query
+    images take no part in the training or in the choice of a checkpoint.
 
     \b
     Examples:
@@ -42,7 +41,7 @@ def main() -> None:
       python -m examples.demonstration run --mode classification   the classifier head alone
       python -m examples.demonstration prepare                     only the images and trained resources
     """  # noqa: D301  (click wants the backspace itself)
-    # Ends like Ctrl-C does, so that a server in the middle of its work is stopped.
+    # SIGTERM ends the program as Ctrl-C does, so that a running server is stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))
 
 
@@ -51,9 +50,9 @@ def main() -> None:
 def prepare(out: Path) -> None:
     """Write the images, train, and write trained resources.
 
-    Nothing is trained again while complete resources of the same settings are
-    there. Afterwards DIR holds train/, base/ and query/ with a folder for each
-    class, and resources/ with labels, models/ and logs/logs.
+    If DIR already holds complete resources of the same settings, nothing is
+    trained again. Afterwards DIR holds train/, base/ and query/ with a folder
+    for each class, and resources/ with labels, models/ and logs/logs.
 
     Exit status: 0 prepared, 1 failed, 2 wrong usage.
     """

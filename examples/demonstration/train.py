@@ -1,4 +1,4 @@
-"""A short training of the real architecture, from scratch, on the train part; the query part is never read here."""
+"""Trains the real architecture from scratch, for a short time, on the train part; never reads the query part."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ import torch.nn.functional as F  # noqa: N812  (its customary name)
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from inference_export.network import MEAN, STD, Bottleneck, TwoHeadedResNet50
-from inference_export.preprocessing import decode_pixels
+from inference_export.base_set.decoding import decode_pixels
+from inference_export.network.preprocessing import MEAN, STD
+from inference_export.network.resnet50 import Bottleneck, TwoHeadedResNet50
 
 from .augmentation import augment_images
 from .data import CLASSES, LabeledFiles
 from .settings import TrainingSettings
 from .trained_resources import TrainingLogs, write_checkpoint, write_labels, write_logs
 
-MAX_THREADS = 8  # the images are small: more threads wait for each other
+MAX_THREADS = 8  # the images are small, so more threads would wait for each other
 
 
 def train_network(
@@ -39,8 +40,8 @@ def train_network(
         resources: An existing folder to write to.
         train: Images to learn from.
         validation: Images for the accuracies in the logs, by which the export selects a checkpoint.
-        settings: What decides the outcome.
-        advance: Told after each epoch that one more is done.
+        settings: The settings of the training.
+        advance: Called with 1 after each epoch.
 
     Returns:
         The logs, as written.
@@ -73,7 +74,7 @@ def train_network(
             schedule.step()
             logs.batch_loss.append(loss.detach())
         if epoch in settings.checkpoint_epochs:
-            # The running statistics of a few small, augmented batches are noise; these are those of the images as is.
+            # The running statistics of a few small, augmented batches are noisy, so take those of the plain images.
             update_bn([images], network)
             classification, embedding = validate_network(network, validation_images, validation_targets)
             logs.epoch.append(epoch)
@@ -86,7 +87,7 @@ def train_network(
 
 
 def similarity_loss(embeddings: Tensor, targets: Tensor) -> Tensor:
-    """Say how far a batch is from what clustering mode asks for: cosine similarity 1 within a class, 0 across classes.
+    """Measure how far a batch is from cosine similarity 1 within a class and 0 across classes, the aim of clustering.
 
     Cross-entropy alone asks no such thing: embeddings of different classes that a classifier can tell apart may well be
     more similar than any threshold.
@@ -112,9 +113,9 @@ def validate_network(network: nn.Module, images: Tensor, targets: Tensor) -> tup
         targets: Their class indices, int64 [N].
 
     Returns:
-        The classification accuracy, 0 to 1; and the embedding accuracy, 0 to 1: the share of images whose nearest
-        neighbor by cosine similarity among the *other* ones (leave one out) is of their class. That is what clustering
-        mode does with base images, and it asks nothing of the train images, which the network knows by heart.
+        The classification accuracy and the embedding accuracy, both 0 to 1. The embedding accuracy is the share of
+        images whose most similar *other* image (leave one out) has the same class. Clustering mode does the same with
+        base images. The train images, which the network has memorized, play no part in it.
     """
     network.eval()
     with torch.inference_mode():
@@ -146,7 +147,7 @@ def _available_cores() -> int:
 
 
 def _start_shallow(network: nn.Module) -> None:
-    # Residual blocks that begin as identities make so short a training of so deep a network steadier.
+    # Residual blocks that start as identities steady a training that is this short for a network this deep.
     # Source: Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017, section 5.1.
     for block in network.modules():
         if isinstance(block, Bottleneck):

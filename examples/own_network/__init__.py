@@ -1,1 +1,1 @@
-"""A network of another architecture: what is needed to serve it with ``--network``."""
+"""A network of another architecture, with all that ``--network`` needs to serve it."""

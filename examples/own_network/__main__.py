@@ -10,7 +10,7 @@ from examples.demonstration.data import list_part, write_images
 from examples.demonstration.errors import DemonstrationError
 from examples.demonstration.layout import Layout
 from examples.demonstration.trained_resources import staged_resources
-from inference_client.progress import progress
+from inference_client.command_line.progress import progress
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -20,13 +20,14 @@ from inference_client.progress import progress
     metavar="DIR",
     default=Path("build/own_network"),
     show_default=True,
-    help="Folder for the images and the trained resources. It is the example's own: what lies there may be replaced.",
+    help="Folder for the images and the trained resources. The example may replace anything in it.",
 )
 def main(out: Path) -> None:
     """Train a network of another architecture on the demonstration's images.
 
-    It takes some seconds. Afterwards DIR holds train/, base/ and query/ with a
-    folder for each class, and resources/ with labels, models/ and logs/logs.
+    The training takes some seconds. Afterwards DIR holds train/, base/ and
+    query/ with a folder for each class, and resources/ with labels, models/ and
+    logs/logs.
 
     \b
     Examples:

@@ -8,7 +8,7 @@ EMBEDDING_SIZE = 96
 
 
 class Block(nn.Module):
-    """Each channel convolved on its own, then all channels mixed at each place; halves the image, or adds to it.
+    """Convolves each channel separately, then mixes the channels at each pixel; halves the image, or adds its input.
 
     Source:
         Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018.
@@ -39,10 +39,10 @@ class SmallNetwork(nn.Module):
     """An embedding of 96 values, and class logits computed from it.
 
     Args:
-        classes: Number of classes C'; the only argument that ``--network`` gives.
+        classes: Number of classes C'; the only argument that the export passes.
     """
 
-    # What the exported graph does with pixels before this network sees them.
+    # How the exported graph prepares pixels for this network.
     preprocessing = {"image_size": 48, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}  # noqa: RUF012
 
     def __init__(self, classes: int) -> None:

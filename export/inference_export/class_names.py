@@ -1,4 +1,4 @@
-"""Class names that look alike."""
+"""Class names that look the same and are not."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from collections.abc import Iterable
 def equal_names(names: Iterable[str]) -> tuple[str, str] | None:
     """Find two class names that are the same text after Unicode normalization (NFC).
 
+    Args:
+        names: Class names.
+
     Returns:
-        The first two of them; None where all differ.
+        The first such pair; None if all names differ.
     """
     seen: dict[str, str] = {}
     for name in names:

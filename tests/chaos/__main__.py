@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from inference_server.tritonserver import LOOPBACK
+from inference_server.addresses import LOOPBACK
 from tests.gateway import CERTIFICATE, running_gateway
 from tests.heavy import HEAVIEST
 from tests.watched import WatchedServer, watched_server

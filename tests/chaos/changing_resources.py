@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from inference_client import Classify
-from inference_export.repository import exported_version
+from inference_export.repository.versions import exported_version
 from tests import reference, tiny_network
 from tests.resources import write_faces, write_resources
 from tests.watched import watched_server

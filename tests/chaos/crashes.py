@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from inference_server.shared_memory import FOLDER
+from inference_server.supervision.shared_memory import FOLDER
 from tests.watched import WatchedServer
 
 from .load import Expected, Load

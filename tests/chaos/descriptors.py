@@ -10,7 +10,7 @@ import time
 import psutil
 
 from inference_client import Classify
-from inference_server.tritonserver import LOOPBACK
+from inference_server.addresses import LOOPBACK
 from tests.watched import WatchedServer
 
 from .load import TIMEOUT_S, Expected, Load, is_right

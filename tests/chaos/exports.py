@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from inference_server.process import running_server
+from inference_server.triton.process import running_server
 
 from .load import Expected, expected_answers
 from .reloads import run_command

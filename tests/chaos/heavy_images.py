@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from inference_server.tritonserver import LOOPBACK
+from inference_server.addresses import LOOPBACK
 from tests.heavy import HeavyFile
 from tests.heavy.family import family_mb, family_seconds
 from tests.watched import WatchedServer

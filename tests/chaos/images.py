@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from inference_client import Classify
-from inference_export.preprocessing import UndecodableImageError, decode_pixels
+from inference_export.base_set.decoding import UndecodableImageError, decode_pixels
 from tests.corpus import hostile_files
 from tests.heavy.family import family_mb
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inference_server.tritonserver import LOOPBACK
+from inference_server.addresses import LOOPBACK
 from tests.watched import WatchedServer
 
 from .load import LATE_S, TOLERANCE, Expected

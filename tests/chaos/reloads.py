@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from inference_export.repository import exported_version
+from inference_export.repository.versions import exported_version
 from tests.watched import WatchedServer
 
 from .load import Expected, Load, expected_answers, is_right

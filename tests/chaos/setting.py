@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests import resources
+from tests.once import make_once
 
 from .reloads import copy_base, run_command
 
@@ -41,14 +43,35 @@ class Setting:
                 "--model_repository", self.folder / repository, *more]  # fmt: skip
 
     def export(self, repository: str, *more: object) -> Path:
-        """Export with the command; return the repository."""
+        """Export with the command; return the repository. The first in its place is a copy of one that is made once."""
+        target = self.folder / repository
+        if more or target.exists():
+            self._run_export(repository, *more)
+        else:
+            exported = make_once(self.folder / "exported", lambda folder: self._run_export(folder.name))
+            shutil.copytree(exported, target)
+        return target
+
+    def _run_export(self, repository: str, *more: object) -> None:
         done = run_command("export-repository", *self.arguments(repository, *more))
         assert done.returncode == 0, done.stderr
-        return self.folder / repository
 
 
 def prepare(folder: Path) -> Setting:
-    """Make everything in an empty folder."""
+    """Make everything in a folder, unless it has been made there; return where it lies."""
+    made = make_once(folder / "made", _make)
+    return Setting(
+        folder=folder,
+        images=sorted((made / "images").iterdir()),
+        trained=made / "trained",
+        retrained=made / "retrained",
+        base=made / "base",
+        smaller=made / "smaller",
+        larger=made / "larger",
+    )
+
+
+def _make(folder: Path) -> None:
     images = [*resources.write_photographs(folder / "images"), *resources.write_faces(folder / "images", QUERIES, "x")]
     base = folder / "base"
     for name, numbers in BASE_IMAGES.items():
@@ -57,12 +80,5 @@ def prepare(folder: Path) -> Setting:
         network = resources.spread_network(len(LABELS), IMAGE_SIZE, images, seed=seed)
         labels = {label: index for index, label in enumerate(LABELS)}
         resources.write_resources(folder / name, {"model_7": network.state_dict()}, labels)
-    return Setting(
-        folder=folder,
-        images=images,
-        trained=folder / "trained",
-        retrained=folder / "retrained",
-        base=base,
-        smaller=copy_base(base, folder / "smaller", without="alpha"),
-        larger=copy_base(base, folder / "larger", also="delta"),
-    )
+    copy_base(base, folder / "smaller", without="alpha")
+    copy_base(base, folder / "larger", also="delta")

@@ -16,7 +16,7 @@ import click
 import psutil
 
 from inference_client import Classify
-from inference_server.shared_memory import FOLDER as SHARED_MEMORY
+from inference_server.supervision.shared_memory import FOLDER as SHARED_MEMORY
 from tests.corpus import hostile_files
 from tests.watched import WatchedServer, watched_server
 

@@ -70,6 +70,8 @@ def echo(request: Request, *, neighbors: tuple[str, ...] = ("", "")) -> Reply:
         "MATCHES": ("INT32", [[1, 3]] * len(texts)),
         "NEIGHBOR": ("BYTES", [list(neighbors)] * len(texts)),
         "NEIGHBOR_SIMILARITY": ("FP32", [[0.75] * len(neighbors)] * len(texts)),
+        "VERSION": ("INT64", [[3]] * len(texts)),
+        "THRESHOLD": ("FP32", [[0.8]] * len(texts)),
     }
     outputs, tensors = [], []
     for name in (output["name"] for output in request.body["outputs"]):
@@ -78,7 +80,7 @@ def echo(request: Request, *, neighbors: tuple[str, ...] = ("", "")) -> Reply:
             encoded = [text.encode() for row in values for text in row]
             tensor = b"".join(struct.pack("<I", len(text)) + text for text in encoded)
         else:
-            tensor = np.array(values, {"FP32": "<f4", "INT32": "<i4"}[datatype]).tobytes()
+            tensor = np.array(values, {"FP32": "<f4", "INT32": "<i4", "INT64": "<i8"}[datatype]).tobytes()
         outputs.append(
             {
                 "name": name,

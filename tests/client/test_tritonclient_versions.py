@@ -1,4 +1,4 @@
-"""The wheel, with nothing but what it requires: the lowest tritonclient that it admits, and the newest."""
+"""The wheel, with nothing but what it requires: the lowest tritonclient and aiohttp that it admits, and the newest."""
 
 import json
 import re
@@ -58,19 +58,11 @@ def run(*command, timeout_s):
     return ended
 
 
-def lowest_tritonclient():
-    """Return the version that pyproject.toml admits from."""
+def lowest(package):
+    """Return the version of a package that pyproject.toml admits from."""
     requirements = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    (requirement,) = [text for text in requirements if text.startswith("tritonclient")]
-    return re.fullmatch(r"tritonclient\[http\]>=([\d.]+)", requirement).group(1)
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT, timeout_s=INSTALL_TIMEOUT_S)
-    (built,) = folder.glob("*.whl")
-    return built
+    (requirement,) = [text for text in requirements if text.startswith(package)]
+    return re.search(r">=([\d.]+)", requirement).group(1)
 
 
 @pytest.fixture(scope="module", params=["lowest", "newest"])
@@ -79,8 +71,9 @@ def environment(request, wheel, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f"{request.param}_tritonclient")
     venv.create(folder, with_pip=True)
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    pin = [f"tritonclient[http]=={lowest_tritonclient()}.*"] if request.param == "lowest" else []
-    run(python, "-I", "-m", "pip", "install", "--quiet", "--upgrade", wheel, *pin, timeout_s=INSTALL_TIMEOUT_S)
+    pins = [f"tritonclient[http]=={lowest('tritonclient')}.*", f"aiohttp=={lowest('aiohttp')}"]
+    wanted = pins if request.param == "lowest" else []
+    run(python, "-I", "-m", "pip", "install", "--quiet", "--upgrade", wheel, *wanted, timeout_s=INSTALL_TIMEOUT_S)
     return python
 
 
@@ -89,13 +82,13 @@ def distributions(python):
     return {entry["name"].lower(): entry["version"] for entry in json.loads(listed)}
 
 
-def test_both_ends_of_the_admitted_range_are_installed(environment):
-    version = distributions(environment)["tritonclient"]
-    lowest = lowest_tritonclient()
+@pytest.mark.parametrize("package", ["tritonclient", "aiohttp"])
+def test_both_ends_of_the_admitted_range_are_installed(environment, package):
+    version, bound = distributions(environment)[package], lowest(package)
     if "lowest" in str(environment):
-        assert version == lowest or version.startswith(f"{lowest}.")
+        assert version == bound or version.startswith(f"{bound}.")
     else:
-        assert [int(part) for part in version.split(".")[:2]] > [int(part) for part in lowest.split(".")]
+        assert [int(part) for part in version.split(".")[:2]] > [int(part) for part in bound.split(".")[:2]]
 
 
 def test_client_brings_no_training_or_serving_package(environment):

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from inference_client.evaluation.__main__ import main
-from inference_server.process import RunningServer
+from inference_evaluation.__main__ import main
+from inference_server.triton.process import RunningServer
 from tests import resources
 from tests.conftest import LABELS
 
+EXPORTED_THRESHOLD = 0.4  # of clustering_server
 HOSTILE_CLASS = "\"><img src=x onerror='hacked=1'> $x^2$"
 HOSTILE_FILE = "<script>hacked=1</script>".replace("/", "\u2215") + "\u202egnp.png"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 from typing import Any
 
@@ -12,8 +13,8 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from inference_client import Classify
-from inference_server.process import RunningServer
-from tests.evaluation.conftest import HOSTILE_CLASS, HOSTILE_FILE, Evaluated
+from inference_server.triton.process import RunningServer
+from tests.evaluation.conftest import EXPORTED_THRESHOLD, HOSTILE_CLASS, HOSTILE_FILE, Evaluated
 
 
 def _rows(evaluated: Evaluated) -> list[dict[str, str]]:
@@ -28,9 +29,9 @@ def _figures(evaluated: Evaluated) -> dict[str, Any]:
     return json.loads((evaluated.out / "evaluation.json").read_text(), parse_constant=refuse)
 
 
-@pytest.fixture(params=["clustering", "classification"])
+@pytest.fixture(params=["clustering_evaluation", "classification_evaluation"])
 def evaluated(request: pytest.FixtureRequest) -> Evaluated:
-    return request.getfixturevalue(f"{request.param}_evaluation")
+    return request.getfixturevalue(request.param)
 
 
 def test_figures_are_scikit_learns_of_the_csv(evaluated: Evaluated) -> None:
@@ -95,11 +96,11 @@ def test_trials_are_what_the_server_answers_at_their_thresholds(
             assert trial["matched_right"] == sum(np.logical_and(matched, right))
 
 
-def test_threshold_in_force_is_found_between_two_others(clustering_evaluation: Evaluated) -> None:
+def test_threshold_in_force_is_the_exported_one(clustering_evaluation: Evaluated) -> None:
     threshold = _figures(clustering_evaluation)["threshold"]
-    assert threshold["given"] is None
-    assert threshold["above"] < 0.4 < threshold["below"]
-    assert threshold["below"] - threshold["above"] < 0.1
+    assert (threshold["value"], threshold["given"]) == (EXPORTED_THRESHOLD, None)
+    page = html.unescape((clustering_evaluation.out / "report.html").read_text())
+    assert f"{EXPORTED_THRESHOLD} (the server's default)" in page
 
 
 def test_facts_of_the_server_and_the_folder_are_told(clustering_evaluation: Evaluated) -> None:
@@ -111,7 +112,7 @@ def test_facts_of_the_server_and_the_folder_are_told(clustering_evaluation: Eval
     ((reason, names),) = figures["errors"].items()
     assert [name.split("/")[1] for name in names] == ["broken.jpg"]
     assert f"Not decoded: {names[0]}: {reason}" in clustering_evaluation.stdout
-    assert "of classes that it knows" in clustering_evaluation.stdout
+    assert "whose class the server knows" in clustering_evaluation.stdout
     assert "Evaluating: 18 of 18 (100 %)" in clustering_evaluation.stderr
 
 
@@ -135,8 +136,8 @@ def test_nearest_base_image_of_a_copy_is_its_original(clustering_evaluation: Eva
     assert copy["nearest"].split("/")[0] == copy["truth"]
     assert float(copy["nearest_similarity"]) == pytest.approx(1, abs=1e-4)
     assert _figures(clustering_evaluation)["in_base_set"]["copies"] == 1
-    assert "1 of 17 images are in the base set" in clustering_evaluation.stdout
-    assert "1 of 17 images are in the base set" in (clustering_evaluation.out / "report.html").read_text()
+    assert "1 of 17 images is a copy of a base image" in clustering_evaluation.stdout
+    assert "1 of 17 images is a copy of a base image" in (clustering_evaluation.out / "report.html").read_text()
 
 
 def test_recommended_threshold_and_whether_to_change_are_told_to_programs(clustering_evaluation: Evaluated) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inference_client.evaluation.labelled_images import read_labelled_images
+from inference_evaluation.labelled_images import read_labelled_images
 
 
 def test_images_are_listed_by_class_and_what_is_left_out_is_said(tmp_path: Path) -> None:

@@ -41,9 +41,9 @@ def browser() -> Iterator[webdriver.Chrome]:
     driver.quit()
 
 
-@pytest.fixture(params=["clustering", "classification"])
+@pytest.fixture(params=["clustering_evaluation", "classification_evaluation"])
 def page(request: pytest.FixtureRequest) -> Path:
-    evaluated: Evaluated = request.getfixturevalue(f"{request.param}_evaluation")
+    evaluated: Evaluated = request.getfixturevalue(request.param)
     return evaluated.out / "report.html"
 
 

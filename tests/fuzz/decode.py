@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from inference_export.preprocessing import Limits, UndecodableImageError, decode_pixels
+from inference_export.base_set.decoding import Limits, UndecodableImageError, decode_pixels
 
 SIDE = 32
 # Low ones, so that the fuzzer spends its time on code and not on pixels.

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import click
 
-from inference_export.preprocessing import UndecodableImageError, decode_pixels
+from inference_export.base_set.decoding import UndecodableImageError, decode_pixels
 from tests.heavy.measure import measure
 
 from .moves import Growth, grow

@@ -9,7 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from inference_export.preprocessing import open_decoder
+from inference_export.base_set.decoding import open_decoder
 from tests.corpus import encode, photograph
 
 from .family import family_seconds

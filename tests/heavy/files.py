@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from inference_export.preprocessing import DEFAULT_LIMITS
+from inference_export.base_set.decoding import DEFAULT_LIMITS
 
 from . import metadata, pixels, repetition
 

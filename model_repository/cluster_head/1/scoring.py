@@ -1,4 +1,4 @@
-"""Similarities of query embeddings with the base set, and the answers that follow from them."""
+"""Similarities of query embeddings with the base set, and what follows from them: matches, neighbors, classes."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     Float32 = npt.NDArray[np.float32]
     Int32 = npt.NDArray[np.int32]
     Index = npt.NDArray[np.intp]
 
-# Base embeddings in one matrix product, 8 MiB of D = 512, and in one reduction of what several products found: larger
-# products leave the cache, smaller reductions spend their time in numpy's calls.
+# Base embeddings in one matrix product (8 MiB for D = 512), and in one reduction over several products: a larger
+# product does not fit the cache, and smaller reductions spend their time in numpy's calls.
 PRODUCT_ROWS = 4096
 BLOCK_ROWS = 16 * PRODUCT_ROWS
-COMB_ROWS = 64  # evenly spaced ones, of which the highest similarity is kept: the K nearest lie in the K highest combs
-QUERIES_AT_A_TIME = 32  # whose similarities with the whole base set are in memory
+# Base embeddings in a comb: evenly spaced rows, of which the highest similarity is kept. The K nearest base images lie
+# in the K combs with the highest similarities.
+COMB_ROWS = 64
+QUERIES_AT_A_TIME = 32  # their similarities with the whole base set are in memory
 
 
 class Comparison(NamedTuple):
-    """What the comparison of N queries with the base set found."""
+    """The result of comparing N queries with the base set."""
 
-    matches: Int32  # [N, C], base images of the class at or above the threshold
+    matches: Int32  # [N, C], number of base images of the class at or above the threshold
     scores: Float32  # [N, C], highest similarity in the class, -1 to 1
     neighbors: Index  # [N, K], rows of the base set, most similar first, equal ones in their order
     neighbor_similarities: Float32  # [N, K], -1 to 1
@@ -47,12 +51,12 @@ def normalize(embeddings: Float32) -> Float32:
 class Comparer:
     """Compares query embeddings with a base set: counts each class's matches, finds the most similar base images.
 
-    The similarity is the cosine, <q, b> / (|q| |b|). The base set is read once, in blocks, so that one larger than
-    memory can be mapped from its file. Memory for the similarities, float32 [N, B], is kept from call to call; so one
-    object is for one thread.
+    The similarity is the cosine, <q, b> / (|q| |b|). The base set is read block by block, so a base set that is larger
+    than memory can be mapped from its file. The memory for the similarities, float32 [N, B], is kept from call to call,
+    so an object serves one thread.
 
     Args:
-        base: L2-normalized base embeddings, float32 [B, D], those of one class side by side.
+        base: L2-normalized base embeddings, float32 [B, D], sorted by class.
         class_starts: First row of each class, ascending integers [C] from 0; no class is empty.
 
     Source:
@@ -67,7 +71,7 @@ class Comparer:
 
     def __init__(self, base: Float32, class_starts: Index) -> None:
         self._base = base
-        self._class_count = len(class_starts)
+        self._class_starts = class_starts
         self._blocks = [_block(class_starts, start, len(base)) for start in range(0, len(base), BLOCK_ROWS)]
         self._combs = np.concatenate([_combs(start, len(base)) for start in range(0, len(base), BLOCK_ROWS)])
         self._similarities = np.empty((0, 0), np.float32)
@@ -76,34 +80,75 @@ class Comparer:
         """Compare N queries.
 
         Args:
-            queries: Query embeddings, float32 [N, D], of any norm; the similarities of one of norm zero are zero.
+            queries: Query embeddings, float32 [N, D], of any norm; an embedding of norm zero has similarities of zero.
             thresholds: Each query's lowest similarity that is a match, inclusive, float32 [N], -1 to 1.
-            neighbors: Most similar base images wanted, at least 1.
+            neighbors: Number of most similar base images wanted, at least 1.
 
         Returns:
             The comparison; K is ``min(neighbors, B)``.
         """
-        unit = normalize(queries)
-        # Rounding takes similarities a little beyond -1 and 1, which only the results are relieved of.
-        lowest = np.where(thresholds <= -1, -np.inf, thresholds).astype(np.float32)[:, None]
-        parts = [
-            self._compare(unit[start : start + QUERIES_AT_A_TIME], lowest[start : start + QUERIES_AT_A_TIME], neighbors)
-            for start in range(0, len(unit), QUERIES_AT_A_TIME)
-        ]
+        lowest = _lowest(thresholds)[:, None]
+        parts = [self._compare(unit, lowest[rows], neighbors) for unit, rows in _parts(queries)]
         return parts[0] if len(parts) == 1 else Comparison(*map(np.concatenate, zip(*parts, strict=True)))
 
-    def _compare(self, unit: Float32, lowest: Float32, neighbors: int) -> Comparison:
-        if len(self._similarities) < len(unit):
+    def classes_at(self, queries: Float32, thresholds: Float32) -> Int32:
+        """Choose each query's class at several thresholds.
+
+        Args:
+            queries: Query embeddings, float32 [N, D], of any norm.
+            thresholds: Lowest similarities that are a match, inclusive, float32 [N, T], -1 to 1, in any order.
+
+        Returns:
+            Class indices by ``best_class``, int32 [N, T]; -1 where no base image matches.
+
+        >>> comparer = Comparer(np.float32([[1, 0], [0.8, 0.6], [0, 1]]), np.array([0, 2]))
+        >>> comparer.classes_at(np.float32([[0.6, 0.8]]), np.float32([[0.9, -1, 0.97]])).tolist()
+        [[0, 0, -1]]
+        """
+        lowest = _lowest(thresholds)
+        classes = np.empty(thresholds.shape, np.int32)
+        for unit, rows in _parts(queries):
+            similarities = self._room(len(unit))
+            for block, _, _ in self._blocks:
+                self._multiply(unit, block, similarities)
+            for row, own in zip(range(rows.start, rows.stop), similarities[:, : len(self._base)], strict=True):
+                classes[row] = self._classes_at(own, lowest[row])
+        return classes
+
+    def _classes_at(self, similarities: Float32, thresholds: Float32) -> Int32:
+        """Choose one query's class at each of T thresholds, by its similarities [B]."""
+        order = np.argsort(thresholds)
+        reached = np.searchsorted(thresholds[order], similarities, side="right")  # [B], number of thresholds, 0 to T
+        class_count, columns = len(self._class_starts), len(thresholds) + 1
+        sizes = np.diff([*self._class_starts, len(similarities)])
+        cells = np.repeat(np.arange(class_count) * columns, sizes) + reached
+        counts = np.bincount(cells, minlength=class_count * columns).reshape(class_count, columns)
+        matches = counts[:, :0:-1].cumsum(axis=1)[:, ::-1].astype(np.int32)  # [C, T], by ascending thresholds
+        scores = np.clip(np.maximum.reduceat(similarities, self._class_starts), -1, 1)
+        winners = best_class(matches.T, np.broadcast_to(scores, matches.T.shape))
+        classes = np.empty(len(thresholds), np.int32)
+        classes[order] = np.where(matches.any(axis=0), winners, -1)
+        return classes
+
+    def _room(self, queries: int) -> Float32:
+        """Give memory for the similarities of some queries with all base images."""
+        if len(self._similarities) < queries:
             # Columns beyond the base set complete its last combs.
-            self._similarities = np.full((len(unit), self._combs.max() + 1), -np.inf, np.float32)
-        similarities = self._similarities[: len(unit)]
-        matches = np.zeros((len(unit), self._class_count), np.int32)
+            self._similarities = np.full((queries, self._combs.max() + 1), -np.inf, np.float32)
+        return self._similarities[:queries]
+
+    def _multiply(self, unit: Float32, block: slice, similarities: Float32) -> None:
+        for start in range(block.start, block.stop, PRODUCT_ROWS):
+            part = slice(start, min(start + PRODUCT_ROWS, block.stop))
+            np.matmul(unit, self._base[part].T, out=similarities[:, part])
+
+    def _compare(self, unit: Float32, lowest: Float32, neighbors: int) -> Comparison:
+        similarities = self._room(len(unit))
+        matches = np.zeros((len(unit), len(self._class_starts)), np.int32)
         scores = np.full(matches.shape, -1, np.float32)
         tops = []
         for rows, classes, class_cuts in self._blocks:
-            for start in range(rows.start, rows.stop, PRODUCT_ROWS):
-                part = slice(start, min(start + PRODUCT_ROWS, rows.stop))
-                np.matmul(unit, self._base[part].T, out=similarities[:, part])
+            self._multiply(unit, rows, similarities)
             block = similarities[:, rows]
             highest = np.maximum.reduceat(block, class_cuts, axis=1)
             np.maximum(scores[:, classes], highest, out=scores[:, classes])
@@ -119,6 +164,19 @@ class Comparer:
             neighbors=neighbor_rows,
             neighbor_similarities=np.clip(np.take_along_axis(similarities, neighbor_rows, axis=1), -1, 1),
         )
+
+
+def _parts(queries: Float32) -> Iterator[tuple[Float32, slice]]:
+    """L2-normalize the queries, ``QUERIES_AT_A_TIME``: the embeddings, and their rows."""
+    unit = normalize(queries)
+    for start in range(0, len(unit), QUERIES_AT_A_TIME):
+        rows = slice(start, min(start + QUERIES_AT_A_TIME, len(unit)))
+        yield unit[rows], rows
+
+
+def _lowest(thresholds: Float32) -> Float32:
+    """Let everything match at -1: rounding can push a similarity just below it, and only the results are clipped."""
+    return np.where(thresholds <= -1, -np.inf, thresholds).astype(np.float32)
 
 
 def _block(class_starts: Index, start: int, base_images: int) -> tuple[slice, slice, Index]:

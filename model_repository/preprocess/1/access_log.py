@@ -1,4 +1,4 @@
-"""A line of JSON for each request, on the server's standard output; the same file in both Python models."""
+"""The access log: a line of JSON for each request, on the server's standard output."""
 
 from __future__ import annotations
 
@@ -12,97 +12,70 @@ from collections import Counter
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from parameters import Given
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from parameters import Parameters
 
 STDOUT = 1
 LONGEST_LINE = select.PIPE_BUF  # bytes that reach a pipe in one piece, while other models write to it
 LONGEST_REQUEST_ID = 128
-MOST_WAITING = 1000  # lines, when whoever reads them is slow
+MOST_WAITING = 1000  # lines, while their reader is slow
 CLOSE_TIMEOUT_S = 1.0
-
-# What an image's ERROR begins with, and its short name: a closed set, of which nothing is the sender's.
-_REASONS = {
-    "empty": "empty",
-    "no image in a supported format": "unsupported",
-    "broken": "broken",
-    "too large": "too_large",
-    "too slow": "too_slow",
-    "not classified": "not_finite",
-}
-OTHER_REASON = "other"  # only where a caller of cluster_head makes up an ERROR of its own
-REASONS = (*_REASONS.values(), OTHER_REASON)
-UNDECODABLE_REASONS = REASONS[:5]
-
-
-def reason_name(error: str) -> str:
-    """Name the reason for which an image has no answer.
-
-    Args:
-        error: Its ``ERROR``, not empty.
-
-    Returns:
-        One of ``REASONS``.
-
-    >>> reason_name("broken or truncated JPEG file")
-    'broken'
-    """
-    return next((name for start, name in _REASONS.items() if error.startswith(start)), OTHER_REASON)
 
 
 def entry(
+    said: Parameters,
     *,
-    client: str,
-    request_id: str,
     model_version: int,
-    file_bytes: list[int] | None,
     images: int,
-    errors: Iterable[str],
-    sim_thres: float | None,
+    reasons: Iterable[str],
     labels: Iterable[str] = (),
     mode: str | None = None,
+    threshold: float | None = None,
+    is_direct: bool = False,
     refused: str | None = None,
 ) -> bytes:
-    """Write what the access log says of a request; never of an image's content or a file's name.
+    """Write a request's line, which tells nothing of an image's content or a file's name.
 
     Args:
-        client: Its client's id.
-        request_id: The id that its sender gave it; cut to ``LONGEST_REQUEST_ID`` characters.
+        said: The request's parameters.
         model_version: The version that answered.
-        file_bytes: Size of each image file, where it is known.
         images: Number of images.
-        errors: The reason of each image without an answer.
-        sim_thres: The threshold that it named, if any.
+        reasons: The code of the reason, for each image without an answer.
         labels: The label of each image with an answer.
-        mode: ``clustering`` or ``classification``, where it is known.
-        refused: Why it was refused as a whole; None for one that was answered.
+        mode: ``clustering`` or ``classification``; None: not known.
+        threshold: The threshold in force; None: not known, or without meaning in this mode.
+        is_direct: Whether embeddings were sent to ``cluster_head`` alone.
+        refused: The code for which the request was refused as a whole; None: it was answered.
 
     Returns:
-        A line of ASCII, its line feed included, of at most ``LONGEST_LINE`` bytes: what grows with the number of
-        images, sizes first, is left out of a longer one.
+        A line of ASCII, line feed included, of at most ``LONGEST_LINE`` bytes: labels that would make it longer are
+        left out.
     """
     time = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")  # noqa: UP017  (Python 3.10)
     fields: dict[str, Any] = {
         "time": time,
         "status": "ok" if refused is None else "refused",
         "refused": refused,
-        "client": client,
-        "request_id": request_id[:LONGEST_REQUEST_ID] or None,
+        "client": said.client,
+        "request_id": said.request_id[:LONGEST_REQUEST_ID] or None,
         "model_version": model_version,
         "mode": mode,
-        "sim_thres": sim_thres,
+        "sim_thres": said.threshold.value if isinstance(said.threshold, Given) else None,
+        "threshold": threshold,
+        "direct": is_direct or None,
         "images": images,
-        "bytes": None if file_bytes is None else sum(file_bytes),
-        "undecodable": dict(Counter(map(reason_name, errors))) or None,
+        "undecodable": dict(Counter(reasons)) or None,
         "labels": dict(Counter(labels)) or None,
-        "file_bytes": file_bytes,
     }
     fields = {name: value for name, value in fields.items() if value is not None}
     line = _encode(fields)
-    for name in ("file_bytes", "labels"):
-        if len(line) > LONGEST_LINE:
-            fields.pop(name, None)
-            line = _encode(fields)
+    if len(line) > LONGEST_LINE:
+        fields.pop("labels", None)
+        line = _encode(fields)
     return line
 
 
@@ -111,13 +84,13 @@ def _encode(fields: dict[str, Any]) -> bytes:
 
 
 class AccessLog:
-    """Writes lines in a thread of its own, so that no answer waits for whoever reads them.
+    """Writes lines in a thread of its own, so that no answer waits for the reader of the lines.
 
-    Lines that do not fit while a reader is slow are lost, and counted; once the reader is gone, all are.
+    Lines that find no room while the reader is slow are lost and counted; so are all lines once the reader is gone.
 
     Args:
-        warn: Told once what is wrong with the output.
-        descriptor: Where the lines go.
+        warn: Called once if the output fails, with a message.
+        descriptor: The file descriptor to write to.
     """
 
     def __init__(self, warn: Callable[[str], None], *, descriptor: int = STDOUT) -> None:
@@ -131,13 +104,13 @@ class AccessLog:
         self._thread.start()
 
     def write(self, lines: Iterable[bytes]) -> int:
-        """Have lines written, at some time.
+        """Queue lines to be written.
 
         Args:
-            lines: As ``entry`` makes them.
+            lines: Lines that ``entry`` made.
 
         Returns:
-            The lines that were lost since the last call.
+            Number of lines that were lost since the last call.
         """
         for line in lines:
             try:
@@ -152,7 +125,7 @@ class AccessLog:
         return lost
 
     def close(self) -> None:
-        """Write what is waiting, unless that takes longer than ``CLOSE_TIMEOUT_S``."""
+        """Write the lines that wait, unless that takes longer than ``CLOSE_TIMEOUT_S``."""
         try:
             self._waiting.put(None, timeout=CLOSE_TIMEOUT_S)
         except queue.Full:
@@ -178,5 +151,5 @@ def _write_whole(descriptor: int, line: bytes) -> None:
     while line:
         try:
             line = line[os.write(descriptor, line) :]
-        except BlockingIOError:  # somebody who shares the output has made it so
+        except BlockingIOError:  # another process that shares the output has made it non-blocking
             select.select([], [descriptor], [])

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
+from reasons import BROKEN, EMPTY, TOO_LARGE, TOO_SLOW, UNSUPPORTED, Reason
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -68,7 +69,19 @@ DEFAULT_LIMITS = Limits()
 
 
 class UndecodableImageError(ValueError):
-    """An image can't be decoded; the message is the reason, fit for strangers: no path, no memory address."""
+    """An image can't be decoded.
+
+    Args:
+        code: One of ``UNDECODABLE`` of ``reasons.py``.
+        text: What the sender of the image reads: no path, no memory address.
+
+    Attributes:
+        reason: Both.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = Reason(code, text)
 
 
 class ExpensiveImageError(Exception):
@@ -117,7 +130,7 @@ def decode_pixels(
         MemoryError: This process may not have the memory.
     """
     if not data:
-        raise UndecodableImageError("empty: 0 bytes")
+        raise UndecodableImageError(EMPTY, "empty: 0 bytes")
     with _open(data, limits, budget_bytes) as image:
         try:
             if reduced:
@@ -127,7 +140,7 @@ def decode_pixels(
         except (MemoryError, ExpensiveImageError, UndecodableImageError):
             raise
         except Exception as error:  # Pillow's decoders raise almost any type on broken files
-            raise UndecodableImageError(f"broken or truncated {image.format} file") from error
+            raise UndecodableImageError(BROKEN, f"broken or truncated {image.format} file") from error
     return np.asarray(pixels)
 
 
@@ -142,23 +155,25 @@ def _open(data: bytes, limits: Limits, budget_bytes: int | None) -> Image.Image:
     if len(data) > limits.file_bytes:
         raise _too_long(data, limits)
     if image is None:
-        raise UndecodableImageError("no image in a supported format (BMP, GIF, JPEG, PNG, TIFF, WebP)")
+        raise UndecodableImageError(UNSUPPORTED, "no image in a supported format (BMP, GIF, JPEG, PNG, TIFF, WebP)")
     width, height = image.size
     _require_few_pixels(width, height, limits)
     if isinstance(image, TiffImageFile):
         _require_sound_strips(image, limits)
     if isinstance(image, JpegImageFile) and _has_more_scans(data, limits.scans):
-        raise UndecodableImageError(f"too slow to decode: more than {limits.scans} scans in a JPEG file")
+        raise UndecodableImageError(TOO_SLOW, f"too slow to decode: more than {limits.scans} scans in a JPEG file")
     return image
 
 
 def _too_long(data: bytes, limits: Limits) -> UndecodableImageError:
-    return UndecodableImageError(f"too large to decode: {len(data):,} bytes, at most {limits.file_bytes:,} are decoded")
+    return UndecodableImageError(
+        TOO_LARGE, f"too large to decode: {len(data):,} bytes, at most {limits.file_bytes:,} are decoded"
+    )
 
 
 def _identify(data: bytes, limits: Limits, budget_bytes: int | None) -> Image.Image | None:
     if _has_more_segments(data) or _has_more_chunks(data):
-        raise UndecodableImageError(f"too slow to decode: more than {MOST_SEGMENTS:,} pieces of metadata")
+        raise UndecodableImageError(TOO_SLOW, f"too slow to decode: more than {MOST_SEGMENTS:,} pieces of metadata")
     canvas = _webp_canvas(data)
     if canvas is not None:  # Pillow has libwebp make it when it opens the file
         _require_few_pixels(*canvas, limits)
@@ -167,14 +182,14 @@ def _identify(data: bytes, limits: Limits, budget_bytes: int | None) -> Image.Im
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise UndecodableImageError(
-            f"too large to decode: far too many pixels, at most {limits.pixels:,} are decoded"
+            TOO_LARGE, f"too large to decode: far too many pixels, at most {limits.pixels:,} are decoded"
         ) from error
     except UnidentifiedImageError:
         return None
     except MemoryError:
         raise
     except Exception as error:  # as above: a known format with a header that breaks its decoder
-        raise UndecodableImageError("broken image header") from error
+        raise UndecodableImageError(BROKEN, "broken image header") from error
 
 
 def _decode_base64(data: bytes) -> bytes | None:
@@ -187,15 +202,16 @@ def _decode_base64(data: bytes) -> bytes | None:
 def _require_few_pixels(width: int, height: int, limits: Limits) -> None:
     if width * height > limits.pixels:
         raise UndecodableImageError(
-            f"too large to decode: {width} x {height} pixels, at most {limits.pixels:,} are decoded"
+            TOO_LARGE, f"too large to decode: {width} x {height} pixels, at most {limits.pixels:,} are decoded"
         )
 
 
 def _require_memory(memory_bytes: int, limits: Limits, budget_bytes: int | None) -> None:
     if memory_bytes > limits.memory_bytes:
         raise UndecodableImageError(
+            TOO_LARGE,
             f"too large to decode: it takes {memory_bytes / 1e6:,.0f} MB of memory, and may take "
-            f"{limits.memory_bytes / 1e6:,.0f}"
+            f"{limits.memory_bytes / 1e6:,.0f}",
         )
     if budget_bytes is not None and memory_bytes > budget_bytes:
         raise ExpensiveImageError(memory_bytes)
@@ -231,14 +247,14 @@ def _require_sound_strips(image: TiffImageFile, limits: Limits) -> None:
     except MemoryError:
         raise
     except Exception as error:  # a tag of another type than it should have
-        raise UndecodableImageError("broken image header") from error
+        raise UndecodableImageError(BROKEN, "broken image header") from error
     _require_few_pixels(tile_width, tile_length, limits)
     needed = max(
         -(-height // max(rows, 1)) * planes,
         -(-width // max(tile_width, 1)) * -(-height // max(tile_length, 1)) * planes if tile_width else 0,
     )
     if max(strips, tiles) > needed + MOST_SEGMENTS:
-        raise UndecodableImageError("too slow to decode: more strips or tiles than the image has")
+        raise UndecodableImageError(TOO_SLOW, "too slow to decode: more strips or tiles than the image has")
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int] | None:

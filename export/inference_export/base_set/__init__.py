@@ -1,0 +1,1 @@
+"""Base images in, a base set out; without PyTorch or ONNX."""

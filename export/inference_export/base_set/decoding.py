@@ -1,0 +1,51 @@
+"""The server's own preprocessing, for the export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from inference_export.template import load_served_module
+
+EXACT, REDUCED = "exact", "reduced"
+
+_module = load_served_module("preprocess", "preprocessing")
+_decoding = load_served_module("preprocess", "decoding")
+UndecodableImageError: type[ValueError] = _module.UndecodableImageError
+Limits: Any = _module.Limits
+DEFAULT_LIMITS: Any = _module.DEFAULT_LIMITS
+
+
+class DecodePixels(Protocol):
+    """``decode_pixels`` of the server."""
+
+    def __call__(
+        self, data: bytes, size: int, *, reduced: bool = False, limits: Any = DEFAULT_LIMITS
+    ) -> npt.NDArray[np.uint8]:
+        """Decode an image file to pixels, uint8 [S, S, 3]."""
+
+
+class Decoders(Protocol):
+    """``Decoders`` of the server: decodes in processes of its own, which end with its context."""
+
+    def decode(self, files: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], list[str]]:
+        """Decode N files to pixels, uint8 [N, S, S, 3], and N reasons, "" for a decoded file."""
+
+    def __enter__(self) -> Decoders: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+decode_pixels: DecodePixels = _module.decode_pixels
+
+
+def open_decoder(image_size: int, decode: str, limits: Any = DEFAULT_LIMITS) -> Decoders:
+    """Start decoders for images of side S in pixels, ``exact`` or ``reduced``, on all cores.
+
+    Raises:
+        DecodingError: The system lets us start no process.
+    """
+    return cast(Decoders, _decoding.Decoders(image_size, reduced=decode == REDUCED, limits=limits))

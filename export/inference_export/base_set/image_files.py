@@ -1,0 +1,130 @@
+"""Image files, read and decoded as the server does, each of them once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inference_export.base_set.decoding import Decoders, open_decoder
+from inference_export.regular_files import FileReader, hash_file
+from inference_export.template import MAX_SOURCE_BYTES, template_files
+
+MAX_KEPT_BYTES = 2**28  # pixels in memory: 600 images at S = 384
+_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFiles:
+    """Reads and decodes image files, and keeps what it decoded as long as there is room.
+
+    Attributes:
+        reader: Reads files, and remembers the hash of what it read.
+        decoder: The server's decoder.
+        max_bytes: Longest file that is read.
+        decoding: Name of this way to decode, the same for the same code and settings; fit for a file name.
+    """
+
+    reader: FileReader
+    decoder: Decoders
+    max_bytes: int
+    decoding: str
+    _kept: dict[Path, npt.NDArray[np.uint8]] = field(default_factory=dict)
+
+    def content_key(self, file: Path) -> bytes:
+        """Return the SHA-256 of what was read from a file.
+
+        Raises:
+            KeyError: The file was never read.
+        """
+        return bytes.fromhex(self.reader.sha256(file))
+
+    def find_undecodable(self, files: Sequence[Path], known: Container[bytes] = ()) -> dict[Path, str]:
+        """Read files, and decode those whose content is not known to decode.
+
+        Args:
+            files: The files.
+            known: Content keys of images that decode.
+
+        Returns:
+            File to reason, for each file that can't be read or decoded.
+
+        Raises:
+            ChangedError: A file was read before and has changed since.
+        """
+        contents, failures = self._read(files)
+        unknown = [file for file in contents if self.content_key(file) not in known]
+        _, reasons = self._decode(unknown, contents)
+        return failures | {file: reason for file, reason in zip(unknown, reasons, strict=True) if reason}
+
+    def decode(self, files: Sequence[Path]) -> tuple[npt.NDArray[np.uint8], list[str]]:
+        """Decode files, and read those whose pixels were not kept.
+
+        Args:
+            files: N >= 1 files.
+
+        Returns:
+            Pixels, uint8 [N, S, S, 3], and N reasons; a reason is "" for a file that was decoded.
+
+        Raises:
+            ChangedError: A file was read before and has changed since.
+        """
+        batches, reasons = [], []
+        for start in range(0, len(files), _BATCH):
+            batch = files[start : start + _BATCH]
+            missing = [file for file in batch if file not in self._kept]
+            contents, failures = self._read(missing)
+            decoded, undecodable = self._decode(missing, contents)
+            pixels = dict(zip(missing, decoded, strict=True))
+            batches.append(np.stack([pixels[file] if file in pixels else self._kept[file] for file in batch]))
+            reason_of = dict(zip(missing, undecodable, strict=True)) | failures
+            reasons += [reason_of.get(file, "") for file in batch]
+        return np.concatenate(batches), reasons
+
+    def _read(self, files: Sequence[Path]) -> tuple[dict[Path, bytes], dict[Path, str]]:
+        """Read files: the content of each, or the reason why it can't be read."""
+        contents: dict[Path, bytes] = {}
+        failures: dict[Path, str] = {}
+        for file in files:
+            try:
+                contents[file] = self.reader.read(file, self.max_bytes)
+            except OSError as error:
+                failures[file] = error.strerror or "unreadable"
+        return contents, failures
+
+    def _decode(self, files: Sequence[Path], contents: dict[Path, bytes]) -> tuple[npt.NDArray[np.uint8], list[str]]:
+        pixels, reasons = self.decoder.decode([contents.get(file, b"") for file in files])
+        for file, image, reason in zip(files, pixels, reasons, strict=True):
+            if not reason and (len(self._kept) + 1) * image.nbytes <= MAX_KEPT_BYTES:
+                self._kept[file] = image.copy()
+        return pixels, reasons
+
+
+@contextlib.contextmanager
+def open_image_files(reader: FileReader, *, image_size: int, decode: str, limits: Any) -> Iterator[ImageFiles]:
+    """Start the server's decoders on all cores, and end them with the context.
+
+    Args:
+        reader: Reads the files.
+        image_size: Side S of the decoded images in pixels.
+        decode: ``exact`` or ``reduced``: how large JPEGs are decoded.
+        limits: The server's ``Limits``.
+
+    Raises:
+        DecodingError: The system lets us start no process.
+    """
+    source = hash_file(template_files("preprocess")["preprocessing.py"], MAX_SOURCE_BYTES)
+    settings = f"{source} {image_size} {decode} {tuple(limits)}"
+    with open_decoder(image_size, decode, limits) as decoder:
+        yield ImageFiles(
+            reader=reader,
+            decoder=decoder,
+            max_bytes=limits.file_bytes,
+            decoding=hashlib.sha256(settings.encode()).hexdigest()[:32],
+        )

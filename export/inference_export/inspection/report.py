@@ -1,0 +1,190 @@
+"""What an inspection found, as text for people and as JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from inference_client.command_line.formatting import printable
+from inference_export.base_set.analysis import DUPLICATE_SIMILARITY, Analysis, Duplicates, ThresholdOutcome
+from inference_export.repository.contents import Contents, StoredBase
+
+SHOWN_CLASSES = 50
+SHOWN_ROWS = 20
+_HASH_DIGITS = 12
+_GAP = "  "
+_FEW_IMAGES = 3
+
+
+def as_json(contents: Contents, analysis: Analysis | None) -> dict[str, Any]:
+    """Lay everything out as JSON-ready values."""
+    export, base = contents.export, contents.base
+    provenance = export.provenance
+    values: dict[str, Any] = {
+        "repository": str(contents.repository),
+        "version": export.version,
+        "pinned_version": contents.pinned,
+        "versions": contents.versions,
+        "exported": provenance.get("exported"),
+        "mode": export.settings["mode"],
+        "network": _network(provenance),
+        "checkpoint": provenance.get("checkpoint"),
+        "graph_sha256": provenance["graph"],
+        "precision": provenance.get("options", {}).get("precision"),
+        "image_size": contents.image_size,
+        "embedding_size": contents.embedding_size,
+        "max_batch_size": contents.max_batch_size,
+        "classes": export.settings["classes"],
+    }
+    if base is None or analysis is None:
+        return values
+    classes = export.settings["classes"]
+    return values | {
+        "threshold": export.settings["threshold"],
+        "unknown_label": export.settings["unknown_label"],
+        "neighbors": export.settings["neighbors"],
+        "base_images": dict(zip(classes, base.class_sizes, strict=True)),
+        "compared_images": len(analysis.rows),
+        "closer_to_another_class": [
+            {
+                "image": base.name(int(analysis.rows[position])),
+                "own_similarity": float(analysis.own[position]),
+                "other_class": classes[analysis.other_class[position]],
+                "other_similarity": float(analysis.other[position]),
+            }
+            for position in analysis.misplaced
+        ],
+        "near_duplicates": {
+            "similarity": DUPLICATE_SIMILARITY,
+            "label_conflicts": _pairs_json(analysis.conflicts, base),
+            "same_class": _pairs_json(analysis.same_class, base),
+        },
+        "thresholds": {
+            "compared_images": analysis.threshold_queries,
+            "outcomes": [
+                {"threshold": row.threshold, "right": row.right, "unmatched": row.unmatched}
+                for row in analysis.thresholds
+            ],
+        },
+    }
+
+
+def as_text(contents: Contents, analysis: Analysis | None) -> str:
+    """Lay everything out in lines; long lists are cut, and say so."""
+    lines = [f"{name:18}{value}" for name, value in _facts(contents)]
+    if contents.base is not None and analysis is not None:
+        lines += ["", *_base_lines(contents, contents.base, analysis)]
+    return "\n".join(map(printable, lines))
+
+
+def _facts(contents: Contents) -> Iterator[tuple[str, object]]:
+    export = contents.export
+    settings, provenance = export.settings, export.provenance
+    others = [version for version in contents.versions if version != export.version]
+    state = "which the ensemble answers with" if export.version == contents.pinned else "which does not answer"
+    yield "repository", contents.repository
+    yield "version", f"{export.version}, {state}{f'; also there: {_list(others)}' if others else ''}"
+    yield "exported", provenance.get("exported", "unknown")
+    yield "mode", settings["mode"]
+    yield "network", f"{_network(provenance)}, checkpoint {provenance.get('checkpoint')}"
+    yield "graph", f"{provenance['graph'][:_HASH_DIGITS]}, {provenance.get('options', {}).get('precision', 'fp32')}"
+    yield "image size", f"{contents.image_size} x {contents.image_size}"
+    yield "embedding", f"{contents.embedding_size} values"
+    yield "batch limit", f"{contents.max_batch_size} images a request"
+    if contents.base is None:
+        yield "classes", ", ".join(settings["classes"])
+        return
+    yield "threshold", settings["threshold"]
+    yield "unknown label", settings["unknown_label"] or "none: the nearest class answers"
+    yield "neighbors", settings["neighbors"]
+    sizes = contents.base.class_sizes
+    shown = list(zip(settings["classes"], sizes, strict=True))[:SHOWN_CLASSES]
+    for row, (name, size) in enumerate(shown):
+        yield "base images" if row == 0 else "", f"{name}: {size}"
+    if len(sizes) > len(shown):
+        yield "", f"and {len(sizes) - len(shown)} more classes, of {min(sizes)} to {max(sizes)}"
+
+
+def _base_lines(contents: Contents, base: StoredBase, analysis: Analysis) -> Iterator[str]:
+    classes = contents.export.settings["classes"]
+    count = len(analysis.rows)
+    sampled = "" if count == len(base.embeddings) else f" (of {count} of them, evenly spaced)"
+    misplaced = analysis.misplaced
+    yield f"closer to another class than to their own: {len(misplaced)} of {count} base images{sampled}"
+    if len(misplaced):
+        yield from _table(
+            ("image", "own class", "other", "other class"),
+            (
+                (
+                    base.name(int(analysis.rows[position])),
+                    f"{analysis.own[position]:.3f}",
+                    f"{analysis.other[position]:.3f}",
+                    classes[analysis.other_class[position]],
+                )
+                for position in misplaced[:SHOWN_ROWS]
+            ),
+        )
+        yield from _more(len(misplaced))
+    for what, found in (
+        (f"label conflicts, at a similarity of {DUPLICATE_SIMILARITY} or more across classes", analysis.conflicts),
+        (f"near-duplicates, at a similarity of {DUPLICATE_SIMILARITY} or more within a class", analysis.same_class),
+    ):
+        yield ""
+        yield f"{what}: {found.count} pairs{sampled}"
+        if found.count:
+            yield from _table(
+                ("image", "image", "similarity"),
+                ((base.name(one), base.name(two), f"{value:.4f}") for one, two, value in found.pairs[:SHOWN_ROWS]),
+            )
+            yield from _more(found.count)
+    alone = [name for name, size in zip(classes, base.class_sizes, strict=True) if size < _FEW_IMAGES]
+    if alone:
+        yield ""
+        yield f"classes of fewer than {_FEW_IMAGES} base images: {_list(alone[:SHOWN_ROWS])}"
+        yield from _more(len(alone))
+    if len(classes) > 1:
+        yield ""
+        yield f"thresholds, with each of {analysis.threshold_queries} base images as a query and the others as base set"
+        yield from _table(("threshold", "right", "no match"), _threshold_rows(contents, analysis.thresholds))
+
+
+def _threshold_rows(contents: Contents, outcomes: Sequence[ThresholdOutcome]) -> Iterator[tuple[str, str, str, str]]:
+    exported = round(float(np.float32(contents.export.settings["threshold"])), 4)
+    best = max(outcome.right for outcome in outcomes)
+    differ = any(outcome.right < best for outcome in outcomes)
+    for outcome in outcomes:
+        remarks = []
+        if outcome.threshold == exported:
+            remarks.append("as exported")
+        if differ and outcome.right == best:
+            remarks.append("best")
+        yield f"{outcome.threshold:g}", f"{outcome.right:.1%}", f"{outcome.unmatched:.1%}", ", ".join(remarks)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    lines = [headings, *rows]
+    widths = [max(len(line[column]) for line in lines if len(line) > column) for column in range(len(headings))]
+    for line in lines:
+        cells = [cell.ljust(widths[column]) if column < len(widths) else cell for column, cell in enumerate(line)]
+        yield f"  {_GAP.join(cells)}".rstrip()
+
+
+def _more(count: int) -> Iterator[str]:
+    if count > SHOWN_ROWS:
+        yield f"  and {count - SHOWN_ROWS} more; --json lists them"
+
+
+def _pairs_json(found: Duplicates, base: StoredBase) -> dict[str, Any]:
+    pairs = [{"images": [base.name(one), base.name(two)], "similarity": value} for one, two, value in found.pairs]
+    return {"count": found.count, "pairs": pairs}
+
+
+def _network(provenance: dict[str, Any]) -> str:
+    own = provenance.get("network")
+    return str(own["name"]) if own else "ResNet-50 with two heads"
+
+
+def _list(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))

@@ -1,0 +1,1 @@
+"""A model repository: configurations and versions, staged, published and read back."""

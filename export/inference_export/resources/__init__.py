@@ -1,0 +1,1 @@
+"""Trained resources: labels, checkpoints and logs, read without running any code in them."""

@@ -1,0 +1,129 @@
+"""Reading pickles from strangers: they yield data, and run no code."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inference_export.errors import ChangedError, ResourcesError
+from inference_export.regular_files import FileReader
+from inference_export.resources.memory_limit import memory_limit
+from inference_export.resources.pickle_limits import PickleLimitError, check_pickle
+from inference_export.resources.torch_file import load_tensors
+
+MAX_PICKLE_BYTES = 256 * 2**20
+_SPARE_BYTES = 2**30
+_DTYPE_LENGTH = 8
+_BYTES_PER_BYTE = 8  # every few bytes of the file may become a small object
+
+
+class _ForbiddenGlobalError(pickle.UnpicklingError):
+    pass
+
+
+class PlainUnpickler(pickle.Unpickler):  # noqa: S301  (it admits what is listed below alone)
+    """Admits plain containers, numbers, strings, numpy scalars and torch tensors, which it puts on the CPU."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Resolve the few globals that plain data needs, some to stricter functions of our own."""
+        try:
+            return _GLOBALS["builtins" if module == "__builtin__" else module, name]()  # as protocol 2 calls it
+        except KeyError:
+            raise _ForbiddenGlobalError(f"{module}.{name}") from None
+
+
+def read_plain_pickle(reader: FileReader, path: Path, allowed: str) -> Any:
+    """Read a pickle that holds nothing but plain data.
+
+    Args:
+        reader: Remembers what was read.
+        path: The file.
+        allowed: What the file may hold, for the error message.
+
+    Returns:
+        The data.
+
+    Raises:
+        ResourcesError: The file is missing, unreadable, longer than ``MAX_PICKLE_BYTES`` or not a pickle, asks for more
+            than plain data needs, or would call other functions when read.
+        ChangedError: The file was read before and has changed since.
+    """
+    try:
+        content = reader.read(path, MAX_PICKLE_BYTES)
+        with memory_limit(_BYTES_PER_BYTE * len(content) + _SPARE_BYTES):
+            check_pickle(io.BytesIO(content), len(content))
+            return PlainUnpickler(io.BytesIO(content)).load()
+    except ChangedError:
+        raise
+    except _ForbiddenGlobalError as error:
+        raise ResourcesError(
+            f"{path} was not read: it would call {error}, and may hold only {allowed}.\n"
+            f"  A pickle can run code. Recreate the file from a source you trust.",
+            path,
+        ) from error
+    except PickleLimitError as error:
+        raise ResourcesError(
+            f"{path} was not read: {error}, and may hold only {allowed}. Recreate the file from a source you trust.",
+            path,
+        ) from error
+    except FileNotFoundError as error:
+        raise ResourcesError(f"{path} is missing. It must be a pickle of {allowed}.", path) from error
+    except OSError as error:
+        raise ResourcesError(
+            f"{path} can't be read ({error.strerror}). Check the file and its permissions.", path
+        ) from error
+    except Exception as error:  # a broken pickle raises almost any type
+        raise ResourcesError(f"{path} is no readable pickle of {allowed}. Copy or create it again.", path) from error
+
+
+def _dtype(name: str, *_: Any) -> np.dtype[Any]:
+    if not isinstance(name, str) or len(name) > _DTYPE_LENGTH:
+        raise pickle.UnpicklingError("a numpy scalar that is no number")
+    return np.dtype(name, copy=True)  # the pickle sets its state, which would change numpy's own
+
+
+def _dict(*_: Any) -> dict[Any, Any]:
+    """Stand in for OrderedDict and defaultdict; the pickle adds the entries afterwards."""
+    return {}
+
+
+def _numpy_scalar(dtype: Any, data: Any) -> Any:
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "biufc" or not isinstance(data, bytes):
+        raise pickle.UnpicklingError("a numpy scalar that is no number")
+    return np.frombuffer(data, dtype, count=1)[0]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":  # what protocol 2 writes for bytes
+        raise pickle.UnpicklingError(f"bytes encoded as {encoding}")
+    return text.encode(encoding)
+
+
+def _rebuild_tensor() -> Any:
+    import torch
+
+    return torch._utils._rebuild_tensor_v2
+
+
+_GLOBALS: dict[tuple[str, str], Callable[[], Any]] = {
+    ("builtins", "complex"): lambda: complex,
+    ("builtins", "frozenset"): lambda: frozenset,
+    ("builtins", "set"): lambda: set,
+    ("collections", "OrderedDict"): lambda: _dict,
+    ("collections", "defaultdict"): lambda: _dict,
+    ("_codecs", "encode"): lambda: _encode,
+    ("numpy", "dtype"): lambda: _dtype,
+    ("numpy.core.multiarray", "scalar"): lambda: _numpy_scalar,
+    ("numpy._core.multiarray", "scalar"): lambda: _numpy_scalar,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    # The original of this function unpickles anything.
+    ("torch.storage", "_load_from_bytes"): lambda: load_tensors,
+} | {
+    ("builtins", name): (lambda kind=kind: kind)
+    for name, kind in (("list", list), ("dict", dict), ("int", int), ("float", float))
+}

@@ -1,0 +1,69 @@
+"""What an export did, in values and in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference_export.graph.parity import Parity
+from inference_export.graph.precision import PrecisionLoss
+from inference_export.resources.checkpoints import Checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What an export did.
+
+    Attributes:
+        version: The version's number in the repository.
+        mode: ``classification`` or ``clustering``.
+        mode_before: The mode of the version before; None: there was none.
+        checkpoint: The chosen checkpoint.
+        network: ``package.module:factory`` of the user's own network; None: the built-in one.
+        embedding_size: Length D of an embedding.
+        image_size: Side S in pixels.
+        network_classes: The network's C' class names in index order.
+        base_images: Class name to its number of base images; empty in classification mode.
+        parity: How far the float32 graph is from PyTorch.
+        loss: What int8 or fp16 costs; None for fp32.
+        cpus: Cores that the server may use; 0: all that it finds.
+        notes: What else the user should know, in words.
+    """
+
+    version: int
+    mode: str
+    mode_before: str | None
+    checkpoint: Checkpoint
+    network: str | None
+    embedding_size: int
+    image_size: int
+    network_classes: list[str]
+    base_images: dict[str, int]
+    parity: Parity
+    loss: PrecisionLoss | None
+    cpus: int
+    notes: list[str]
+
+
+def format_summary(summary: Summary, repository: Path) -> str:
+    """Put a summary into lines of text."""
+    parity = summary.parity
+    was = "" if summary.mode_before in (None, summary.mode) else f" (before: {summary.mode_before})"
+    lines = [
+        f"exported          {repository}, version {summary.version}",
+        f"mode              {summary.mode}{was}",
+        f"checkpoint        {summary.checkpoint.path} ({summary.checkpoint.reason})",
+        *([f"network           {summary.network}, embeddings of {summary.embedding_size}"] if summary.network else []),
+        f"image size        {summary.image_size} x {summary.image_size}",
+        f"network classes   {', '.join(summary.network_classes)}",
+        *(
+            f"{'base images' if row == 0 else '':18}{name}: {count}"
+            for row, (name, count) in enumerate(summary.base_images.items())
+        ),
+        f"ONNX - PyTorch    at most {parity.similarity:.1e} in similarities, {parity.probability:.1e} in "
+        f"probabilities, on {parity.images} {parity.source}",
+        *([f"{'fewer bits':18}{summary.loss}"] if summary.loss else []),
+        f"cores             {summary.cpus or 'all that the server finds'}; as many threads decode, and run the network",
+        *(f"note              {note}" for note in summary.notes),
+    ]
+    return "\n".join(lines)

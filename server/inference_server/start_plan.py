@@ -1,0 +1,61 @@
+"""What a start does before it serves: whether it exports, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from inference_export.base_set.base_images import holds_anything
+from inference_export.errors import RepositoryError
+from inference_export.export_options import ExportOptions
+from inference_export.repository.reading import read_export, what_changed
+
+DEFAULT_RESOURCES = Path("/resources")
+DEFAULT_BASE_DATA = Path("/data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartPlan:
+    """What to do before the server starts.
+
+    Attributes:
+        export: The export to make; None if the repository is served as it is.
+        reason: Why it is made, in words; "" without an export.
+    """
+
+    export: ExportOptions | None = None
+    reason: str = ""
+
+
+def default_resources() -> Path | None:
+    """Return the folder of trained resources that is used unless another is named; None if it does not exist."""
+    return DEFAULT_RESOURCES if DEFAULT_RESOURCES.is_dir() else None
+
+
+def plan_start(options: Mapping[str, Any]) -> StartPlan:
+    """Decide what to do before the server starts.
+
+    Args:
+        options: The fields of ``ExportOptions``; ``resources`` may be None, and the repository is then served as it is.
+
+    Returns:
+        The plan: an export if the repository holds none, a damaged one, or one of other resources, data or options.
+    """
+    if options["resources"] is None:
+        return StartPlan()
+    wanted = ExportOptions(**options)
+    if wanted.base_data is None and wanted.mode != "classification" and holds_anything(DEFAULT_BASE_DATA):
+        wanted = replace(wanted, base_data=DEFAULT_BASE_DATA)
+    try:
+        export = read_export(wanted.model_repository)
+    except RepositoryError as error:
+        return StartPlan(export=wanted, reason=str(error))
+    if export is None:
+        return StartPlan(export=wanted, reason=f"{wanted.model_repository} holds no export")
+    changed = what_changed(export, wanted)
+    if not changed:
+        return StartPlan()
+    reason = f"changed since {wanted.model_repository} was exported: {', '.join(changed)}"
+    return StartPlan(export=wanted, reason=reason)

@@ -1,0 +1,1 @@
+"""The real tritonserver: found, prepared, started and administered."""
