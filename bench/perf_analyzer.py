@@ -58,7 +58,7 @@ def fetch_perf_analyzer(folder: Path) -> Path:
         _link_libraries(staging / LIBRARIES)
         if not _runs(staging / BINARY):
             raise BenchError(
-                f"perf_analyzer {VERSION} does not run here. It needs Linux x86_64 and OpenSSL 3. To find what is missing:\n"
+                f"perf_analyzer {VERSION} does not run here. It needs Linux x86_64 and OpenSSL 3. To see why:\n"
                 f"  LD_LIBRARY_PATH=... ldd {BINARY}, after pip download tritonclient=={VERSION}"
             )
         if folder.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,11 @@ SERVERS = frozenset({
 })  # fmt: skip
 # Fixtures that start a server, export ResNet-50, train a network, or build and install packages.
 SLOW = SERVERS | {"small", "full", "setting", "clone", "built"}
+
+
+def pytest_configure() -> None:
+    """Undo that a shell's background jobs ignore Ctrl-C, which the programs started by tests would inherit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
