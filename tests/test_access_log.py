@@ -256,7 +256,7 @@ def test_reasons_have_codes_of_a_closed_set(file: bytes, name: str) -> None:
     from inference_export.base_set.decoding import open_decoder
 
     with open_decoder(64, "exact") as decoder:
-        _, errors = decoder.decode([file])
+        errors: list[Any] = decoder.decode([file])[1]
     assert errors[0].code == name
     assert name in reasons.UNDECODABLE
 

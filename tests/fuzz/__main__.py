@@ -5,6 +5,7 @@ What is worth keeping goes into ``corpus``, by hand: small files, each of which 
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from pathlib import Path
@@ -12,13 +13,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["PIL"]):
-    import PIL.BmpImagePlugin
-    import PIL.GifImagePlugin
-    import PIL.JpegImagePlugin
-    import PIL.MpoImagePlugin
-    import PIL.PngImagePlugin
-    import PIL.TiffImagePlugin
-    import PIL.WebPImagePlugin  # noqa: F401
+    for image_format in ("Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP"):
+        importlib.import_module(f"PIL.{image_format}ImagePlugin")
 
 from tests.corpus import FORMATS, encode, photograph
 from tests.fuzz.decode import check_decoding
