@@ -57,6 +57,7 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
         ExportError: Something is missing, malformed or unsafe, or the result does not verify. Nothing was replaced.
         OSError: The disk is full, or a file can't be written. Nothing was replaced.
     """
+    from inference_export.network.resnet50 import fold_batch_norms
     from inference_export.network.served import as_served
 
     reader = FileReader()
@@ -100,7 +101,7 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
         graph = staged / "classifier" / "model.onnx"
         served = as_served(network, preprocessing)
         with progress("exporting the network", 1) as advance:
-            export_graph(served, shape.image_size, graph)
+            export_graph(as_served(fold_batch_norms(network), preprocessing), shape.image_size, graph)
             advance(1)
         parity = compare_with_pytorch(open_graph(graph), served, base=base, images=images, image_size=shape.image_size)
         loss = None

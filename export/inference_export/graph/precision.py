@@ -117,10 +117,11 @@ def reduce_precision(
     else:
         import torch
 
+        from inference_export.network.resnet50 import fold_batch_norms
         from inference_export.network.served import as_served
 
         with users_code("copying the network failed"):
-            half = as_served(copy.deepcopy(network), preprocessing, torch.float16)
+            half = as_served(copy.deepcopy(fold_batch_norms(network)), preprocessing, torch.float16)
         export_graph(half, preprocessing.image_size, smaller)
     judges = None if base is None else _judges(base, set(chosen.held_out), images, options.sim_thres)
     loss = measure_loss(open_graph(graph), open_graph(smaller), held_out_pixels, judges)

@@ -12,15 +12,14 @@ import numpy.typing as npt
 from inference_export.base_set.analysis import Index
 from inference_export.base_set.scoring import Float32
 
-# Okabe and Ito's colors, which people with any color vision tell apart, without their yellow, which is too pale. As 7
-# and 4 have no divisor in common, each class has a pair of its own.
+# Okabe and Ito's colors, which people with any color vision can tell apart, without their yellow, which is too pale.
+# 7 and 4 have no common divisor, so that each class has its own pair of color and marker.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D")
 MAX_NAMED = len(COLORS) * len(MARKERS)
 MAX_POINTS = 20_000
 REST_COLOR = "#BBBBBB"
 LEGEND_AREA = 36
-_BLOCK_ROWS = 8192
 _NAME_LENGTH = 32
 
 
@@ -36,24 +35,14 @@ def principal_plane(embeddings: Float32) -> tuple[npt.NDArray[np.float64], npt.N
     Source:
         Pearson, "On lines and planes of closest fit to systems of points in space", Philosophical Magazine 1901.
     """
-    blocks = [slice(start, start + _BLOCK_ROWS) for start in range(0, len(embeddings), _BLOCK_ROWS)]
-    size = embeddings.shape[1]
-    mean = sum((embeddings[block].sum(axis=0, dtype=np.float64) for block in blocks), np.zeros(size)) / len(embeddings)
-    covariance = np.zeros((size, size))
-    for block in blocks:
-        centered = embeddings[block] - mean
-        covariance += centered.T @ centered
-    variances, directions = np.linalg.eigh(covariance)
-    axes = directions[:, ::-1][:, :2]
-    # Of either sign; fixed, so that the same base set gives the same map.
-    axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), range(axes.shape[1])] < 0, -1, 1)
-    plane = np.zeros((len(embeddings), 2))
-    for block in blocks:
-        plane[block, : axes.shape[1]] = (embeddings[block] - mean) @ axes
-    shares = np.zeros(2)
-    total = variances.sum()
-    if total > 0:
-        shares[: axes.shape[1]] = variances[::-1][:2] / total
+    from sklearn.decomposition import PCA
+
+    count = min(2, *embeddings.shape)
+    plane, shares = np.zeros((len(embeddings), 2)), np.zeros(2)
+    pca = PCA(count, svd_solver="covariance_eigh", copy=False)  # which leaves the embeddings as they are
+    with np.errstate(invalid="ignore"):  # equal embeddings have no variance to share
+        plane[:, :count] = pca.fit_transform(embeddings)
+        shares[:count] = np.nan_to_num(pca.explained_variance_ratio_)
     return plane, shares
 
 

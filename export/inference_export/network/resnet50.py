@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 EMBEDDING_SIZE = 512
 
@@ -89,3 +92,33 @@ def _stage(channels_in: int, width: int, *, blocks: int, stride: int) -> nn.Sequ
     first = Bottleneck(channels_in, width, stride)
     rest = (Bottleneck(width * Bottleneck.expansion, width, 1) for _ in range(blocks - 1))
     return nn.Sequential(first, *rest)
+
+
+def fold_batch_norms(network: nn.Module) -> nn.Module:
+    """Copy the built-in network with its batch norms folded into the convolutions before them.
+
+    PyTorch's exporter would do the same to the graph, in twice the time that the whole export takes so.
+
+    Args:
+        network: A network in evaluation mode. Any but the built-in one is returned as it is.
+
+    Returns:
+        A network that computes the same.
+    """
+    if not isinstance(network, TwoHeadedResNet50):
+        return network
+    folded = copy.deepcopy(network)
+    for part in list(folded.modules()):
+        if isinstance(part, nn.Sequential):
+            _fold(part, "0", "1")
+        else:
+            for number in (1, 2, 3):
+                _fold(part, f"conv{number}", f"bn{number}")
+    return folded
+
+
+def _fold(parent: nn.Module, convolution: str, norm: str) -> None:
+    first, second = getattr(parent, convolution, None), getattr(parent, norm, None)
+    if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+        setattr(parent, convolution, fuse_conv_bn_eval(first, second))
+        setattr(parent, norm, nn.Identity())
