@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from inference_client.command_line.extras import MissingExtraError, refuse_two_onnxruntimes
+from inference_client.command_line.options import COMMAND_SETTINGS
 from inference_client.version import __version__
 from inference_export.command import run_export
 from inference_export.command_options import base_data_option, export_options, resources_option
@@ -39,17 +40,16 @@ METRICS_PORT = 8002
 EXPORT_OPTIONS = {field.name for field in fields(ExportOptions)}
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.command(context_settings=COMMAND_SETTINGS)
 @resources_option(show_default=f"{DEFAULT_RESOURCES} if it exists; otherwise the repository is served as it is")
 @base_data_option(show_default=f"{DEFAULT_BASE_DATA} unless it is missing or empty")
 @export_options
-@click.option("--host", default=LOOPBACK, show_default=True, help="Address to listen on; 0.0.0.0 for all addresses.")
+@click.option("--host", default=LOOPBACK, help="Address to listen on; 0.0.0.0 for all addresses.")
 @port_option(help="HTTP port.")
 @click.option(
     "--metrics_port",
     type=click.IntRange(1, 65535),
     default=METRICS_PORT,
-    show_default=True,
     help=f"Port of the metrics, on {LOOPBACK}.",
 )
 @click.option(
@@ -63,7 +63,6 @@ EXPORT_OPTIONS = {field.name for field in fields(ExportOptions)}
     "--check_timeout",
     type=click.IntRange(1, 600),
     default=round(TIMEOUT_S),
-    show_default=True,
     help="Longest time for --check, in seconds. Until then, a server that is too busy (503) is asked again; give 30 "
     "if a busy server must not count as a broken one.",
 )

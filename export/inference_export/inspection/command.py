@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from inference_client.command_line.extras import MissingExtraError, require_extras
+from inference_client.command_line.options import COMMAND_SETTINGS
 from inference_client.command_line.printing import print_result
 from inference_client.command_line.progress import progress
 from inference_export.base_set.analysis import analyze
@@ -18,7 +19,7 @@ from inference_export.inspection.report import as_json, as_text
 from inference_export.repository.contents import Contents, read_contents
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.command(context_settings=COMMAND_SETTINGS)
 @click.argument(
     "repository",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from inference_client.command_line.formatting import printable
+from inference_client.command_line.formatting import printable, table_lines
 from inference_export.base_set.analysis import DUPLICATE_SIMILARITY, Analysis, Duplicates, ThresholdOutcome
 from inference_export.repository.contents import Contents, StoredBase
 
 SHOWN_CLASSES = 50
 SHOWN_ROWS = 20
 _HASH_DIGITS = 12
-_GAP = "  "
+_INDENT = "  "
 _FEW_IMAGES = 3
 
 
@@ -82,10 +82,10 @@ def as_text(contents: Contents, analysis: Analysis | None) -> str:
 def _facts(contents: Contents) -> Iterator[tuple[str, object]]:
     export = contents.export
     settings, provenance = export.settings, export.provenance
-    others = [version for version in contents.versions if version != export.version]
+    others = ", ".join(str(version) for version in contents.versions if version != export.version)
     state = "which the ensemble answers with" if export.version == contents.pinned else "which does not answer"
     yield "repository", contents.repository
-    yield "version", f"{export.version}, {state}{f'; also there: {_list(others)}' if others else ''}"
+    yield "version", f"{export.version}, {state}{f'; also there: {others}' if others else ''}"
     yield "exported", provenance.get("exported", "unknown")
     yield "mode", settings["mode"]
     yield "network", f"{_network(provenance)}, checkpoint {provenance.get('checkpoint')}"
@@ -114,18 +114,16 @@ def _base_lines(contents: Contents, base: StoredBase, analysis: Analysis) -> Ite
     misplaced = analysis.misplaced
     yield f"closer to another class than to their own: {len(misplaced)} of {count} base images{sampled}"
     if len(misplaced):
-        yield from _table(
-            ("image", "own class", "other", "other class"),
+        rows = (
             (
-                (
-                    base.name(int(analysis.rows[position])),
-                    f"{analysis.own[position]:.3f}",
-                    f"{analysis.other[position]:.3f}",
-                    classes[analysis.other_class[position]],
-                )
-                for position in misplaced[:SHOWN_ROWS]
-            ),
+                base.name(int(analysis.rows[position])),
+                f"{analysis.own[position]:.3f}",
+                f"{analysis.other[position]:.3f}",
+                classes[analysis.other_class[position]],
+            )
+            for position in misplaced[:SHOWN_ROWS]
         )
+        yield from table_lines([("image", "own class", "other", "other class"), *rows], indent=_INDENT)
         yield from _more(len(misplaced))
     for what, found in (
         (f"label conflicts, at a similarity of {DUPLICATE_SIMILARITY} or more across classes", analysis.conflicts),
@@ -134,20 +132,19 @@ def _base_lines(contents: Contents, base: StoredBase, analysis: Analysis) -> Ite
         yield ""
         yield f"{what}: {found.count} pairs{sampled}"
         if found.count:
-            yield from _table(
-                ("image", "image", "similarity"),
-                ((base.name(one), base.name(two), f"{value:.4f}") for one, two, value in found.pairs[:SHOWN_ROWS]),
-            )
+            pairs = ((base.name(one), base.name(two), f"{value:.4f}") for one, two, value in found.pairs[:SHOWN_ROWS])
+            yield from table_lines([("image", "image", "similarity"), *pairs], indent=_INDENT)
             yield from _more(found.count)
     alone = [name for name, size in zip(classes, base.class_sizes, strict=True) if size < _FEW_IMAGES]
     if alone:
         yield ""
-        yield f"classes of fewer than {_FEW_IMAGES} base images: {_list(alone[:SHOWN_ROWS])}"
+        yield f"classes of fewer than {_FEW_IMAGES} base images: {', '.join(alone[:SHOWN_ROWS])}"
         yield from _more(len(alone))
     if len(classes) > 1:
         yield ""
         yield f"thresholds, with each of {analysis.threshold_queries} base images as a query and the others as base set"
-        yield from _table(("threshold", "right", "no match"), _threshold_rows(contents, analysis.thresholds))
+        outcomes = _threshold_rows(contents, analysis.thresholds)
+        yield from table_lines([("threshold", "right", "no match", ""), *outcomes], indent=_INDENT)
 
 
 def _threshold_rows(contents: Contents, outcomes: Sequence[ThresholdOutcome]) -> Iterator[tuple[str, str, str, str]]:
@@ -163,14 +160,6 @@ def _threshold_rows(contents: Contents, outcomes: Sequence[ThresholdOutcome]) ->
         yield f"{outcome.threshold:g}", f"{outcome.right:.1%}", f"{outcome.unmatched:.1%}", ", ".join(remarks)
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    lines = [headings, *rows]
-    widths = [max(len(line[column]) for line in lines if len(line) > column) for column in range(len(headings))]
-    for line in lines:
-        cells = [cell.ljust(widths[column]) if column < len(widths) else cell for column, cell in enumerate(line)]
-        yield f"  {_GAP.join(cells)}".rstrip()
-
-
 def _more(count: int) -> Iterator[str]:
     if count > SHOWN_ROWS:
         yield f"  and {count - SHOWN_ROWS} more; --json lists them"
@@ -184,7 +173,3 @@ def _pairs_json(found: Duplicates, base: StoredBase) -> dict[str, Any]:
 def _network(provenance: dict[str, Any]) -> str:
     own = provenance.get("network")
     return str(own["name"]) if own else "ResNet-50 with two heads"
-
-
-def _list(values: Iterable[object]) -> str:
-    return ", ".join(map(str, values))

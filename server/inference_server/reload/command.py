@@ -7,6 +7,7 @@ import time
 import click
 
 from inference_client.command_line.extras import MissingExtraError, require_extras
+from inference_client.command_line.options import COMMAND_SETTINGS
 from inference_client.version import __version__
 from inference_export.errors import RepositoryError
 from inference_server.errors import ServerError
@@ -14,7 +15,7 @@ from inference_server.options import port_option
 from inference_server.reload.reloading import reload_repository
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.command(context_settings=COMMAND_SETTINGS)
 @port_option(help="HTTP port of the inference-server that is to change.")
 @click.option("--rollback", is_flag=True, help="Go back to the version before the one that is served.")
 @click.version_option(__version__)
