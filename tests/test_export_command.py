@@ -8,7 +8,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -402,28 +401,31 @@ def test_embedding_of_zeros_is_exported(small: Trained, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
 
 
-# A shell that runs the tests in the background has them ignore Ctrl-C, and their children too.
-_INTERRUPTIBLE_EXPORT = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
+_EXPORT_THAT_PAUSES = """
+import sys, time
+from inference_export import exporting
 from inference_export.command import main
+def pause(*_, **__):
+    print("paused", flush=True)
+    time.sleep(3600)
+setattr(exporting, sys.argv.pop(1), pause)
 main()
 """
 
 
+@pytest.mark.parametrize("before", ["export_graph", "publish"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
-def test_real_export_that_is_stopped_leaves_the_repository_as_it_was(
-    small: Trained, small_classification: Path, how: signal.Signals
+def test_export_that_is_stopped_leaves_the_repository_as_it_was(
+    tmp_path: Path, before: str, how: signal.Signals
 ) -> None:
-    before = _tree(small_classification)
-    for seconds in (2.0, 5.0):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _INTERRUPTIBLE_EXPORT, "-r", str(small.folder), "--image_size", "96",
-             "--model_repository", str(small_classification)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        time.sleep(seconds)
-        assert process.poll() is None, "stopped too late to show anything"
+    assert _tiny(tmp_path).exit_code == 0
+    tree = _tree(tmp_path / "out")
+    command = [sys.executable, "-c", _EXPORT_THAT_PAUSES, before, "-r", tmp_path / "trained",
+               "--network", tiny_network.NETWORK, "--model_repository", tmp_path / "out"]  # fmt: skip
+    with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"paused\n"
         process.send_signal(how)
-        assert process.wait(30) != 0
-        assert _tree(small_classification) == before
+        assert process.wait() != 0
+    assert _tree(tmp_path / "out") == tree
+    assert (how == signal.SIGKILL) == bool(list(tmp_path.glob(".out.staging-*"))), "only a killed export leaves files"
