@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -45,8 +46,8 @@ MAX_BATCH_SIZE = 32
 
 
 @pytest.fixture(scope="session")
-def setting(shared: Path) -> Setting:
-    return prepare(shared / "chaos")
+def setting(shared: Path, workspace: Path) -> Setting:
+    return replace(prepare(shared / "chaos"), folder=workspace)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,7 @@ def test_process_that_hangs_with_work_waiting_is_replaced(setting: Setting) -> N
     flag = setting.folder / "hang"
     flag.touch()
     start = f"        self._hangs = Path({str(flag)!r}).exists()\n"
-    for line, before in (("        thresholds = [_threshold(request)", hang), ("        self._head =", start)):
+    for line, before in (("        questions = [read_question(request)", hang), ("        self._head =", start)):
         assert line in source
         source = source.replace(line, before + line)
     model.write_text(source)

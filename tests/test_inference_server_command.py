@@ -152,7 +152,7 @@ def test_base_embeddings_of_another_network_are_refused(small_classification: Pa
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        pytest.param(["-thres", "nan"], "nan is no number", id="nan"),
+        pytest.param(["-thres", "nan"], "'nan' is not a finite number", id="nan"),
         pytest.param(["--port", "0"], "0 is not in the range", id="port"),
         pytest.param(["-r", "no/such"], "does not exist", id="folder"),
         pytest.param(["-thres", "0.5"], "--sim_thres describes an export, and has no effect without -r", id="no-r"),

@@ -16,18 +16,20 @@ from inference_export.template import template_directory
 @pytest.fixture(scope="module")
 def heads() -> Iterator[Any]:
     """Import the served modules as Triton's stub does, without leaving bytecode beside them."""
-    folder = str(template_directory() / "cluster_head" / "1")
+    # An export lays the files that both Python models share beside the others.
+    folders = [str(template_directory() / model / "1") for model in ("cluster_head", "preprocess")]
     before = sys.dont_write_bytecode
     sys.dont_write_bytecode = True
-    sys.path.insert(0, folder)
+    sys.path[:0] = folders
     try:
         import heads as module  # type: ignore[import-not-found]
 
         yield module
     finally:
-        sys.path.remove(folder)
+        for folder in folders:
+            sys.path.remove(folder)
         sys.dont_write_bytecode = before
-        for name in ("heads", "base_set", "scoring"):
+        for name in ("heads", "base_set", "parameters", "scoring"):
             sys.modules.pop(name, None)
 
 

@@ -23,7 +23,7 @@ class Setting:
     """Where things lie.
 
     Args:
-        folder: For everything.
+        folder: For the repositories and logs of one process.
         images: What is asked about.
         trained, retrained: Resources of two networks that differ in their weights alone.
         base, smaller, larger: Base sets: of three classes, of two, and of four.
@@ -37,7 +37,7 @@ class Setting:
     smaller: Path
     larger: Path
 
-    def arguments(self, repository: str, *more: object, base: Path | None = None, trained: Path | None = None):
+    def arguments(self, repository: str | Path, *more: object, base: Path | None = None, trained: Path | None = None):
         """Give the arguments of an export."""
         return ["-r", trained or self.trained, "-data", base or self.base, "-thres", "0.4", "--image_size", IMAGE_SIZE,
                 "--model_repository", self.folder / repository, *more]  # fmt: skip
@@ -48,11 +48,11 @@ class Setting:
         if more or target.exists():
             self._run_export(repository, *more)
         else:
-            exported = make_once(self.folder / "exported", lambda folder: self._run_export(folder.name))
+            exported = make_once(self.trained.parents[1] / "exported", self._run_export)
             shutil.copytree(exported, target)
         return target
 
-    def _run_export(self, repository: str, *more: object) -> None:
+    def _run_export(self, repository: str | Path, *more: object) -> None:
         done = run_command("export-repository", *self.arguments(repository, *more))
         assert done.returncode == 0, done.stderr
 
