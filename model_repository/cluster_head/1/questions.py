@@ -1,4 +1,4 @@
-"""What a request asks of ``cluster_head``, and what it is answered."""
+"""The requests to ``cluster_head`` and their answers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Question(NamedTuple):
     """A request with N rows.
 
     Attributes:
-        said: What the request says beside its tensors.
+        said: The request's parameters.
         embeddings: float32 [N, D].
         probabilities: float32 [N, C'].
-        reasons: Why each row gets no answer; ``NONE`` for a row that is to be answered.
-        is_direct: Whether the answers at ``thresholds`` are wanted too. The ensemble never asks for them, so the
-            embeddings were sent to this model alone.
+        reasons: Why each row gets no answer; ``NONE`` for a row to answer.
+        is_direct: Whether the request wants the class at each of ``thresholds``. The ensemble never does, so such a
+            request came to this model directly.
         thresholds: float32 [N, T].
-        problem: Why the request has to be refused; None: it is answered.
+        problem: Why the request must be refused; None if it can be answered.
     """
 
     said: Parameters
@@ -47,7 +47,7 @@ class Answered(NamedTuple):
 
     Attributes:
         question: The question.
-        outputs: Output name to tensor, N rows each.
+        outputs: Each output's tensor of N rows, by the output's name.
         reasons: Why each row has no answer; ``NONE`` for a row with an answer.
         threshold: The threshold in force.
     """
@@ -85,13 +85,10 @@ def _tensor(request: Any, name: str) -> Any:
 
 def _find_problem(thresholds: Float32) -> Invalid | None:
     if thresholds.shape[1] > MOST_THRESHOLDS:
-        found = f"THRESHOLDS has {thresholds.shape[1]:,} values for an image"
-        return Invalid(
-            BAD_THRESHOLDS, f"{found}; at most {MOST_THRESHOLDS:,} are answered. Send them in several requests."
-        )
+        count = f"THRESHOLDS has {thresholds.shape[1]:,} values for an image"
+        return Invalid(BAD_THRESHOLDS, f"{count}, at most {MOST_THRESHOLDS:,} are allowed. Send several requests.")
     usable = np.abs(thresholds) <= 1
     if not usable.all():
-        return Invalid(
-            BAD_THRESHOLDS, f"THRESHOLDS has the value {thresholds[~usable][0]}, and must have numbers from -1 to 1"
-        )
+        value = thresholds[~usable][0]
+        return Invalid(BAD_THRESHOLDS, f"THRESHOLDS has the value {value}. Send numbers from -1 to 1.")
     return None
