@@ -11,7 +11,12 @@ from parameters import NOT_TRAFFIC, KnownClients
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-COUNTER, HISTOGRAM = pb_utils.MetricFamily.COUNTER, pb_utils.MetricFamily.HISTOGRAM
+FAMILIES = {  # names and descriptions
+    "classify_images_total": "Images that were given a label, by client, label and mode",
+    "classify_probability": "Probability of the label: in clustering mode its highest similarity, -1 to 1",
+    "classify_not_finite_images_total": "Images without an answer because the network's output is not finite",
+    "classify_access_log_lost_lines_total": "Lines that the access log did not write, by model",
+}
 # Finer where thresholds and most answers lie.
 PROBABILITY_BUCKETS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0]
 
@@ -25,23 +30,11 @@ class Metrics:
 
     def __init__(self, mode: str) -> None:
         self._mode = mode
-        family = pb_utils.MetricFamily
-        self._families = (  # kept, since Triton deletes a family whose object is gone
-            family("classify_images_total", "Images that were given a label, by client, label and mode", COUNTER),
-            family(
-                "classify_probability",
-                "Probability of the label: in clustering mode its highest similarity, -1 to 1",
-                HISTOGRAM,
-            ),
-            family(
-                "classify_not_finite_images_total",
-                "Images without an answer because the network's output is not finite",
-                COUNTER,
-            ),
-            family(
-                "classify_access_log_lost_lines_total", "Lines that the access log did not write, by model", COUNTER
-            ),
-        )
+        family = pb_utils.MetricFamily  # names of counters end in _total
+        self._families = [  # kept, since Triton deletes a family whose object is gone
+            family(name, description, family.COUNTER if name.endswith("_total") else family.HISTOGRAM)
+            for name, description in FAMILIES.items()
+        ]
         self._image_family, probability, not_finite, lost = self._families
         self._images: dict[tuple[str, str], Any] = {}
         self._clients = KnownClients()
