@@ -46,7 +46,7 @@ class TritonPythonModel:
     def _answer(self, questions: list[Question]) -> list[Answered]:
         """Answer all rows of all questions together."""
         sizes = [len(question.embeddings) for question in questions]
-        in_force = [self._head.threshold_in_force(question.said.threshold) for question in questions]
+        in_force = [self._head.threshold_in_force(question.parameters.threshold) for question in questions]
         embeddings = np.concatenate([question.embeddings for question in questions])
         probabilities = np.concatenate([question.probabilities for question in questions])
         thresholds = np.repeat(np.array(in_force, np.float32), sizes)

@@ -23,7 +23,7 @@ class Question(NamedTuple):
     """A request with N rows.
 
     Attributes:
-        said: The request's parameters.
+        parameters: The request's parameters.
         embeddings: float32 [N, D].
         probabilities: float32 [N, C'].
         reasons: Why each row gets no answer; ``NONE`` for a row to answer.
@@ -33,7 +33,7 @@ class Question(NamedTuple):
         problem: Why the request must be refused; None if it can be answered.
     """
 
-    said: Parameters
+    parameters: Parameters
     embeddings: Float32
     probabilities: Float32
     reasons: list[Reason]
@@ -60,7 +60,7 @@ class Answered(NamedTuple):
 
 def read_question(request: Any) -> Question:
     """Read a request."""
-    said = read_parameters(request)
+    parameters = read_parameters(request)
     embeddings, probabilities, errors = (_tensor(request, name) for name in ("EMBEDDING", "PROBABILITIES", "ERROR"))
     texts = [error.decode("utf-8", "replace") for error in errors.ravel().tolist()]
     is_direct = CLASS_AT in request.requested_output_names()
@@ -68,13 +68,13 @@ def read_question(request: Any) -> Question:
     if thresholds is None:
         thresholds = np.empty((len(embeddings), 0), np.float32)
     return Question(
-        said=said,
+        parameters=parameters,
         embeddings=embeddings,
         probabilities=probabilities,
         reasons=[Reason.unpack(text) for text in texts],
         is_direct=is_direct,
         thresholds=thresholds,
-        problem=said.threshold if isinstance(said.threshold, Invalid) else _find_problem(thresholds),
+        problem=parameters.threshold if isinstance(parameters.threshold, Invalid) else _find_problem(thresholds),
     )
 
 

@@ -44,10 +44,10 @@ class Recorder:
             labels, probabilities = (outputs[name].ravel().tolist() for name in ("LABEL", "PROBABILITY"))
             codes = [reason.code for reason in reasons if reason]
             if not question.is_direct:
-                counted += [(question.said.client, labels[row], probabilities[row]) for row in good]
+                counted += [(question.parameters.client, labels[row], probabilities[row]) for row in good]
                 not_finite += codes.count(NOT_FINITE)
             line = entry(
-                question.said,
+                question.parameters,
                 images=len(reasons),
                 reasons=codes,
                 labels=[labels[row] for row in good],
@@ -58,7 +58,8 @@ class Recorder:
             lines.append(line)
         for question in refused:
             code = question.problem and question.problem.code
-            lines.append(entry(question.said, images=len(question.reasons), reasons=(), refused=code, **self._common))
+            line = entry(question.parameters, images=len(question.reasons), reasons=(), refused=code, **self._common)
+            lines.append(line)
         self._metrics.count_answers(counted)
         self._metrics.count_not_finite(not_finite)
         self._metrics.count_lost_lines(self._access_log.write(lines))

@@ -27,7 +27,7 @@ CLOSE_TIMEOUT_S = 1.0
 
 
 def entry(
-    said: Parameters,
+    parameters: Parameters,
     *,
     model_version: int,
     images: int,
@@ -41,7 +41,7 @@ def entry(
     """Make a request's line, without image content and file names.
 
     Args:
-        said: The request's parameters.
+        parameters: The request's parameters.
         model_version: The version that answered.
         images: Number of images.
         reasons: Code of the reason for each image without an answer.
@@ -59,11 +59,11 @@ def entry(
         "time": time,
         "status": "ok" if refused is None else "refused",
         "refused": refused,
-        "client": said.client,
-        "request_id": said.request_id[:LONGEST_REQUEST_ID] or None,
+        "client": parameters.client,
+        "request_id": parameters.request_id[:LONGEST_REQUEST_ID] or None,
         "model_version": model_version,
         "mode": mode,
-        "sim_thres": said.threshold.value if isinstance(said.threshold, Given) else None,
+        "sim_thres": parameters.threshold.value if isinstance(parameters.threshold, Given) else None,
         "threshold": threshold,
         "direct": is_direct or None,
         "images": images,
@@ -96,7 +96,7 @@ class AccessLog:
         self._warn = warn
         self._descriptor = descriptor
         self._waiting: queue.Queue[bytes | None] = queue.Queue(MOST_WAITING)
-        self._overflowed = self._unwritten = self._told = 0  # lines; each counted by one thread only
+        self._overflowed = self._unwritten = self._reported = 0  # lines; each counted by one thread only
         self._failure: str | None = None
         self._warned = False
         self._thread = threading.Thread(target=self._write_lines, name="access-log", daemon=True)
@@ -119,8 +119,8 @@ class AccessLog:
         if self._failure is not None and not self._warned:
             self._warned = True
             self._warn(self._failure)
-        lost = self._overflowed + self._unwritten - self._told
-        self._told += lost
+        lost = self._overflowed + self._unwritten - self._reported
+        self._reported += lost
         return lost
 
     def close(self) -> None:

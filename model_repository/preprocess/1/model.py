@@ -60,27 +60,30 @@ class TritonPythonModel:
         self._access_log.close()
 
     def _answer(self, request: Any) -> Any:
-        said = read_parameters(request)
+        parameters = read_parameters(request)
         files = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().ravel().tolist()
-        if isinstance(said.threshold, Invalid):
-            return self._refuse(said, len(files), said.threshold.code, said.threshold.message)
+        if isinstance(parameters.threshold, Invalid):
+            return self._refuse(parameters, len(files), parameters.threshold.code, parameters.threshold.message)
         try:
             pixels, reasons, seconds = self._decoders.decode_request(files)
         except (BusyError, DecodingError) as error:
-            return self._refuse(said, len(files), BUSY, str(error))
+            return self._refuse(parameters, len(files), BUSY, str(error))
         except (OSError, MemoryError):
-            return self._refuse(said, len(files), BUSY, "the server has run out of descriptors or memory; try again")
+            message = "the server has run out of descriptors or memory; try again"
+            return self._refuse(parameters, len(files), BUSY, message)
         codes = [reason.code for reason in reasons if reason]
         self._metrics.count_decoded(codes, seconds, map(len, files))
         if all(reasons):
             message = f"no decodable image: {json.dumps(reasons)}"
-            return self._refuse(said, len(files), NO_DECODABLE_IMAGE, message, codes)
+            return self._refuse(parameters, len(files), NO_DECODABLE_IMAGE, message, codes)
         errors = np.array([reason.pack() for reason in reasons], np.object_).reshape(-1, 1)
         return pb_utils.InferenceResponse([pb_utils.Tensor("PIXELS", pixels), pb_utils.Tensor("ERROR", errors)])
 
-    def _refuse(self, said: Parameters, images: int, refused: str, message: str, reasons: Sequence[str] = ()) -> Any:
+    def _refuse(
+        self, parameters: Parameters, images: int, refused: str, message: str, reasons: Sequence[str] = ()
+    ) -> Any:
         self._metrics.count_refused(refused)
-        line = entry(said, model_version=self._version, images=images, reasons=reasons, refused=refused)
+        line = entry(parameters, model_version=self._version, images=images, reasons=reasons, refused=refused)
         self._metrics.count_lost_lines(self._access_log.write([line]))
         code = pb_utils.TritonError.UNAVAILABLE if refused == BUSY else pb_utils.TritonError.INVALID_ARG
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

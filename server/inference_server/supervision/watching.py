@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import time
 import urllib.request
@@ -30,7 +31,7 @@ from inference_server.supervision.repair import reload_model
 from inference_server.supervision.shared_memory import SharedMemory
 from inference_server.supervision.stop_signals import StopSignals
 from inference_server.supervision.tritonserver import Tritonserver
-from inference_server.triton.access import Access, access_file, claim, new_key, read_access, write_access
+from inference_server.triton.access import Access, access_file, claim, read_access, write_access
 from inference_server.triton.launch import Launch
 from inference_server.triton.model_control import ModelControl
 from inference_server.triton.process import free_ports
@@ -63,7 +64,7 @@ class Watcher:
         self._port = port
         self._metrics_port = metrics_port
         self._make_launch = make_launch
-        self._key = new_key()
+        self._key = secrets.token_urlsafe()
         self._held = HeldVersion(self._repository)
         self._failures = Failures()
         self._server: Tritonserver  # from the first start on

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -43,11 +42,6 @@ class Access:
         closed = restrictions(self.key)
         closed[RESTRICT_GRPC] = f"{','.join(_OTHER_PROTOCOLS)},{closed[RESTRICT_GRPC]}"
         return [f"{option}={value}" for option, value in closed.items()]
-
-
-def new_key() -> str:
-    """Make a key that nobody can guess."""
-    return secrets.token_urlsafe(32)
 
 
 def access_file(port: int) -> Path:

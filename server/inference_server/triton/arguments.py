@@ -44,7 +44,7 @@ def added_arguments(arguments: Sequence[str]) -> list[str]:
     options = {
         **dict.fromkeys(_ADDRESS_OPTIONS, LOOPBACK),
         **dict([FORWARD_CLIENT_ID]),
-        **restrictions(secrets.token_urlsafe(32)),  # a key that nobody knows
+        **restrictions(secrets.token_urlsafe()),  # a key that nobody knows
         **({} if _GPU_DRIVER.exists() else {"--allow-gpu-metrics": "false"}),  # Triton would log an error
     }
     return [f"{option}={value}" for option, value in options.items() if not names_option(arguments, option)]
