@@ -27,7 +27,7 @@ class BaseSet:
         lines: The names in UTF-8, each followed by a line feed, uint8 [bytes].
 
     Attributes:
-        embeddings: The embeddings.
+        embeddings: The base embeddings, float32 [B, D].
         class_starts: First row of each class, integers [C].
     """
 
@@ -37,7 +37,7 @@ class BaseSet:
         self.embeddings = embeddings
         self.class_starts = np.cumsum([0, *class_sizes[:-1]])
         self._lines = lines
-        self._ends = np.append(-1, np.flatnonzero(lines == _LINE_FEED))  # of the line before each row, and the last
+        self._ends = np.append(-1, np.flatnonzero(lines == _LINE_FEED))  # -1 begins the first line
 
     def names(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.object_]:
         """Return the names of base images, ``class/file name``: an object array of the shape of ``rows``."""

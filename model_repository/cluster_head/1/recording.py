@@ -30,7 +30,7 @@ class Recorder:
     def record(self, answered: list[Answered], refused: list[Question]) -> None:
         """Record the requests of a batch.
 
-        The images of a direct request were counted before, so it has a line in the access log, but counts nothing.
+        The images of a direct request were counted before, so it gets a line in the access log, but is not counted.
 
         Args:
             answered: Questions with their answers.

@@ -1,4 +1,4 @@
-"""Forks the processes that decode images, so that one that takes too much time or memory can be killed.
+"""Forks the decoders: processes that can be killed if an image takes too much time or memory.
 
 ``forking.py`` starts this program as ``python decoder_process.py DESCRIPTOR SETTINGS``. The program imports the
 decoders' packages once, so a fork takes milliseconds and a killed decoder is replaced at once.
@@ -32,7 +32,7 @@ _OUT_OF_MEMORY = REPLY.pack(OUT_OF_MEMORY, 0)
 
 
 def main() -> None:
-    """Fork and kill decoders as the control socket says, until its other end is closed."""
+    """Fork and kill decoders on commands from the control socket, until its other end is closed."""
     control = socket.socket(fileno=int(sys.argv[1]))
     settings = json.loads(sys.argv[2])
     for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C comes here too, but the parent decides
@@ -42,7 +42,7 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_BE_KILLED, encoding="ascii")
     # Pillow normally gives memory back after each image; getting it again page by page takes half of the decoding time.
     Image.core.set_blocks_max(KEPT_BLOCKS)  # type: ignore[attr-defined]
-    ours = os.getpid()
+    parent = os.getpid()
     decoders: set[int] = set()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, COMMAND.size, 2)
@@ -58,7 +58,7 @@ def main() -> None:
                 command = -int(error.errno or errno.EAGAIN)
             if command == 0:
                 control.close()
-                _end_with(ours)
+                _end_with(parent)
                 _decode_files(*descriptors, **settings)
                 return
             if command > 0:

@@ -107,7 +107,7 @@ class Decoders:
         name = name or f"decoders-{secrets.token_hex(8)}"
         self.slow = Tokens(f"{name}-slow", max(1, instances - 1))
         self.memory = Tokens(f"{name}-memory", MEMORY_TOKENS)
-        self.memory_turn = Tokens(f"{name}-turn", 1)  # so that smaller images don't take a large one's memory for ever
+        self.memory_turn = Tokens(f"{name}-turn", 1)  # so that smaller images don't take a large one's memory forever
         self._forker = Forker(json.dumps({"size": size, "reduced": reduced, "limits": limits}), size)
         self._idle = [self._forker.fork()]
 

@@ -8,7 +8,7 @@ from inference_server.supervision.model_processes import dead_children
 
 
 class DeathWatch:
-    """Notices the death of a process that tritonserver has just started: Triton itself would wait for ever.
+    """Notices the death of a process that tritonserver has just started: Triton itself would wait forever.
 
     Args:
         server: Process id of tritonserver.

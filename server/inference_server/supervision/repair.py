@@ -28,7 +28,7 @@ def reload_model(server: Tritonserver, access: Access, model: str, *, replaced: 
         replaced: Ids of the model's processes that have just been killed.
 
     Raises:
-        ServerError: Triton did not; the model then has no working process.
+        ServerError: Triton could not start them; the model then has no working process.
         RepositoryError: The repository is damaged.
         OSError: The repository can't be changed.
     """
@@ -51,7 +51,7 @@ def _mark_changed(folder: Path) -> None:
 
 
 def _load(control: ModelControl, server: Tritonserver, model: str, replaced: Sequence[int]) -> None:
-    """Load a model; raise ``ServerError`` if its new process dies meanwhile: Triton would wait for ever."""
+    """Load a model; raise ``ServerError`` if its new process dies meanwhile: Triton would wait forever."""
     deaths = DeathWatch(server.pid, known=replaced)
     failures: list[ServerError] = []
 

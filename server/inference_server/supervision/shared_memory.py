@@ -16,7 +16,7 @@ _LOCK = "_lock"
 
 
 class SharedMemory:
-    """The regions of one server. Other servers take them for left over once this object is gone.
+    """The regions of one server. Later servers remove them if this process was killed.
 
     Attributes:
         prefix: Prefix of the regions' names.

@@ -21,7 +21,7 @@ def require_platform() -> None:
     """Check that pip's tritonserver runs on this platform and Python.
 
     Raises:
-        ServerError: The platform or Python is another.
+        ServerError: It does not run on this platform or Python.
     """
     here = f"{platform.system()} {platform.machine()}, {platform.python_implementation()} {platform.python_version()}"
     if (platform.system(), platform.machine(), platform.python_implementation()) != ("Linux", "x86_64", "CPython") or (
