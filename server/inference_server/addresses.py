@@ -1,4 +1,4 @@
-"""Addresses: which ones a server may listen on, and how it is reached there."""
+"""Addresses at which a server listens and is reached."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def base_url(host: str, port: int) -> str:
 
     Args:
         host: Address that the server listens on.
-        port: Its HTTP port.
+        port: HTTP port of the server.
 
     Returns:
-        ``http://host:port``; the loopback address stands for a server that listens on all addresses.
+        ``http://host:port``, with the loopback address if the server listens on all addresses.
     """
     host = LOOPBACK if host in _ALL_ADDRESSES else host
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -37,6 +37,6 @@ def require_free(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         raise ServerError(
-            f"{host}:{port} can't be listened on ({error.strerror}). Is something running there? Choose another "
-            f"address with --host, --port or --metrics_port."
+            f"{host}:{port} can't be listened on ({error.strerror}). Choose another address with --host, --port or "
+            f"--metrics_port."
         ) from error

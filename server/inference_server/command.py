@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,7 @@ from inference_export.repository.reading import read_export
 from inference_server.addresses import LOOPBACK, require_free
 from inference_server.errors import ServerError
 from inference_server.options import port_option
-from inference_server.server_arguments import (
-    OWN_OPTIONS,
-    RESERVED_OPTIONS,
-    serving_arguments,
-    supervision_arguments,
-)
+from inference_server.server_arguments import OWN_OPTIONS, RESERVED_OPTIONS, serving_arguments, supervision_arguments
 from inference_server.start_plan import DEFAULT_BASE_DATA, DEFAULT_RESOURCES, default_resources, plan_start
 from inference_server.supervision.checking import TIMEOUT_S, check
 from inference_server.supervision.watching import Watcher
@@ -56,15 +51,15 @@ EXPORT_OPTIONS = {field.name for field in fields(ExportOptions)}
     "--check",
     "only_check",
     is_flag=True,
-    help="Start no server: ask the one at --host and --port to classify a small image, and exit with 0 if it does so "
+    help="Start no server. Ask the one at --host and --port to classify a small image, and exit with 0 if it answers "
     "within --check_timeout. For load balancers, health checks and probes.",
 )
 @click.option(
     "--check_timeout",
     type=click.IntRange(1, 600),
     default=round(TIMEOUT_S),
-    help="Longest time for --check, in seconds. Until then, a server that is too busy (503) is asked again; give 30 "
-    "if a busy server must not count as a broken one.",
+    help="Longest time for --check, in seconds. Until then, a busy server (503) is asked again. Set 30 so that a busy "
+    "server does not count as broken.",
 )
 @click.argument("triton_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- TRITON_ARGUMENT...]")
 @click.version_option(__version__)
@@ -83,13 +78,13 @@ def main(
 ) -> None:
     """Serve trained resources: export them if needed, then run tritonserver.
 
-    Exports if the model repository does not hold an export of the same
-    resources, base data and options, and says why. Without resources, serves
-    the model repository as it is.
+    Exports unless the model repository holds an export of the same resources,
+    base data and options, and says why. Without resources, serves the model
+    repository as it is.
 
-    Watches over the server: replaces a model process that has died or hangs
-    within seconds, and restarts tritonserver itself. Its gRPC endpoint is for
-    reload-repository alone.
+    Watches over the server: within seconds, replaces a model process that has
+    died or hangs, or restarts tritonserver. Only reload-repository may use the
+    gRPC endpoint.
 
     \b
     Examples:
@@ -98,69 +93,67 @@ def main(
       inference-server --model_repository exported/ -- --log-verbose=1
       inference-server --check
 
-    Exit status: 0 after SIGTERM or Ctrl-C; 1 if the export, the start or the check failed, 2 wrong usage, 3 if a
+    Exit status: 0 after SIGTERM or Ctrl-C; 1 if the export, the start or the check failed; 2 wrong usage; 3 if a
     process failed again and again.
     """  # noqa: D301  (click wants the backspace itself)
     open_standard_streams()
-    if only_check:
-        try:
-            check(host, port, check_timeout)
-        except ServerError as error:
-            raise click.ClickException(str(error)) from error
-        return
-    repository: Path = options["model_repository"]
-    options["resources"] = options["resources"] or default_resources()
-    if options["resources"] is None:
-        _refuse_export_options(context)
-    _refuse_reserved_options(triton_arguments)
     try:
-        raise_open_files_limit()
-        refuse_two_onnxruntimes()
-        plan = plan_start(options)
-        arguments = serving_arguments(
-            repository, host=host, port=port, metrics_port=metrics_port, arguments=triton_arguments
-        )
-        # Finds before a long export what would prevent the start after it.
-        prepare_launch(arguments, extras=("export", "server") if plan.export else ("server",))
-        require_free(host, port)
-        require_free(LOOPBACK, metrics_port)
-        if plan.export:
-            click.echo(f"exporting {plan.export.resources}: {plan.reason}", err=True)
-            run_export(plan.export)
-        export = read_export(repository)
-        if export is None:
-            raise RepositoryError(f"{repository} holds no export. Name the trained resources with -r.", repository)
+        if only_check:
+            check(host, port, check_timeout)
+            return
+        options["resources"] = options["resources"] or default_resources()
+        if options["resources"] is None:
+            _refuse_export_options(context)
+        _refuse_reserved_options(triton_arguments)
+        sys.exit(_serve(host, port, metrics_port, triton_arguments, options))
     except (ServerError, MissingExtraError, ExportError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _serve(host: str, port: int, metrics_port: int, triton_arguments: Sequence[str], options: Mapping[str, Any]) -> int:
+    repository: Path = options["model_repository"]
+    raise_open_files_limit()
+    refuse_two_onnxruntimes()
+    plan = plan_start(options)
+    arguments = serving_arguments(
+        repository, host=host, port=port, metrics_port=metrics_port, arguments=triton_arguments
+    )
+    # Finds obstacles to the start before a long export.
+    prepare_launch(arguments, extras=("export", "server") if plan.export else ("server",))
+    require_free(host, port)
+    require_free(LOOPBACK, metrics_port)
+    if plan.export:
+        click.echo(f"exporting {plan.export.resources}: {plan.reason}", err=True)
+        run_export(plan.export)
+    export = read_export(repository)
+    if export is None:
+        raise RepositoryError(f"{repository} holds no export. Name the trained resources with -r.", repository)
     click.echo(
         f"starting tritonserver on {repository}, version {export.version}, in {export.settings['mode']} mode",
         err=True,
     )
-
     raise_stack_limit()
 
     def make_launch(access: Access, memory_prefix: str) -> Launch:
         return prepare_launch([*arguments, *supervision_arguments(repository, access, memory_prefix)])
 
-    watcher = Watcher(repository, host=host, port=port, metrics_port=metrics_port, make_launch=make_launch)
-    try:
-        sys.exit(watcher.run())
-    except ServerError as error:
-        raise click.ClickException(str(error)) from error
+    return Watcher(repository, host=host, port=port, metrics_port=metrics_port, make_launch=make_launch).run()
 
 
 def _refuse_export_options(context: click.Context) -> None:
     for parameter in context.command.params:
         name = str(parameter.name)
-        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if given and name in EXPORT_OPTIONS and name != "model_repository":
-            raise click.UsageError(f"{parameter.opts[-1]} describes an export, and has no effect without -r.", context)
+        is_given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if is_given and name in EXPORT_OPTIONS and name != "model_repository":
+            raise click.UsageError(
+                f"{parameter.opts[-1]} describes an export, and has no effect without -r. Give -r as well.", context
+            )
 
 
 def _refuse_reserved_options(triton_arguments: Sequence[str]) -> None:
     for option, ours in OWN_OPTIONS.items():
         if names_option(triton_arguments, option):
-            raise click.UsageError(f"{option} after -- would contradict {ours}. Give {ours} instead.")
+            raise click.UsageError(f"{option} after -- contradicts {ours}. Give {ours} instead.")
     for option in RESERVED_OPTIONS:
         if names_option(triton_arguments, option):
             raise click.UsageError(f"{option} is reserved for this command. To choose it, run tritonserver itself.")

@@ -1,4 +1,4 @@
-"""The error that every command of this package reports."""
+"""The error that all commands of this package report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options that name a server, for every command that starts or asks one."""
+"""The option that names a server, for the commands that start or change one."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from inference_server.addresses import LOOPBACK
 from inference_server.triton.access import Access
 from inference_server.triton.arguments import FORWARD_CLIENT_ID, body_limit, names_option
 
-# Triton's options, and the option of inference-server that sets each.
+# Triton's options and the options of inference-server that set them.
 OWN_OPTIONS = {
     "--model-repository": "--model_repository",
     "--model-store": "--model_repository",
@@ -18,7 +18,7 @@ OWN_OPTIONS = {
     "--http-port": "--port",
     "--metrics-port": "--metrics_port",
 }
-# Triton's options that supervision and reload-repository rely on.
+# Triton's options that only supervision and reload-repository may set.
 RESERVED_OPTIONS = (
     "--model-control-mode", "--load-model", "--allow-grpc", "--grpc-port", "--grpc-address",
     "--grpc-restricted-protocol",
@@ -28,7 +28,7 @@ RESERVED_OPTIONS = (
 def serving_arguments(
     repository: Path, *, host: str, port: int, metrics_port: int, arguments: Sequence[str]
 ) -> list[str]:
-    """Return the user's arguments and our defaults for the options that the user has not set.
+    """Return the user's arguments, with our defaults for all other options.
 
     Args:
         repository: The model repository.
@@ -52,17 +52,17 @@ def serving_arguments(
 
 
 def supervision_arguments(repository: Path, access: Access, memory_prefix: str) -> list[str]:
-    """Return the arguments with which a server can be supervised and reloaded.
+    """Return the arguments that supervision and reloads need.
 
     Args:
         repository: The model repository.
-        access: How its owner will reach the server.
-        memory_prefix: What the names of the server's shared memory regions begin with.
+        access: The owner's access to the server.
+        memory_prefix: Prefix of the names of the server's shared memory regions.
     """
     ours = {*MODELS, ENSEMBLE}
     others = any(entry.is_dir() and entry.name not in ours for entry in repository.iterdir())
     return [
-        # Our configurations are complete. Triton would start a process for each model to ask for what is missing.
+        # Our configurations are complete; Triton would start a process for each model to complete them.
         *([] if others else ["--disable-auto-complete-config"]),
         "--model-control-mode=explicit",
         "--load-model=*",

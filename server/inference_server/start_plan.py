@@ -1,4 +1,4 @@
-"""What a start does before it serves: whether it exports, and why."""
+"""Plans a start: whether it exports first, and why."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ DEFAULT_BASE_DATA = Path("/data")
 
 @dataclass(frozen=True, kw_only=True)
 class StartPlan:
-    """What to do before the server starts.
+    """The steps before the server starts.
 
     Attributes:
         export: The export to make; None if the repository is served as it is.
-        reason: Why it is made, in words; "" without an export.
+        reason: The reason for the export, in words; "" without an export.
     """
 
     export: ExportOptions | None = None
@@ -30,15 +30,15 @@ class StartPlan:
 
 
 def default_resources() -> Path | None:
-    """Return the folder of trained resources that is used unless another is named; None if it does not exist."""
+    """Return the default folder of trained resources; None if it does not exist."""
     return DEFAULT_RESOURCES if DEFAULT_RESOURCES.is_dir() else None
 
 
 def plan_start(options: Mapping[str, Any]) -> StartPlan:
-    """Decide what to do before the server starts.
+    """Plan a start.
 
     Args:
-        options: The fields of ``ExportOptions``; ``resources`` may be None, and the repository is then served as it is.
+        options: The fields of ``ExportOptions``; if ``resources`` is None, the repository is served as it is.
 
     Returns:
         The plan: an export if the repository holds none, a damaged one, or one of other resources, data or options.
@@ -54,8 +54,8 @@ def plan_start(options: Mapping[str, Any]) -> StartPlan:
         return StartPlan(export=wanted, reason=str(error))
     if export is None:
         return StartPlan(export=wanted, reason=f"{wanted.model_repository} holds no export")
-    changed = what_changed(export, wanted)
-    if not changed:
+    changes = what_changed(export, wanted)
+    if not changes:
         return StartPlan()
-    reason = f"changed since {wanted.model_repository} was exported: {', '.join(changed)}"
+    reason = f"changed since {wanted.model_repository} was exported: {', '.join(changes)}"
     return StartPlan(export=wanted, reason=reason)

@@ -12,9 +12,11 @@ from questions import CLASS_AT, Answered, Question, read_question
 from reasons import NOT_FINITE, Reason
 from recording import Recorder
 
+NO_OUTPUT = Reason(NOT_FINITE, "not classified: the network's output for this image is not finite")
+
 
 class TritonPythonModel:
-    """Answers the rows of all requests of a batch together; a row with an error stays without an answer."""
+    """Answers the rows of all requests of a batch together; a row with an error gets no answer."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the version's settings and, in clustering mode, its base set."""
@@ -25,33 +27,33 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request with its outputs, or with an error of its own.
 
-        Nothing may be raised here: it would fail the other requests of the batch as well.
+        An exception here would fail all requests of the batch.
         """
         questions = [read_question(request) for request in requests]
         accepted = [question for question in questions if question.problem is None]
         answered = self._answer(accepted) if accepted else []
         self._recorder.record(answered, [question for question in questions if question.problem is not None])
         responses = map(_response, answered)
-        return [next(responses) if each.problem is None else _refusal(each.problem.message) for each in questions]
+        return [
+            next(responses) if question.problem is None else _refusal(question.problem.message)
+            for question in questions
+        ]
 
     def finalize(self) -> None:
-        """Write what the access log still has to write."""
+        """Write the access log's last lines."""
         self._recorder.close()
 
     def _answer(self, questions: list[Question]) -> list[Answered]:
         """Answer all rows of all questions together."""
         sizes = [len(question.embeddings) for question in questions]
-        in_force = [self._head.threshold_in_force(question.said.threshold) for question in questions]
+        in_force = [self._head.threshold_in_force(question.parameters.threshold) for question in questions]
         embeddings = np.concatenate([question.embeddings for question in questions])
         probabilities = np.concatenate([question.probabilities for question in questions])
         thresholds = np.repeat(np.array(in_force, np.float32), sizes)
         reasons = [reason for question in questions for reason in question.reasons]
         finite = np.isfinite(embeddings).all(axis=1) & np.isfinite(probabilities).all(axis=1)
         reasons = [
-            Reason(NOT_FINITE, "not classified: the network's output for this image is not finite")
-            if not reason and not is_finite
-            else reason
-            for reason, is_finite in zip(reasons, finite, strict=True)
+            reason if reason or is_finite else NO_OUTPUT for reason, is_finite in zip(reasons, finite, strict=True)
         ]
         bad = np.array([bool(reason) for reason in reasons])
         embeddings = np.where(bad[:, None], np.float32(0), embeddings)

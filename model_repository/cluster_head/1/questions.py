@@ -1,4 +1,4 @@
-"""What a request asks of ``cluster_head``, and what it is answered."""
+"""The requests to ``cluster_head`` and their answers."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Question(NamedTuple):
     """A request with N rows.
 
     Attributes:
-        said: What the request says beside its tensors.
+        parameters: The request's parameters.
         embeddings: float32 [N, D].
         probabilities: float32 [N, C'].
-        reasons: Why each row gets no answer; ``NONE`` for a row that is to be answered.
-        is_direct: Whether the answers at ``thresholds`` are wanted too. The ensemble never asks for them, so the
-            embeddings were sent to this model alone.
+        reasons: Why each row gets no answer; ``NONE`` for a row to answer.
+        is_direct: Whether the request wants the class at each of ``thresholds``. The ensemble never does, so such a
+            request came to this model directly.
         thresholds: float32 [N, T].
-        problem: Why the request has to be refused; None: it is answered.
+        problem: Why the request must be refused; None if it can be answered.
     """
 
-    said: Parameters
+    parameters: Parameters
     embeddings: Float32
     probabilities: Float32
     reasons: list[Reason]
@@ -47,7 +47,7 @@ class Answered(NamedTuple):
 
     Attributes:
         question: The question.
-        outputs: Output name to tensor, N rows each.
+        outputs: Each output's tensor of N rows, by the output's name.
         reasons: Why each row has no answer; ``NONE`` for a row with an answer.
         threshold: The threshold in force.
     """
@@ -60,7 +60,7 @@ class Answered(NamedTuple):
 
 def read_question(request: Any) -> Question:
     """Read a request."""
-    said = read_parameters(request)
+    parameters = read_parameters(request)
     embeddings, probabilities, errors = (_tensor(request, name) for name in ("EMBEDDING", "PROBABILITIES", "ERROR"))
     texts = [error.decode("utf-8", "replace") for error in errors.ravel().tolist()]
     is_direct = CLASS_AT in request.requested_output_names()
@@ -68,13 +68,13 @@ def read_question(request: Any) -> Question:
     if thresholds is None:
         thresholds = np.empty((len(embeddings), 0), np.float32)
     return Question(
-        said=said,
+        parameters=parameters,
         embeddings=embeddings,
         probabilities=probabilities,
         reasons=[Reason.unpack(text) for text in texts],
         is_direct=is_direct,
         thresholds=thresholds,
-        problem=said.threshold if isinstance(said.threshold, Invalid) else _find_problem(thresholds),
+        problem=parameters.threshold if isinstance(parameters.threshold, Invalid) else _find_problem(thresholds),
     )
 
 
@@ -85,13 +85,10 @@ def _tensor(request: Any, name: str) -> Any:
 
 def _find_problem(thresholds: Float32) -> Invalid | None:
     if thresholds.shape[1] > MOST_THRESHOLDS:
-        found = f"THRESHOLDS has {thresholds.shape[1]:,} values for an image"
-        return Invalid(
-            BAD_THRESHOLDS, f"{found}; at most {MOST_THRESHOLDS:,} are answered. Send them in several requests."
-        )
+        count = f"THRESHOLDS has {thresholds.shape[1]:,} values for an image"
+        return Invalid(BAD_THRESHOLDS, f"{count}, at most {MOST_THRESHOLDS:,} are allowed. Send several requests.")
     usable = np.abs(thresholds) <= 1
     if not usable.all():
-        return Invalid(
-            BAD_THRESHOLDS, f"THRESHOLDS has the value {thresholds[~usable][0]}, and must have numbers from -1 to 1"
-        )
+        value = thresholds[~usable][0]
+        return Invalid(BAD_THRESHOLDS, f"THRESHOLDS has the value {value}. Send numbers from -1 to 1.")
     return None

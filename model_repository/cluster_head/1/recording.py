@@ -1,4 +1,4 @@
-"""Tells metrics and the access log what became of each request."""
+"""Records each request in the metrics and the access log."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Recorder:
     def record(self, answered: list[Answered], refused: list[Question]) -> None:
         """Record the requests of a batch.
 
-        A direct request looks a second time at images that were counted already: it leaves a line, and is not counted.
+        The images of a direct request were counted before, so it gets a line in the access log, but is not counted.
 
         Args:
             answered: Questions with their answers.
@@ -44,10 +44,10 @@ class Recorder:
             labels, probabilities = (outputs[name].ravel().tolist() for name in ("LABEL", "PROBABILITY"))
             codes = [reason.code for reason in reasons if reason]
             if not question.is_direct:
-                counted += [(question.said.client, labels[row], probabilities[row]) for row in good]
+                counted += [(question.parameters.client, labels[row], probabilities[row]) for row in good]
                 not_finite += codes.count(NOT_FINITE)
             line = entry(
-                question.said,
+                question.parameters,
                 images=len(reasons),
                 reasons=codes,
                 labels=[labels[row] for row in good],
@@ -57,13 +57,13 @@ class Recorder:
             )
             lines.append(line)
         for question in refused:
-            refusal = question.problem and question.problem.code
-            images = len(question.reasons)
-            lines.append(entry(question.said, images=images, reasons=(), refused=refusal, **self._common))
+            code = question.problem and question.problem.code
+            line = entry(question.parameters, images=len(question.reasons), reasons=(), refused=code, **self._common)
+            lines.append(line)
         self._metrics.count_answers(counted)
         self._metrics.count_not_finite(not_finite)
         self._metrics.count_lost_lines(self._access_log.write(lines))
 
     def close(self) -> None:
-        """Write what the access log still has to write."""
+        """Write the access log's last lines."""
         self._access_log.close()

@@ -1,4 +1,4 @@
-"""Similarities of query embeddings with the base set, and what follows from them: matches, neighbors, classes."""
+"""Similarities of query embeddings with the base set, and the matches, neighbors and classes that follow from them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     Int32 = npt.NDArray[np.int32]
     Index = npt.NDArray[np.intp]
 
-# Base embeddings in one matrix product (8 MiB for D = 512), and in one reduction over several products: a larger
-# product does not fit the cache, and smaller reductions spend their time in numpy's calls.
+# Base embeddings in one matrix product, few enough for the cache (8 MiB for D = 512), and in one reduction over several
+# products, many enough to outweigh numpy's calls.
 PRODUCT_ROWS = 4096
 BLOCK_ROWS = 16 * PRODUCT_ROWS
-# Base embeddings in a comb: evenly spaced rows, of which the highest similarity is kept. The K nearest base images lie
-# in the K combs with the highest similarities.
+# A comb is this many evenly spaced rows of the base set. The K nearest base images lie in the K combs with the highest
+# similarities, so only these combs are searched.
 COMB_ROWS = 64
-QUERIES_AT_A_TIME = 32  # their similarities with the whole base set are in memory
+QUERIES_AT_A_TIME = 32  # limits the memory for similarities with the whole base set
 
 
 class Comparison(NamedTuple):
     """The result of comparing N queries with the base set."""
 
-    matches: Int32  # [N, C], number of base images of the class at or above the threshold
+    matches: Int32  # [N, C], number of the class's base images at or above the threshold
     scores: Float32  # [N, C], highest similarity in the class, -1 to 1
-    neighbors: Index  # [N, K], rows of the base set, most similar first, equal ones in their order
+    neighbors: Index  # [N, K], rows of the base set, most similar first, ties in the base set's order
     neighbor_similarities: Float32  # [N, K], -1 to 1
 
 
@@ -51,9 +51,9 @@ def normalize(embeddings: Float32) -> Float32:
 class Comparer:
     """Compares query embeddings with a base set: counts each class's matches, finds the most similar base images.
 
-    The similarity is the cosine, <q, b> / (|q| |b|). The base set is read block by block, so a base set that is larger
-    than memory can be mapped from its file. The memory for the similarities, float32 [N, B], is kept from call to call,
-    so an object serves one thread.
+    The similarity is the cosine, <q, b> / (|q| |b|). The base set is read block by block, so it may be larger than
+    memory if it is mapped from its file. Calls share the memory for the similarities, float32 [N, B], so use an object
+    in one thread only.
 
     Args:
         base: L2-normalized base embeddings, float32 [B, D], sorted by class.
@@ -64,8 +64,8 @@ class Comparer:
         Handbook of Face Recognition, Springer 2005, ch. 14 (gallery = base set, probe = query).
 
     >>> comparer = Comparer(np.float32([[1, 0], [0.8, 0.6], [0, 1]]), np.array([0, 2]))
-    >>> found = comparer.compare(np.float32([[2, 0]]), np.float32([0.75]), neighbors=2)
-    >>> found.matches.tolist(), found.scores.tolist(), found.neighbors.tolist()
+    >>> comparison = comparer.compare(np.float32([[2, 0]]), np.float32([0.75]), neighbors=2)
+    >>> comparison.matches.tolist(), comparison.scores.tolist(), comparison.neighbors.tolist()
     ([[2, 0]], [[1.0, 0.0]], [[0, 1]])
     """
 
@@ -80,9 +80,9 @@ class Comparer:
         """Compare N queries.
 
         Args:
-            queries: Query embeddings, float32 [N, D], of any norm; an embedding of norm zero has similarities of zero.
+            queries: Query embeddings, float32 [N, D], of any norm; all similarities of a zero embedding are zero.
             thresholds: Each query's lowest similarity that is a match, inclusive, float32 [N], -1 to 1.
-            neighbors: Number of most similar base images wanted, at least 1.
+            neighbors: Number of most similar base images to find, at least 1.
 
         Returns:
             The comparison; K is ``min(neighbors, B)``.
@@ -111,12 +111,12 @@ class Comparer:
             similarities = self._room(len(unit))
             for block, _, _ in self._blocks:
                 self._multiply(unit, block, similarities)
-            for row, own in zip(range(rows.start, rows.stop), similarities[:, : len(self._base)], strict=True):
-                classes[row] = self._classes_at(own, lowest[row])
+            for row, query_similarities in enumerate(similarities[:, : len(self._base)], rows.start):
+                classes[row] = self._classes_at(query_similarities, lowest[row])
         return classes
 
     def _classes_at(self, similarities: Float32, thresholds: Float32) -> Int32:
-        """Choose one query's class at each of T thresholds, by its similarities [B]."""
+        """Choose one query's class at each of T thresholds from its similarities [B]."""
         order = np.argsort(thresholds)
         reached = np.searchsorted(thresholds[order], similarities, side="right")  # [B], number of thresholds, 0 to T
         class_count, columns = len(self._class_starts), len(thresholds) + 1
@@ -131,9 +131,9 @@ class Comparer:
         return classes
 
     def _room(self, queries: int) -> Float32:
-        """Give memory for the similarities of some queries with all base images."""
+        """Return memory for the similarities of queries with all base images."""
         if len(self._similarities) < queries:
-            # Columns beyond the base set complete its last combs.
+            # Columns beyond the base set complete the last combs.
             self._similarities = np.full((queries, self._combs.max() + 1), -np.inf, np.float32)
         return self._similarities[:queries]
 
@@ -167,7 +167,7 @@ class Comparer:
 
 
 def _parts(queries: Float32) -> Iterator[tuple[Float32, slice]]:
-    """L2-normalize the queries, ``QUERIES_AT_A_TIME``: the embeddings, and their rows."""
+    """Yield L2-normalized queries, ``QUERIES_AT_A_TIME``, and their rows."""
     unit = normalize(queries)
     for start in range(0, len(unit), QUERIES_AT_A_TIME):
         rows = slice(start, min(start + QUERIES_AT_A_TIME, len(unit)))
@@ -175,12 +175,12 @@ def _parts(queries: Float32) -> Iterator[tuple[Float32, slice]]:
 
 
 def _lowest(thresholds: Float32) -> Float32:
-    """Let everything match at -1: rounding can push a similarity just below it, and only the results are clipped."""
+    """Make a threshold of -1 match everything: rounding can push a similarity just below -1."""
     return np.where(thresholds <= -1, -np.inf, thresholds).astype(np.float32)
 
 
 def _block(class_starts: Index, start: int, base_images: int) -> tuple[slice, slice, Index]:
-    """Cut a block out of the base set: its rows, the classes in them, and where these begin within it."""
+    """Cut a block out of the base set: its rows, its classes, and the first row of each class within the block."""
     stop = min(start + BLOCK_ROWS, base_images)
     first, end = np.searchsorted(class_starts, [start + 1, stop]) - [1, 0]
     return slice(start, stop), slice(first, end), np.maximum(class_starts[first:end] - start, 0)
@@ -210,8 +210,8 @@ def best_class(matches: Int32, scores: Float32) -> Index:
     [1]
     """
     most = matches == matches.max(axis=1, keepdims=True)
-    chosen: Index = np.where(most, scores, -np.inf).argmax(axis=1)
-    return chosen
+    winners: Index = np.where(most, scores, -np.inf).argmax(axis=1)
+    return winners
 
 
 def nearest(similarities: Float32, tops: Float32, combs: Index, count: int) -> Index:
@@ -224,14 +224,13 @@ def nearest(similarities: Float32, tops: Float32, combs: Index, count: int) -> I
         count: Base images wanted, 1 to B.
 
     Returns:
-        Columns, integers [N, count], most similar first, equal ones in their order.
+        Columns, integers [N, count], most similar first, ties in ascending order.
     """
     columns = np.broadcast_to(np.arange(similarities.shape[1]), similarities.shape)
     if tops.shape[1] > count:
         high = tops >= np.partition(tops, -count, axis=1)[:, -count:][:, :1]
-        if high.sum() == len(high) * count:  # otherwise combs tie, and any of them may hold a nearest one
-            chosen = combs[np.nonzero(high)[1]].reshape(len(high), -1)
-            columns = np.sort(chosen, axis=1)
+        if high.sum() == len(high) * count:  # otherwise combs tie, and each may hold one of the nearest images
+            columns = np.sort(combs[np.nonzero(high)[1]].reshape(len(high), -1), axis=1)
     values = np.take_along_axis(similarities, columns, axis=1)
     order = np.argsort(-values, axis=1, kind="stable")[:, :count]
     return np.take_along_axis(columns, order, axis=1)

@@ -1,4 +1,4 @@
-"""The access log: a line of JSON for each request, on the server's standard output."""
+"""The access log: one line of JSON for each request, on the server's standard output."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from parameters import Parameters
 
 STDOUT = 1
-LONGEST_LINE = select.PIPE_BUF  # bytes that reach a pipe in one piece, while other models write to it
+LONGEST_LINE = select.PIPE_BUF  # bytes that a pipe takes in one piece even if other models write to it
 LONGEST_REQUEST_ID = 128
-MOST_WAITING = 1000  # lines, while their reader is slow
+MOST_WAITING = 1000  # lines that wait for a slow reader
 CLOSE_TIMEOUT_S = 1.0
 
 
 def entry(
-    said: Parameters,
+    parameters: Parameters,
     *,
     model_version: int,
     images: int,
@@ -38,33 +38,32 @@ def entry(
     is_direct: bool = False,
     refused: str | None = None,
 ) -> bytes:
-    """Write a request's line, which tells nothing of an image's content or a file's name.
+    """Make a request's line, without image content and file names.
 
     Args:
-        said: The request's parameters.
+        parameters: The request's parameters.
         model_version: The version that answered.
         images: Number of images.
-        reasons: The code of the reason, for each image without an answer.
+        reasons: Code of the reason for each image without an answer.
         labels: The label of each image with an answer.
-        mode: ``clustering`` or ``classification``; None: not known.
-        threshold: The threshold in force; None: not known, or without meaning in this mode.
-        is_direct: Whether embeddings were sent to ``cluster_head`` alone.
-        refused: The code for which the request was refused as a whole; None: it was answered.
+        mode: ``clustering`` or ``classification``; None if unknown.
+        threshold: The threshold in force; None if unknown, or in classification mode.
+        is_direct: Whether the request went to ``cluster_head`` directly.
+        refused: Code of the reason if the whole request was refused; None if it was answered.
 
     Returns:
-        A line of ASCII, line feed included, of at most ``LONGEST_LINE`` bytes: labels that would make it longer are
-        left out.
+        A line of ASCII with its line feed, at most ``LONGEST_LINE`` bytes: it lacks labels that would make it longer.
     """
     time = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")  # noqa: UP017  (Python 3.10)
     fields: dict[str, Any] = {
         "time": time,
         "status": "ok" if refused is None else "refused",
         "refused": refused,
-        "client": said.client,
-        "request_id": said.request_id[:LONGEST_REQUEST_ID] or None,
+        "client": parameters.client,
+        "request_id": parameters.request_id[:LONGEST_REQUEST_ID] or None,
         "model_version": model_version,
         "mode": mode,
-        "sim_thres": said.threshold.value if isinstance(said.threshold, Given) else None,
+        "sim_thres": parameters.threshold.value if isinstance(parameters.threshold, Given) else None,
         "threshold": threshold,
         "direct": is_direct or None,
         "images": images,
@@ -84,12 +83,12 @@ def _encode(fields: dict[str, Any]) -> bytes:
 
 
 class AccessLog:
-    """Writes lines in a thread of its own, so that no answer waits for the reader of the lines.
+    """Writes lines in a thread of its own, so that no answer waits for a slow reader.
 
-    Lines that find no room while the reader is slow are lost and counted; so are all lines once the reader is gone.
+    Lines beyond ``MOST_WAITING`` are lost and counted, and so are all lines once the reader is gone.
 
     Args:
-        warn: Called once if the output fails, with a message.
+        warn: Called with a message when the output first fails.
         descriptor: The file descriptor to write to.
     """
 
@@ -97,7 +96,7 @@ class AccessLog:
         self._warn = warn
         self._descriptor = descriptor
         self._waiting: queue.Queue[bytes | None] = queue.Queue(MOST_WAITING)
-        self._overflowed = self._unwritten = self._told = 0  # lines; each counted by one thread only
+        self._overflowed = self._unwritten = self._reported = 0  # lines; each counted by one thread only
         self._failure: str | None = None
         self._warned = False
         self._thread = threading.Thread(target=self._write_lines, name="access-log", daemon=True)
@@ -107,10 +106,10 @@ class AccessLog:
         """Queue lines to be written.
 
         Args:
-            lines: Lines that ``entry`` made.
+            lines: Results of ``entry``.
 
         Returns:
-            Number of lines that were lost since the last call.
+            Number of lines lost since the last call.
         """
         for line in lines:
             try:
@@ -120,12 +119,12 @@ class AccessLog:
         if self._failure is not None and not self._warned:
             self._warned = True
             self._warn(self._failure)
-        lost = self._overflowed + self._unwritten - self._told
-        self._told += lost
+        lost = self._overflowed + self._unwritten - self._reported
+        self._reported += lost
         return lost
 
     def close(self) -> None:
-        """Write the lines that wait, unless that takes longer than ``CLOSE_TIMEOUT_S``."""
+        """Write the waiting lines; give up after ``CLOSE_TIMEOUT_S``."""
         try:
             self._waiting.put(None, timeout=CLOSE_TIMEOUT_S)
         except queue.Full:
@@ -140,8 +139,8 @@ class AccessLog:
                     _write_whole(self._descriptor, line)
             except OSError as error:
                 is_open = error.errno not in (errno.EPIPE, errno.EBADF)
-                what = "lines are lost" if is_open else "it ends here"
-                self._failure = f"access log: standard output can't be written ({error.strerror}); {what}"
+                outcome = "lines are lost" if is_open else "it ends here"
+                self._failure = f"access log: standard output can't be written ({error.strerror}); {outcome}"
                 self._unwritten += 1
             else:
                 self._unwritten += not is_open
@@ -151,5 +150,5 @@ def _write_whole(descriptor: int, line: bytes) -> None:
     while line:
         try:
             line = line[os.write(descriptor, line) :]
-        except BlockingIOError:  # another process that shares the output has made it non-blocking
+        except BlockingIOError:  # another process has made the shared output non-blocking
             select.select([], [descriptor], [])

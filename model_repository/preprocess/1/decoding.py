@@ -1,13 +1,13 @@
-"""Decoding the images of a request: each image and each request has a budget of time and memory.
+"""Decodes the images of a request: each image and each request has a budget of time and memory.
 
-A process that decodes a file (``forking.py``) is killed once the file has used up its processor time.
+A decoder process (``forking.py``) is killed once its file has used up its processor time.
 
-Several instances of ``preprocess`` answer one request each, with decoders of their own. The system divides the cores
-among these. The instances share two things, by tokens:
+Several instances of ``preprocess`` answer one request each, with decoders of their own, which compete for the cores.
+The instances share tokens of two kinds:
 
-* Being slow. All instances but one may be busy with requests that have taken long; the last instance gives such a
-  request up. So whatever is sent, a request with small images soon finds an instance. Decoders of slow requests yield
-  the cores to others.
+* Slow requests. All instances but one may work on requests that have taken long; the last instance refuses such a
+  request. So whatever is sent, a request with small images soon finds an instance. Decoders of slow requests yield the
+  cores to others.
 * Memory, for images that need more than a little.
 """
 
@@ -34,34 +34,32 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MOST_PROCESSES = 4  # of one instance
-# Processor time after which a request is slow: the time of a photograph of 12 megapixels, and for each decoded image of
-# the request the time of a photograph of one megapixel.
+# A request is slow after the processor time of a photograph of 12 megapixels, plus that of a photograph of 1 megapixel
+# for each image decoded so far.
 SLOW_SECONDS, SLOW_SECONDS_PER_DECODED = 0.3, 0.02
-LONGEST_MEMORY_WAIT_S = 0.3  # of a request that is not slow
+LONGEST_MEMORY_WAIT_S = 0.3  # after which a request is slow
 REQUEST_SECONDS = 2.5  # processor time of a request, as a multiple of an image's limit
-REQUEST_TIMEOUT_S = 20.0  # where other programs are busy, or other requests have the memory
+REQUEST_TIMEOUT_S = 20.0  # for waits: other programs may be busy, other requests may have the memory
 LITTLE_MEMORY_BYTES = 32 * 2**20  # an image may take this much without a token
 MEMORY_TOKENS = 4  # each stands for a quarter of the memory that the largest image may take
-KEPT_MEMORY_BYTES = 64 * 2**20  # a decoder that may have taken more is replaced, which gives the memory back
-FILE_COPIES = (
-    3  # copies of a file in its decoder, at most: base64 text, the text without line breaks, the decoded bytes
-)
-MOST_CRASHES = 2  # decoders that may end with a file before the file is blamed
+KEPT_MEMORY_BYTES = 64 * 2**20  # a decoder that may have taken more is ended, which gives the memory back
+FILE_COPIES = 3  # at most, in a decoder: base64 text, the text without line breaks, the decoded bytes
+MOST_CRASHES = 2  # decoders that a file may crash before the file is blamed
 _TOKEN_POLL_S = 0.02
 _SHORTEST_WAIT_S = 0.002
 
 
 class BusyError(RuntimeError):
-    """Other requests hold what this request needs; another try may succeed."""
+    """Other requests hold the tokens that this request needs; another try may succeed."""
 
 
 class Tokens:
-    """Tokens that processes of the same user share; the tokens of a process are free again when it ends.
+    """Tokens that processes of the same user share; a process that ends frees its tokens.
 
-    A token is a name in the system's abstract namespace of sockets, which one process can have at a time (unix(7)).
+    A token is a name in the abstract socket namespace, bound by one process at a time (unix(7)).
 
     Args:
-        name: What the tokens are for.
+        name: Common name of the tokens.
         count: Number of tokens.
     """
 
@@ -70,7 +68,7 @@ class Tokens:
         self._held: list[socket.socket] = []
 
     def hold(self, wanted: int) -> bool:
-        """Take free tokens, or give some back, until ``wanted`` are held; say whether that succeeded."""
+        """Take or give back tokens until ``wanted`` are held; return whether enough were free."""
         while len(self._held) > wanted:
             self._held.pop().close()
         for name in self._names:
@@ -85,16 +83,16 @@ class Tokens:
 
 
 class Decoders:
-    """Decodes the image files of one request at a time, several files at once; no file costs another its pixels.
+    """Decodes the image files of one request at a time, several files at once; a bad file costs no other its pixels.
 
-    An object serves one thread.
+    Use an object in one thread only.
 
     Args:
         size: Side S of the results in pixels.
-        reduced, limits: Arguments of ``decode_pixels`` of ``preprocessing.py``.
+        reduced, limits: Arguments of ``decode_pixels`` in ``preprocessing.py``.
         processes: Files decoded at once, up to ``MOST_PROCESSES``; 0: one for each core that this process may use.
-        instances: Number of ``Decoders`` that share the tokens. All but one may be slow; a single one may be, too.
-        name: The tokens' name: the same for all that share them, and for no others.
+        instances: Number of ``Decoders`` that share the tokens. All but one may be slow; a single one may be slow too.
+        name: Name of the tokens, shared by exactly the ``Decoders`` that share the tokens; None: a name of its own.
 
     Raises:
         DecodingError: The system can start no process.
@@ -105,11 +103,11 @@ class Decoders:
     ) -> None:
         self.size = size
         self.limits = limits
-        self.most_processes = min(processes or _available_cores(), MOST_PROCESSES)
+        self.most_processes = min(processes or len(os.sched_getaffinity(0)), MOST_PROCESSES)
         name = name or f"decoders-{secrets.token_hex(8)}"
         self.slow = Tokens(f"{name}-slow", max(1, instances - 1))
         self.memory = Tokens(f"{name}-memory", MEMORY_TOKENS)
-        self.memory_turn = Tokens(f"{name}-turn", 1)  # to take memory, or smaller images would always be faster
+        self.memory_turn = Tokens(f"{name}-turn", 1)  # so that smaller images don't take a large one's memory forever
         self._forker = Forker(json.dumps({"size": size, "reduced": reduced, "limits": limits}), size)
         self._idle = [self._forker.fork()]
 
@@ -126,13 +124,13 @@ class Decoders:
         return request.pixels, request.reasons
 
     def decode_request(self, files: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], list[Reason], list[float]]:
-        """Decode as ``decode`` does, within the budget of a request.
+        """Decode N files within the budget of a request.
 
         Returns:
-            Pixels and reasons as ``decode`` returns them, and the seconds that each file spent in decoders.
+            Pixels and reasons as from ``decode``, and the seconds that each file spent in decoders.
 
         Raises:
-            BusyError: Other requests hold what this request needs.
+            BusyError: Other requests hold the tokens that this request needs, or its time is over.
             DecodingError: The system can start no further process.
         """
         request = self._run(_BoundedRequest(self, files))
@@ -160,7 +158,7 @@ class Decoders:
         self._idle.append(decoder)
 
     def end_idle(self) -> None:
-        """End the idle decoders, which may be dead."""
+        """End the idle decoders."""
         while self._idle:
             self._idle.pop().end()
 
@@ -171,7 +169,7 @@ class Decoders:
             request.close()
             self._give_tokens_back()
         if not self._idle:
-            with contextlib.suppress(DecodingError):  # the next request will say so
+            with contextlib.suppress(DecodingError):  # the next request tries again
                 self._idle.append(self._forker.fork())
         return request
 
@@ -187,12 +185,12 @@ class _Image:
         self.row = row
         self.data = data
         self.memory_bytes = LITTLE_MEMORY_BYTES
-        self.used_s = 0.0  # processor time in decoders that are done with it
+        self.used_s = 0.0  # processor time in earlier decoders
         self.crashes = 0
 
 
 class _Request:
-    """The files of a request and their results. Short files go first: most of them are cheap."""
+    """The files of a request and their results. Short files go first, since most are cheap."""
 
     def __init__(self, decoders: Decoders, files: Sequence[bytes]) -> None:
         self.pixels = np.zeros((len(files), decoders.size, decoders.size, 3), np.uint8)
@@ -225,9 +223,10 @@ class _Request:
             used_s = self._check_budget()
             for key, _ in self._selector.select(self._longest_wait_s(used_s)):
                 self._settle(key.data, key.data.receive())
-            for decoder in [each for each in self._busy if self._left_s(each) <= 0]:
-                text = f"too slow to decode: more than {self._limits.seconds:g} s of processor time"
-                self._end(decoder, self._remove(decoder), Reason(TOO_SLOW, text))
+            for decoder in list(self._busy):
+                if self._left_s(decoder) <= 0:
+                    text = f"too slow to decode: more than {self._limits.seconds:g} s of processor time"
+                    self._end(decoder, Reason(TOO_SLOW, text))
 
     def close(self) -> None:
         """End the decoders that are still busy."""
@@ -241,7 +240,7 @@ class _Request:
         return self._ended_cpu_s + sum(decoder.used_s() for decoder in self._busy)
 
     def _longest_wait_s(self, used_s: float) -> float:
-        """Return the time after which to look again, whether or not a decoder has replied."""
+        """Return the longest time to wait for a decoder's reply, in seconds."""
         if self._waiting and len(self._busy) < self._most_processes:  # for memory
             return _TOKEN_POLL_S
         return max(min(map(self._left_s, self._busy)), _SHORTEST_WAIT_S)
@@ -251,7 +250,7 @@ class _Request:
         return float(self._limits.seconds - self._busy[decoder].used_s - decoder.used_s())
 
     def _has_memory(self) -> bool:
-        """Say whether the next file has its memory, and take the memory where it is free."""
+        """Take the next file's memory if it is free; return whether the file has its memory."""
         wanted = sum(map(self._tokens, (*self._busy.values(), self._waiting[0])))
         memory, turn = self._decoders.memory, self._decoders.memory_turn
         if self._tokens(self._waiting[0]) and not (turn.hold(1) and memory.hold(wanted)):
@@ -280,21 +279,21 @@ class _Request:
             self._decoders.memory.hold(sum(map(self._tokens, self._busy.values())))
         return image
 
-    def _end(self, decoder: Decoder, image: _Image, reason: Reason) -> None:
+    def _end(self, decoder: Decoder, reason: Reason) -> None:
+        self.reasons[self._remove(decoder).row] = reason
         decoder.end()
-        self.reasons[image.row] = reason
 
     def _settle(self, decoder: Decoder, reply: bytes) -> None:
-        """Store a file's result, or have the file decoded again where that may help."""
+        """Store a file's result, or queue the file again if another try may help."""
         image = self._remove(decoder)
         if not reply:
             decoder.end()
-            self._decoders.end_idle()  # if the program that forked them has died, they are dead too
+            self._decoders.end_idle()  # they are dead too if the program that forked them has died
             image.crashes += 1
             if image.crashes < MOST_CRASHES:
                 self._waiting.append(image)
             else:
-                self.reasons[image.row] = Reason(BROKEN, "broken file: it ends its decoder")
+                self.reasons[image.row] = Reason(BROKEN, "broken file: it crashes its decoder")
             return
         status, needed_bytes = REPLY.unpack(reply[: REPLY.size])
         if status == DECODED:
@@ -322,14 +321,14 @@ class _Request:
 
 
 class _BoundedRequest(_Request):
-    """A request that must not take much from others."""
+    """A request with a budget, so that it leaves time and memory to others."""
 
     def __init__(self, decoders: Decoders, files: Sequence[bytes]) -> None:
         super().__init__(decoders, files)
         self._most_seconds: float = REQUEST_SECONDS * self._limits.seconds
         self._ends_s = time.monotonic() + REQUEST_TIMEOUT_S
-        self._waited_s = 0.0  # for memory, in waits that are over
-        self._memory_since_s = math.inf  # when it began to wait for memory, moved back by earlier waits
+        self._waited_s = 0.0  # sum of the finished waits for memory
+        self._memory_since_s = math.inf  # start of the present wait for memory, less the finished waits
         self._is_slow = False
 
     def _check_budget(self) -> float:
@@ -339,11 +338,13 @@ class _BoundedRequest(_Request):
             most = f"{self._most_seconds:g} s of processor time"
             reason = Reason(TOO_SLOW, f"too slow to decode: the images of this request take more than {most}")
             for decoder in list(self._busy):
-                self._end(decoder, self._remove(decoder), reason)
+                self._end(decoder, reason)
             while self._waiting:
                 self.reasons[self._waiting.popleft().row] = reason
         if now_s > self._ends_s:
-            raise BusyError(f"the images were not decoded within {REQUEST_TIMEOUT_S:g} s, since others are; try again")
+            raise BusyError(
+                f"the server is busy: the images were not decoded within {REQUEST_TIMEOUT_S:g} s; try again"
+            )
         if not self._is_slow and (used_s >= self._slow_s() or now_s - self._memory_since_s > LONGEST_MEMORY_WAIT_S):
             if not self._decoders.slow.hold(1):
                 raise BusyError("too many large images are being decoded; try again")
@@ -377,11 +378,7 @@ class _BoundedRequest(_Request):
             decoder.yield_cores()
 
     def _keep(self, decoder: Decoder) -> None:
-        if self._is_slow:  # a process without privileges can't raise its priority again
+        if self._is_slow:  # without privileges, its priority can't be raised again
             decoder.end()
         else:
             super()._keep(decoder)
-
-
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0))

@@ -1,7 +1,7 @@
-"""Processes that decode files, and what is said to them: ``decoder_process.py`` is their program.
+"""Starts the processes that decode files, and talks to them; ``decoder_process.py`` is their program.
 
-A decoder that a hostile file keeps busy can't be interrupted, only killed. So files are decoded in processes, whose
-processor time can be read and whose memory is limited.
+A decoder that a hostile file keeps busy can't be interrupted, only killed. So files are decoded in processes with
+limited memory, whose processor time can be read.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
 
 PROGRAM = Path(__file__).with_name("decoder_process.py")
 SLOW_NICENESS = 19
-# For decoders. By default glibc gives memory back after each image, and a fifth of the time goes into getting it again,
-# page by page; and numpy starts threads.
+# For decoders. By default numpy starts threads, and glibc gives memory back after each image: getting it again page by
+# page takes a fifth of the time.
 ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
     "OPENBLAS_NUM_THREADS": "1",
 }
 
-# What is said to decoder_process.py, and what it answers.
+# Messages to and from decoder_process.py.
 FORK = 0
-COMMAND = struct.Struct("<i")  # FORK, with descriptors of a socket and of memory for pixels; or the process to end
+COMMAND = struct.Struct("<i")  # FORK, with descriptors of a socket and of memory for pixels; or the process to kill
 TASK = struct.Struct("<QQ")  # length of the file that follows; memory in bytes that decoding it may take
 REPLY = struct.Struct("<BQ")  # one of the next four; memory in bytes that an expensive file needs; a reason follows
 DECODED, REFUSED, EXPENSIVE, OUT_OF_MEMORY = range(4)
-LONGEST_REPLY = 4096  # bytes, which arrive in one piece
+LONGEST_REPLY = 4096  # bytes; a reply arrives in one piece
 
-_ANSWER_TIMEOUT_S = 10.0  # of a process that is idle
+_ANSWER_TIMEOUT_S = 10.0  # of an idle process
 _END_TIMEOUT_S = 2.0
 
 
 class DecodingError(OSError):
-    """No file can be decoded here, whatever the files are."""
+    """This machine can decode no file now, whatever the file."""
 
 
 class _NoProcessError(OSError):
@@ -66,11 +66,11 @@ class Decoder:
         self._began_s = self._began_cpu_s = 0.0
 
     def fileno(self) -> int:
-        """Return the descriptor that can be read when there is a reply."""
+        """Return the descriptor that becomes readable with a reply."""
         return self._tasks.fileno()
 
     def start(self, data: bytes, memory_bytes: int) -> None:
-        """Have a file decoded, with a limit of memory."""
+        """Send a file to be decoded within ``memory_bytes``."""
         self.memory_bytes = memory_bytes
         self._began_s, self._began_cpu_s = time.monotonic(), self._cpu_s()
         header = TASK.pack(len(data), memory_bytes)
@@ -78,12 +78,12 @@ class Decoder:
             sent = self._tasks.sendmsg([header, data], [], socket.MSG_NOSIGNAL)
             if sent < len(header) + len(data):
                 self._tasks.sendall(memoryview(data)[sent - len(header) :], socket.MSG_NOSIGNAL)
-        except OSError:  # the process is gone, or reads nothing: an empty reply will say so
+        except OSError:  # the process is gone or reads nothing; its empty reply will tell
             with contextlib.suppress(OSError):
                 self._tasks.shutdown(socket.SHUT_RDWR)
 
     def receive(self) -> bytes:
-        """Read a reply, after which ``pixels`` holds a decoded file; empty if the process is gone."""
+        """Read a reply; empty if the process is gone. After ``DECODED``, ``pixels`` holds the file's pixels."""
         try:
             return self._tasks.recv(LONGEST_REPLY)
         except OSError:
@@ -94,7 +94,7 @@ class Decoder:
         return max(0.0, self._cpu_s() - self._began_cpu_s)
 
     def elapsed_s(self) -> float:
-        """Return the time since the file was started, in seconds."""
+        """Return the time since ``start``, in seconds."""
         return time.monotonic() - self._began_s
 
     def yield_cores(self) -> None:
@@ -103,16 +103,16 @@ class Decoder:
             os.setpriority(os.PRIO_PROCESS, self._pid, SLOW_NICENESS)
 
     def end(self) -> None:
-        """End the process."""
+        """Kill the process."""
         self.close()
         self._forker.end(self._pid)
 
     def close(self) -> None:
-        """Let the process end once it is idle."""
+        """Close the connection, so that the process ends once it is idle."""
         self._tasks.close()
 
     def _cpu_s(self) -> float:
-        """Read the process's clock of processor time, by the number that clock_getcpuclockid(3) gives it."""
+        """Read the process's clock of processor time, whose number is that of clock_getcpuclockid(3)."""
         try:
             return float(time.clock_gettime(~self._pid << 3 | 2))
         except OSError:  # the process is gone
@@ -134,7 +134,7 @@ class Forker:
         Raises:
             DecodingError: The system can start no further process.
         """
-        for is_last in (False, True):  # the program may have been killed
+        for is_last in (False, True):  # twice, since the program may have been killed
             try:
                 with contextlib.ExitStack() as stack:
                     tasks, theirs = socket.socketpair()
@@ -144,10 +144,10 @@ class Forker:
                     stack.pop_all()
                     return decoder
             except (OSError, struct.error) as error:
-                has_program = isinstance(error, _NoProcessError)
-                if not has_program:
+                is_refused = isinstance(error, _NoProcessError)
+                if not is_refused:
                     self.close()
-                if has_program or is_last:
+                if is_refused or is_last:
                     raise DecodingError(f"no process can be started to decode images ({error})") from error
         raise AssertionError("unreachable")
 
@@ -167,10 +167,10 @@ class Forker:
             os.close(descriptor)
 
     def end(self, pid: int) -> None:
-        """Kill a decoder, and wait for it."""
+        """Kill a decoder and wait for its end."""
         try:
             self._ask(pid)
-        except (OSError, struct.error):  # a late answer would be taken for the answer to the next command
+        except (OSError, struct.error):  # a late answer would pass for the answer to the next command
             self.close()
 
     def close(self) -> None:
@@ -178,7 +178,7 @@ class Forker:
         if self._control is not None and self._process is not None:
             self._control.close()
             try:
-                self._process.wait(_END_TIMEOUT_S)  # the program ends its decoders meanwhile, and waits for them
+                self._process.wait(_END_TIMEOUT_S)  # the program first kills its decoders
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
@@ -195,7 +195,7 @@ class Forker:
         self._control, theirs = socket.socketpair()
         self._control.settimeout(_ANSWER_TIMEOUT_S)
         with theirs:
-            # The stub's sys.executable is the Python whose packages the stub sees; the stub ignores PYTHON* variables.
+            # In Triton's stub, sys.executable is the Python of the stub's packages. The stub ignores PYTHON* variables.
             options = ["-E", "-B"] if sys.flags.ignore_environment else ["-B"]
             command = [sys.executable, *options, str(PROGRAM), str(theirs.fileno()), self._settings]
             environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"} | ENVIRONMENT

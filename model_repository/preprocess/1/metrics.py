@@ -1,4 +1,4 @@
-"""The metrics of images on their way to the network."""
+"""The metrics of images and requests before the network."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from reasons import UNDECODABLE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+FAMILIES = {  # names and descriptions
+    "classify_undecodable_images_total": "Images without an answer because they can't be decoded, by reason",
+    "classify_refused_requests_total": "Requests refused as a whole, by reason",
+    "classify_decode_seconds": "Time to decode and resize an image, undecodable images included",
+    "classify_image_bytes": "Size of an image as it was sent, undecodable images included",
+    "classify_access_log_lost_lines_total": "Lines that the access log did not write, by model",
+}
 DECODE_BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0]
 FILE_BUCKETS_BYTES = [1e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7, 1e8]
 NO_DECODABLE_IMAGE, BUSY = "no_decodable_image", "busy"
@@ -19,38 +26,16 @@ REFUSALS = (NO_DECODABLE_IMAGE, *INVALID, BUSY)
 
 
 class Metrics:
-    """The metrics of ``preprocess``. Triton keeps one metric of each name, which all versions add to, until it ends."""
+    """The metrics of ``preprocess``. All versions add to the same metrics, which live as long as Triton."""
 
     def __init__(self) -> None:
-        self._families = (
-            pb_utils.MetricFamily(
-                name="classify_undecodable_images_total",
-                description="Images without an answer because they can't be decoded, by reason",
-                kind=pb_utils.MetricFamily.COUNTER,
-            ),
-            pb_utils.MetricFamily(
-                name="classify_refused_requests_total",
-                description="Requests refused as a whole, by reason",
-                kind=pb_utils.MetricFamily.COUNTER,
-            ),
-            pb_utils.MetricFamily(
-                name="classify_decode_seconds",
-                description="Time to decode and resize an image, undecodable images included",
-                kind=pb_utils.MetricFamily.HISTOGRAM,
-            ),
-            pb_utils.MetricFamily(
-                name="classify_image_bytes",
-                description="Size of an image as it was sent, undecodable images included",
-                kind=pb_utils.MetricFamily.HISTOGRAM,
-            ),
-            pb_utils.MetricFamily(
-                name="classify_access_log_lost_lines_total",
-                description="Lines that the access log did not write, by model",
-                kind=pb_utils.MetricFamily.COUNTER,
-            ),
-        )
+        family = pb_utils.MetricFamily  # names of counters end in _total
+        self._families = [  # kept, since Triton deletes a family whose object is gone
+            family(name, description, family.COUNTER if name.endswith("_total") else family.HISTOGRAM)
+            for name, description in FAMILIES.items()
+        ]
         undecodable, refused, decoding, sizes, lost = self._families
-        # All series exist from the beginning, so that the first image or request of a reason is an increase.
+        # Every series exists from the start, so that its first count is an increase.
         self._undecodable = {code: undecodable.Metric(labels={"reason": code}) for code in UNDECODABLE}
         self._refused = {code: refused.Metric(labels={"reason": code}) for code in REFUSALS}
         self._decoding = decoding.Metric(labels={}, buckets=DECODE_BUCKETS_S)
@@ -61,9 +46,9 @@ class Metrics:
         """Count the images of a request.
 
         Args:
-            undecodable: Code of the reason, for each image that can't be decoded.
-            seconds: Time that each image took.
-            file_bytes: Size of each image as it was sent.
+            undecodable: Code of the reason for each image that can't be decoded.
+            seconds: Time to decode each image, in seconds.
+            file_bytes: Size of each image as it was sent, in bytes.
         """
         for value in seconds:
             self._decoding.observe(value)

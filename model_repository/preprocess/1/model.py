@@ -19,18 +19,18 @@ from preprocessing import Limits
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NICENESS = 10  # of 19: decoding still gets its share of the cores where other programs are busy
+NICENESS = 10  # of 19: beside other busy programs, decoding still gets a share of the cores
 
 
 class TritonPythonModel:
-    """Decodes the images of a request; a request without a decodable image is refused.
+    """Decodes the images of a request; refuses a request without a decodable image.
 
     Triton runs several instances, each in a process of its own, and gives each one request at a time.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the image side S and the number of decoders from the configuration, the rest from the version folder."""
-        # The network's threads wait for each other, so decoding on the core of one of them would hold up them all.
+        # The network's threads wait for each other, so a decoder that displaces one thread holds up all.
         os.nice(NICENESS)
         config = json.loads(args["model_config"])
         size = next(int(output["dims"][0]) for output in config["output"] if output["name"] == "PIXELS")
@@ -39,15 +39,15 @@ class TritonPythonModel:
         settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
         self._metrics = Metrics()
         self._access_log = AccessLog(pb_utils.Logger.log_warn)
+        # All instances of this version under this tritonserver compute the same name, and no others do.
+        identities = [(file.stat().st_dev, file.stat().st_ino) for file in (Path("/proc/self/ns/pid"), folder)]
         self._decoders = Decoders(
             size,
             reduced=settings["decode"] == "reduced",
             limits=Limits(**settings["limits"]),
             processes=int(config["parameters"]["decode_threads"]["string_value"]),
             instances=sum(int(group["count"]) for group in config["instance_group"]),
-            name="-".join(
-                map(str, ("preprocess", os.getppid(), *_identity(Path("/proc/self/ns/pid")), *_identity(folder)))
-            ),
+            name="-".join(map(str, ("preprocess", os.getppid(), *identities[0], *identities[1]))),
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -55,38 +55,35 @@ class TritonPythonModel:
         return [self._answer(request) for request in requests]
 
     def finalize(self) -> None:
-        """End the decoders, and write what the access log still has to write."""
+        """End the decoders and write the access log's last lines."""
         self._decoders.close()
         self._access_log.close()
 
     def _answer(self, request: Any) -> Any:
-        said = read_parameters(request)
+        parameters = read_parameters(request)
         files = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().ravel().tolist()
-        if isinstance(said.threshold, Invalid):
-            return self._refuse(said, len(files), said.threshold.code, said.threshold.message)
+        if isinstance(parameters.threshold, Invalid):
+            return self._refuse(parameters, len(files), parameters.threshold.code, parameters.threshold.message)
         try:
             pixels, reasons, seconds = self._decoders.decode_request(files)
         except (BusyError, DecodingError) as error:
-            return self._refuse(said, len(files), BUSY, str(error))
+            return self._refuse(parameters, len(files), BUSY, str(error))
         except (OSError, MemoryError):
             message = "the server has run out of descriptors or memory; try again"
-            return self._refuse(said, len(files), BUSY, message)
+            return self._refuse(parameters, len(files), BUSY, message)
         codes = [reason.code for reason in reasons if reason]
         self._metrics.count_decoded(codes, seconds, map(len, files))
         if all(reasons):
             message = f"no decodable image: {json.dumps(reasons)}"
-            return self._refuse(said, len(files), NO_DECODABLE_IMAGE, message, codes)
+            return self._refuse(parameters, len(files), NO_DECODABLE_IMAGE, message, codes)
         errors = np.array([reason.pack() for reason in reasons], np.object_).reshape(-1, 1)
         return pb_utils.InferenceResponse([pb_utils.Tensor("PIXELS", pixels), pb_utils.Tensor("ERROR", errors)])
 
-    def _refuse(self, said: Parameters, images: int, refused: str, message: str, reasons: Sequence[str] = ()) -> Any:
+    def _refuse(
+        self, parameters: Parameters, images: int, refused: str, message: str, reasons: Sequence[str] = ()
+    ) -> Any:
         self._metrics.count_refused(refused)
-        line = entry(said, model_version=self._version, images=images, reasons=reasons, refused=refused)
+        line = entry(parameters, model_version=self._version, images=images, reasons=reasons, refused=refused)
         self._metrics.count_lost_lines(self._access_log.write([line]))
         code = pb_utils.TritonError.UNAVAILABLE if refused == BUSY else pb_utils.TritonError.INVALID_ARG
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
-
-
-def _identity(file: Path) -> tuple[int, int]:
-    found = file.stat()
-    return found.st_dev, found.st_ino

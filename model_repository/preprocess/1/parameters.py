@@ -1,4 +1,4 @@
-"""What a request says beside its tensors."""
+"""The parameters and headers of a request."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ CLIENT_ID_PARAMETER = "x-client-id"
 THRESHOLD_PARAMETER = "sim_thres"
 LONGEST_CLIENT_ID = 64
 UNKNOWN_CLIENT, UNUSABLE_CLIENT, OTHER_CLIENTS = RESERVED = "unknown", "unusable", "other"
-# Clients whose images say nothing about the other images: always the same image, or images of known classes.
+# Clients left out of the similarity metrics: checks always send the same image, evaluations send known ones.
 NOT_TRAFFIC = ("health-check", "evaluation")
-MOST_CLIENTS = 100  # told apart, so that senders who make up ids can't fill the memory of those who count them
+MOST_CLIENTS = 100  # counted separately, so that made-up ids can't fill the memory
 
 BAD_THRESHOLD, NOT_TEXT = INVALID = "threshold", "not_text"
 
@@ -24,15 +24,15 @@ class Given(NamedTuple):
 
 
 class NotGiven(NamedTuple):
-    """The request names no threshold: the exported one is in force."""
+    """The request names no threshold, so the exported one is in force."""
 
 
 class Invalid(NamedTuple):
-    """The request has to be refused.
+    """The request must be refused.
 
     Attributes:
-        code: One of ``INVALID``, for metrics and the access log.
-        message: What the sender reads.
+        code: Reason for metrics and the access log.
+        message: Text for the sender.
     """
 
     code: str
@@ -43,13 +43,13 @@ Threshold = Given | NotGiven | Invalid
 
 
 class Parameters(NamedTuple):
-    """What a request says beside its tensors.
+    """The parameters of a request.
 
     Attributes:
-        client: Who sent the request; ``unknown`` without an id, ``unusable`` for one that is no printable ASCII text,
-            longer than ``LONGEST_CLIENT_ID`` characters, or one of ``RESERVED``.
-        request_id: The id that the sender gave the request; "" for none, or for one that is no text.
-        threshold: The threshold that the request names.
+        client: Id of the sender; ``unknown`` without an id, ``unusable`` for an id that is not printable ASCII, is
+            longer than ``LONGEST_CLIENT_ID`` characters, or is one of ``RESERVED``.
+        request_id: The sender's id for the request; "" for none, or for one that is not UTF-8.
+        threshold: The request's threshold.
     """
 
     client: str
@@ -61,7 +61,7 @@ def read_parameters(request: Any) -> Parameters:
     """Read a request's parameters.
 
     Args:
-        request: The request as Triton hands it over.
+        request: Triton's request.
     """
     try:
         request_id = str(request.request_id())
@@ -72,7 +72,7 @@ def read_parameters(request: Any) -> Parameters:
     except UnicodeDecodeError:
         message = "a request parameter, or the header X-Client-Id, is not UTF-8 text"
         return Parameters(UNUSABLE_CLIENT, request_id, Invalid(NOT_TEXT, message))
-    # As pairs: of two that are spelt alike, a dict would keep the first one's place.
+    # Pairs keep their order even if two names are equal; a dict would keep the place of the first.
     pairs: list[tuple[str, Any]] = json.loads(text, object_pairs_hook=list)
     return Parameters(_client(pairs), request_id, _threshold(dict(pairs)))
 
@@ -86,14 +86,14 @@ def _threshold(values: dict[str, Any]) -> Threshold:
     except (TypeError, ValueError, OverflowError):
         threshold = math.nan
     if not -1 <= threshold <= 1:
-        return Invalid(BAD_THRESHOLD, f"{THRESHOLD_PARAMETER} is {value!r}, and must be a number from -1 to 1")
+        return Invalid(BAD_THRESHOLD, f"{THRESHOLD_PARAMETER} is {value!r}; it must be a number from -1 to 1")
     return Given(threshold)
 
 
 def _client(pairs: list[tuple[str, Any]]) -> str:
     """Read the header X-Client-Id, which Triton forwards as a parameter.
 
-    A body may hold a parameter of that name too, in any case. Forwarded headers come after it, so the last one counts.
+    A body may hold a parameter of that name too, in any case. Forwarded headers come later, so the last value counts.
     """
     ids = [value for name, value in pairs if name.lower() == CLIENT_ID_PARAMETER]
     if not ids:
@@ -104,13 +104,13 @@ def _client(pairs: list[tuple[str, Any]]) -> str:
 
 
 class KnownClients:
-    """The clients that metrics tell apart: the first ``MOST_CLIENTS`` that came."""
+    """The clients that metrics count separately: the first ``MOST_CLIENTS``."""
 
     def __init__(self) -> None:
         self._ids = {UNKNOWN_CLIENT, UNUSABLE_CLIENT}
 
     def label(self, client: str) -> str:
-        """Give the name under which a client is counted: its own, or ``other``."""
+        """Return the name under which a client is counted: its own, or ``other``."""
         if client not in self._ids and len(self._ids) >= MOST_CLIENTS:
             return OTHER_CLIENTS
         self._ids.add(client)

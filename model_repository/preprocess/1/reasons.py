@@ -1,16 +1,11 @@
-"""Why an image has no answer: a code for metrics and the access log, a text for whoever sent it."""
+"""Why an image has no answer: a code for metrics and the access log, and a text for the sender."""
 
 from __future__ import annotations
 
-EMPTY, UNSUPPORTED, BROKEN, TOO_LARGE, TOO_SLOW = UNDECODABLE = (
-    "empty",
-    "unsupported",
-    "broken",
-    "too_large",
-    "too_slow",
-)
+UNDECODABLE = "empty", "unsupported", "broken", "too_large", "too_slow"
+EMPTY, UNSUPPORTED, BROKEN, TOO_LARGE, TOO_SLOW = UNDECODABLE
 NOT_FINITE = "not_finite"
-OTHER = "other"  # only where a caller of cluster_head makes up an ERROR of its own
+OTHER = "other"  # for an ERROR that a caller of cluster_head has made up
 CODES = (*UNDECODABLE, NOT_FINITE, OTHER)
 
 _SEPARATOR = "\t"  # between code and text
@@ -21,10 +16,10 @@ class Reason(str):
 
     Args:
         code: One of ``CODES``; "" for ``NONE``.
-        text: What the sender of the image reads: no path, no memory address.
+        text: Text for the image's sender, without paths and memory addresses.
 
     Attributes:
-        code: The same.
+        code: One of ``CODES``; "" for ``NONE``.
 
     >>> reason = Reason(EMPTY, "empty: 0 bytes")
     >>> reason, reason.code, Reason.unpack(reason.pack()).code
@@ -39,12 +34,12 @@ class Reason(str):
         return reason
 
     def pack(self) -> str:
-        """Write code and text for another process; "" for ``NONE``."""
+        """Join code and text for another process; "" for ``NONE``."""
         return f"{self.code}{_SEPARATOR}{self}" if self else ""
 
     @classmethod
     def unpack(cls, packed: str) -> Reason:
-        """Read what ``pack`` wrote; any other text is a reason with the code ``OTHER``."""
+        """Read a packed reason; any other text becomes a reason with the code ``OTHER``."""
         if not packed:
             return NONE
         code, separator, text = packed.partition(_SEPARATOR)

@@ -16,23 +16,23 @@ from inference_server.reload.reloading import reload_repository
 
 
 @click.command(context_settings=COMMAND_SETTINGS)
-@port_option(help="HTTP port of the inference-server that is to change.")
-@click.option("--rollback", is_flag=True, help="Go back to the version before the one that is served.")
+@port_option(help="HTTP port of the inference-server to change.")
+@click.option("--rollback", is_flag=True, help="Go back to the version before the served one.")
 @click.version_option(__version__)
 def main(port: int, rollback: bool) -> None:
     """Have a running inference-server answer with the newest export.
 
-    No request fails, and each answer is from the old or the new version
-    entirely. A new version that can't be loaded is refused, and the old one
-    served on. Another image size, number of classes, batch limit or device
-    needs a restart, which the message then says.
+    No request fails, and each answer comes entirely from the old or the new
+    version. If the new version can't be loaded, the server keeps the old one.
+    Another image size, number of classes, batch limit or device needs a
+    restart; the command then says so and changes nothing.
 
     \b
     Examples:
       export-repository -r trained/ -data more/ && reload-repository
       reload-repository --rollback
 
-    Exit status: 0 changed, or nothing to change; 1 refused, and the old version is served on; 2 wrong usage.
+    Exit status: 0 changed, or nothing to change; 1 refused, and the old version stays; 2 wrong usage.
     """  # noqa: D301  (click wants the backspace itself)
     began_s = time.monotonic()
     try:

@@ -1,7 +1,8 @@
-"""Changing what a running server answers with, without a request that fails: DESIGN's pinned versions."""
+"""Changes the version that a running server answers with; no request fails."""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,12 @@ from inference_server.triton.model_control import ModelControl
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What a reload did.
+    """The result of a reload.
 
-    Args:
+    Attributes:
         before: The version that was served.
         after: The version that is served now.
-        modes: What became of the mode, in words; "" where it is the same.
+        modes: The change of mode, in words; "" without one.
     """
 
     before: int
@@ -31,20 +32,19 @@ class Change:
 
 
 def reload_repository(port: int, *, rollback: bool = False) -> Change:
-    """Have the server on a port answer with the newest export, or with the version before.
+    """Have the server on a port answer with the newest export, or with the previous version.
 
-    Loads the new version beside the old one, and only then has the ensemble answer with it.
+    Loads the new version beside the old one, and only then has the ensemble answer with the new one.
 
     Args:
         port: HTTP port of an ``inference-server``.
-        rollback: Answer with the highest complete version below the one that is served.
+        rollback: Answer with the highest complete version below the served one.
 
     Returns:
-        What changed; the same version twice where there was nothing to do.
+        The change; the same version twice if there was nothing to do.
 
     Raises:
-        ServerError: There is no such server, or it can't change to that version while it runs; it then goes on
-            answering with the old one.
+        ServerError: There is no such server, or it can't change to that version while it runs. It keeps the old one.
         RepositoryError: The repository is damaged; nothing was changed.
     """
     access = read_access(port)
@@ -63,9 +63,9 @@ def _require_same_shape(access: Access, repository: Path) -> None:
     for model, config in read_configs(repository).items():
         if config != access.configs[model]:
             raise ServerError(
-                f"{repository} holds an export that a running server can't change to: {model}/config.pbtxt differs, "
-                f"in {_first_difference(access.configs[model], config)}. The old one is served on; to serve the new "
-                f"one, restart inference-server."
+                f"{repository} holds an export that a running server can't change to: {model}/config.pbtxt differs in "
+                f"{_first_difference(access.configs[model], config)}. The server keeps version {access.version}. "
+                f"Restart inference-server to serve the new one."
             )
 
 
@@ -82,9 +82,9 @@ def _newest(repository: Path) -> int:
 
 
 def _previous(repository: Path, version: int) -> int:
-    older = [each for each in complete_versions(repository) if each < version]
+    older = [candidate for candidate in complete_versions(repository) if candidate < version]
     if not older:
-        raise ServerError(f"{repository} holds no version before {version}, to which one could go back.")
+        raise ServerError(f"{repository} holds no complete version before {version}. Export the old resources again.")
     return older[-1]
 
 
@@ -92,22 +92,15 @@ def _change(access: Access, repository: Path, version: int) -> None:
     pin_version(repository, version, others=[access.version])
     with ModelControl(access) as control:
         try:
-            for model in MODELS:
+            for model in (*MODELS, ENSEMBLE):
                 control.load(model)
-                if not control.is_ready(model, version):
-                    raise ServerError(f"version {version} of {model} is not ready after it was loaded")
-            control.load(ENSEMBLE)
-            if not control.is_ready(ENSEMBLE):
-                raise ServerError(f"{ENSEMBLE} is not ready after it was loaded")
+                if not control.is_ready(model, None if model == ENSEMBLE else version):
+                    raise ServerError(f"{model} is not ready after it was loaded")
         except ServerError as error:
             pin_version(repository, access.version, others=[])
-            _load_again(control)
-            raise ServerError(f"version {version} is refused, {access.version} is served on: {error}") from error
-
-
-def _load_again(control: ModelControl) -> None:
-    for model in (*MODELS, ENSEMBLE):
-        try:
-            control.load(model)
-        except ServerError:  # what is loaded stays
-            continue
+            for model in (*MODELS, ENSEMBLE):
+                with contextlib.suppress(ServerError):  # loaded versions stay
+                    control.load(model)
+            raise ServerError(
+                f"version {version} is refused, and the server keeps version {access.version}: {error}"
+            ) from error

@@ -1,4 +1,4 @@
-"""Whether a server really classifies: Triton calls itself ready even when a model process has died."""
+"""Checks that a server really classifies: Triton calls itself ready even when a model process has died."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from inference_server.errors import ServerError
 
 TIMEOUT_S = 5.0
 HEALTH_CHECK = "health-check"  # the client id of checks; the models keep checks out of the similarity metrics
-_SIDE = 8  # of the image, pixels
+_SIDE = 8  # pixels
 _PAUSE_S = 0.5
 
 
 def check(host: str, port: int, timeout_s: float = TIMEOUT_S) -> None:
-    """Ask a server to classify a small image; ask again while it answers that it is too busy.
+    """Ask a server to classify a small image; ask again while the server is too busy.
 
     Args:
         host: Address that the server listens on.
-        port: Its HTTP port.
-        timeout_s: Longest time until it must have answered, seconds.
+        port: HTTP port of the server.
+        timeout_s: Longest time until the answer, in seconds.
 
     Raises:
-        ServerError: It did not classify the image within ``timeout_s``; says what it answered.
+        ServerError: The server did not classify the image in time; the message quotes its answer.
     """
     deadline_s = time.monotonic() + timeout_s
     url = f"{base_url(host, port)}/v2/models/{ENSEMBLE}/infer"
@@ -44,15 +44,17 @@ def check(host: str, port: int, timeout_s: float = TIMEOUT_S) -> None:
                 json.load(answer)["outputs"][0]["data"][0]
             return
         except urllib.error.HTTPError as error:
-            busy = error.code == http.HTTPStatus.SERVICE_UNAVAILABLE
-            if not busy or time.monotonic() + _PAUSE_S >= deadline_s:
+            is_busy = error.code == http.HTTPStatus.SERVICE_UNAVAILABLE
+            if not is_busy or time.monotonic() + _PAUSE_S >= deadline_s:
                 message = error.read(500).decode("utf-8", "replace")
                 raise ServerError(f"{url} answered {error.code}: {message}") from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
-            raise ServerError(f"{url} gave no label within {timeout_s:g} s: {reason}. Is it running?") from error
+            raise ServerError(
+                f"{url} gave no label within {timeout_s:g} s: {reason}. Is the server running?"
+            ) from error
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise ServerError(f"{url} answered something other than a label. Is it tritonserver?") from error
+            raise ServerError(f"{url} answered without a label. Is tritonserver running there?") from error
         time.sleep(_PAUSE_S)
 
 

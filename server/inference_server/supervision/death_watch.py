@@ -1,4 +1,4 @@
-"""Whether a process dies while tritonserver waits for it."""
+"""Notices processes that die while tritonserver waits for them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from inference_server.supervision.model_processes import dead_children
 
 
 class DeathWatch:
-    """Notices the death of a process that tritonserver has just started: Triton itself would wait for it forever.
+    """Notices the death of a process that tritonserver has just started: Triton itself would wait forever.
 
     Args:
         server: Process id of tritonserver.
-        known: Processes that are dead, or about to be, from before.
+        known: Processes that died earlier or are about to die.
     """
 
     def __init__(self, server: int, known: Iterable[int] = ()) -> None:
@@ -21,9 +21,9 @@ class DeathWatch:
         self._suspects: set[int] = set()
 
     def has_died(self) -> bool:
-        """Look once more: is a process dead that was dead at the last look?
+        """Tell whether a process that was dead at the last look still is.
 
-        Triton also runs short-lived processes, but reaps those soon after they end.
+        Triton also runs short-lived processes, but reaps them soon after they end.
         """
         dead = dead_children(self._server) - self._known
         died = bool(dead & self._suspects)

@@ -1,4 +1,4 @@
-"""Which of a tritonserver's model processes are dead, and which are stuck. Busy is not stuck."""
+"""Finds the model processes of a tritonserver that are dead or stuck. A busy process is not stuck."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from inference_server.supervision.model_processes import (
     read_state,
 )
 
-STOPPED_S = 1.0  # in state T; a debugger's short stop is none of ours
-STUCK_S = 3.0  # work waiting, and neither processor time nor executions
-MISSING_S = 1.0  # without any process; a load may replace one by another
-_LISTED_S = 0.5  # so often processes are listed: any of tritonserver's hundreds of threads may have started one
+STOPPED_S = 1.0  # in state T; a debugger's stop may be shorter
+STUCK_S = 3.0  # with work waiting, but no processor time and no executions
+MISSING_S = 1.0  # without any process; a load may replace one process by another
+_LISTED_S = 0.5  # between listings of processes, which look at all of tritonserver's hundreds of threads
 _QUIET_S = 1.0  # without processor time, before Triton is asked whether work waits
 _QUESTION_TIMEOUT_S = 1.0
 _EXECUTIONS, _PENDING = "nv_inference_exec_count", "nv_inference_pending_request_count"
@@ -33,10 +33,10 @@ _Counts = Counter[tuple[str, str]]  # by model and version
 class Finding:
     """A model that no longer works.
 
-    Args:
-        model: Its name.
-        pids: Its processes that are to blame, which may still exist.
-        reason: What is wrong with them, in words.
+    Attributes:
+        model: The model's name.
+        pids: The processes to blame, which may still exist.
+        reason: What happened to them, in words.
     """
 
     model: str
@@ -49,10 +49,10 @@ class _Watched:
     model: str
     version: str
     cpu_ticks: int
-    family_ticks: int  # looked up only where work waits: that takes long
-    running_s: float  # when it was last seen not to be stopped
+    family_ticks: int  # read only if work waits, since reading takes long
+    running_s: float  # when it was last seen running, not stopped
     quiet_since_s: float  # when it last used the processor
-    idle_since_s: float  # the same, or finished something, or had nothing to do
+    idle_since_s: float  # when it last used the processor, finished work or had none
 
 
 class Diagnosis:
@@ -60,8 +60,8 @@ class Diagnosis:
 
     Args:
         server: Process id of tritonserver.
-        models: The models that are looked at.
-        metrics_url: Where Triton's metrics are.
+        models: Names of the models to look at.
+        metrics_url: URL of Triton's metrics.
     """
 
     def __init__(self, server: int, models: frozenset[str], metrics_url: str) -> None:
@@ -69,23 +69,23 @@ class Diagnosis:
         self._models = models
         self._metrics_url = metrics_url
         self._watched: dict[int, _Watched] = {}
-        self._seen_s: dict[str, float] = {}  # when a model was last seen to have a process
+        self._seen_s: dict[str, float] = {}  # when each model last had a process
         self._executions: _Counts = Counter()
         self._listed_s = self._asked_s = 0.0
 
     def forget(self, model: str) -> None:
-        """Start afresh with a model whose processes have been replaced."""
-        self._watched = {pid: each for pid, each in self._watched.items() if each.model != model}
+        """Forget the processes of a model, which have been replaced."""
+        self._watched = {pid: process for pid, process in self._watched.items() if process.model != model}
         self._seen_s.pop(model, None)
 
     def look(self) -> list[Finding]:
         """Look once.
 
         Returns:
-            What no longer works, at most one finding for each model.
+            At most one finding for each model.
         """
         now_s = time.monotonic()
-        found: dict[str, Finding] = {}
+        findings: dict[str, Finding] = {}
         self._note_new(now_s)
         for pid, process in list(self._watched.items()):
             state = read_state(pid)
@@ -93,7 +93,7 @@ class Diagnosis:
                 del self._watched[pid]
                 continue
             if state.state in DEAD_STATES:
-                found[process.model] = Finding(model=process.model, pids=(pid,), reason="died")
+                findings[process.model] = Finding(model=process.model, pids=(pid,), reason="died")
                 continue
             if state.cpu_ticks != process.cpu_ticks:
                 process.cpu_ticks = state.cpu_ticks
@@ -101,11 +101,11 @@ class Diagnosis:
             if state.state not in STOPPED_STATES:
                 process.running_s = now_s
             elif now_s - process.running_s >= STOPPED_S:
-                found[process.model] = Finding(model=process.model, pids=(pid,), reason="was stopped")
+                findings[process.model] = Finding(model=process.model, pids=(pid,), reason="was stopped")
         for model, seen_s in self._seen_s.items():
             if now_s - seen_s >= MISSING_S:
-                found.setdefault(model, Finding(model=model, pids=(), reason="vanished"))
-        return list((self._find_stuck(now_s) | found).values())
+                findings.setdefault(model, Finding(model=model, pids=(), reason="vanished"))
+        return list((self._find_stuck(now_s) | findings).values())
 
     def _note_new(self, now_s: float) -> None:
         if now_s - self._listed_s < _LISTED_S:
@@ -117,8 +117,8 @@ class Diagnosis:
                 self._watched[process.pid] = _Watched(process.model, process.version, -1, -1, now_s, now_s, now_s)
 
     def _find_stuck(self, now_s: float) -> dict[str, Finding]:
-        quiet = any(now_s - process.quiet_since_s >= _QUIET_S for process in self._watched.values())
-        if not quiet or now_s - self._asked_s < _QUIET_S:
+        is_quiet = any(now_s - process.quiet_since_s >= _QUIET_S for process in self._watched.values())
+        if not is_quiet or now_s - self._asked_s < _QUIET_S:
             return {}
         self._asked_s = now_s
         metrics = self._read_metrics()
@@ -131,20 +131,20 @@ class Diagnosis:
                 if ticks != process.family_ticks:
                     process.family_ticks = ticks
                     process.quiet_since_s = process.idle_since_s = now_s
-        worked_s: dict[tuple[str, str], float] = {}  # one process of a version may wait for what another needs
+        worked_s: dict[tuple[str, str], float] = {}  # one process of a version may wait for another
         for process in self._watched.values():
-            which = process.model, process.version
-            worked_s[which] = max(process.quiet_since_s, worked_s.get(which, 0.0))
-        found = {}
+            version = process.model, process.version
+            worked_s[version] = max(process.quiet_since_s, worked_s.get(version, 0.0))
+        findings = {}
         for pid, process in self._watched.items():
-            which = process.model, process.version
-            if not pending[which] or executions[which] != self._executions[which]:
+            version = process.model, process.version
+            if not pending[version] or executions[version] != self._executions[version]:
                 process.idle_since_s = now_s
-            elif now_s - max(process.idle_since_s, worked_s[which]) >= STUCK_S:
+            elif now_s - max(process.idle_since_s, worked_s[version]) >= STUCK_S:
                 reason = "was stuck, with work waiting"
-                found[process.model] = Finding(model=process.model, pids=(pid,), reason=reason)
+                findings[process.model] = Finding(model=process.model, pids=(pid,), reason=reason)
         self._executions = executions
-        return found
+        return findings
 
     def _read_metrics(self) -> tuple[_Counts, _Counts] | None:
         try:

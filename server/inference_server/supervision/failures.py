@@ -1,20 +1,20 @@
-"""When to give up: something that fails again and again is not replaced forever."""
+"""Decides when to give up on something that fails again and again."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 
-LASTING_S = 10.0  # a replacement that runs this long has worked
+LASTING_S = 10.0  # a replacement that runs this long counts as a success
 MOST_FAILURES = 5  # in a row
 
 
 class GivenUpError(Exception):
-    """Something fails again and again; the message says what."""
+    """Something failed again and again; the message says what."""
 
 
 class Failures:
-    """Counts, for each model and for tritonserver, the failures in a row: each soon after a replacement."""
+    """Counts the failures in a row, each soon after a replacement, of each model and of tritonserver."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -24,8 +24,8 @@ class Failures:
         """Count a failure.
 
         Args:
-            name: What failed.
-            reason: How it failed, in words.
+            name: The model, or tritonserver.
+            reason: What happened to it, in words.
 
         Raises:
             GivenUpError: It has failed more than ``MOST_FAILURES`` times in a row.

@@ -1,4 +1,4 @@
-"""The version that is served, which no export may remove meanwhile."""
+"""Keeps exports from removing the version that is served."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class HeldVersion:
         self._hold = contextlib.ExitStack()
 
     def change(self, version: int) -> str:
-        """Hold a version, and release the one before.
+        """Hold a version and release the previous one.
 
         Args:
             version: The version that is served now.
 
         Returns:
-            What has changed, in words; "" for the first version, and if it is held already.
+            The change in words; "" for the first version, or if there is no change.
         """
         before, mode_before = self._version, self._mode
         if version == before:
             return ""
         hold = contextlib.ExitStack()
-        with contextlib.suppress(OSError):  # it has been removed already
+        with contextlib.suppress(OSError):  # somebody has removed the version already
             hold.enter_context(hold_version(self._repository, version))
         self._hold.close()
         self._version, self._mode, self._hold = version, read_mode(self._repository, version), hold

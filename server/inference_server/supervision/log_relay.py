@@ -1,4 +1,4 @@
-"""What tritonserver says, without the hundred thousands of lines a second of which all are the same."""
+"""Relays tritonserver's log without its repetitions: it can print one line 100,000 times a second."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import time
 from collections import Counter
 
 PERIOD_S = 10.0
-MOST_REPEATS = 100  # of one line in a period; tracebacks of different errors have lines in common
+MOST_REPEATS = 100  # of one line in a period; tracebacks of different errors share lines
 _MOST_COUNTED = 1000  # different lines
-_LONGEST_COUNTED = 1000  # bytes
+_LONGEST_COUNTED = 1000  # bytes; longer lines are never dropped
 _CHUNK = 1 << 16
 
 
 def relay(source: int, target: int) -> None:
-    """Copy a log until its end; lines that repeat in a period of ``PERIOD_S`` are counted from ``MOST_REPEATS`` on.
+    """Copy a log until its end; count further repeats of a line after ``MOST_REPEATS`` in ``PERIOD_S``.
 
     Args:
-        source: Descriptor of the pipe's end that is read; closed at the end.
-        target: Descriptor of the file that is written. What can't be written is lost, and the rest is still read.
+        source: Descriptor of the pipe to read; closed at the end.
+        target: Descriptor of the file to write. Text that can't be written is lost.
     """
     poll = select.poll()
     poll.register(source, select.POLLIN)
@@ -38,11 +38,10 @@ def relay(source: int, target: int) -> None:
                 continue
             chunk = os.read(source, _CHUNK)
             *lines, unfinished = (unfinished + chunk).split(b"\n")
+            _write(target, b"".join(_admitted(lines, seen)))
             if not chunk or len(unfinished) > _CHUNK:
-                _write(target, b"".join(_admitted(lines, seen)) + unfinished)
+                _write(target, unfinished)
                 unfinished = b""
-            else:
-                _write(target, b"".join(_admitted(lines, seen)))
             if not chunk:
                 _write(target, _counted(seen))
                 return
@@ -61,9 +60,10 @@ def _admitted(lines: list[bytes], seen: Counter[bytes]) -> list[bytes]:
 
 
 def _counted(seen: Counter[bytes]) -> bytes:
-    said = ((count - MOST_REPEATS, line) for line, count in seen.items() if count > MOST_REPEATS)
     return b"".join(
-        b"inference-server: %d times more within %d s: %s\n" % (more, PERIOD_S, line) for more, line in said
+        b"inference-server: %d times more within %d s: %s\n" % (count - MOST_REPEATS, PERIOD_S, line)
+        for line, count in seen.items()
+        if count > MOST_REPEATS
     )
 
 

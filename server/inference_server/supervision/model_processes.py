@@ -1,4 +1,4 @@
-"""The processes in which tritonserver runs Python models, as the kernel shows them."""
+"""The processes of tritonserver's Python models, as the kernel shows them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 STUB = "triton_python_backend_stub"
 DEAD_STATES = frozenset("ZX")
 STOPPED_STATES = frozenset("Tt")
-# What the stub's command line says where; python_backend's own order.
+# Positions in the stub's command line, as python_backend orders it.
 _FILE_ARGUMENT, _NAME_ARGUMENT = 1, 8
-# In /proc/<pid>/stat, behind the name: a process's own time, and that of its children which have ended.
+# Fields behind the name in /proc/<pid>/stat. The ticks are those of the process and of its ended children.
 _STATE, _TICKS = 0, slice(11, 15)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessState:
-    """What a process does just now.
+    """The state of a process at one moment.
 
-    Args:
+    Attributes:
         state: The kernel's letter: R running, S sleeping, T stopped, Z dead and not yet waited for.
-        cpu_ticks: Processor time since its start, of children that have ended too, in the kernel's ticks.
+        cpu_ticks: Processor time since its start, with that of ended children, in the kernel's ticks.
     """
 
     state: str
@@ -32,10 +32,10 @@ class ProcessState:
 class ModelProcess:
     """A process of a Python model, or of a model whose backend is written in Python.
 
-    Args:
-        pid: Its number.
+    Attributes:
+        pid: Process id.
         model: The model's name.
-        version: The model's version that it runs, as its folder is named.
+        version: The model's version, as its folder is named.
     """
 
     pid: int
@@ -44,17 +44,17 @@ class ModelProcess:
 
 
 def read_state(pid: int) -> ProcessState | None:
-    """Look at a process; None where there is none any more."""
+    """Read the state of a process; None if it no longer exists."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()  # the name before it may hold anything
+    fields = text.rpartition(")")[2].split()  # the name, in parentheses, may hold anything
     return ProcessState(state=fields[_STATE], cpu_ticks=sum(map(int, fields[_TICKS])))
 
 
 def is_stopped(pid: int) -> bool:
-    """Tell whether a process is stopped, as by SIGSTOP or a debugger."""
+    """Tell whether a process is stopped, for example by SIGSTOP or a debugger."""
     state = read_state(pid)
     return state is not None and state.state in STOPPED_STATES
 
@@ -70,14 +70,14 @@ def model_processes(server: int, models: frozenset[str]) -> list[ModelProcess]:
 
     Args:
         server: Process id of tritonserver.
-        models: Names of the models that are looked for.
+        models: Names of the models.
     """
-    candidates = map(_model_process, _children(server))
-    return [each for each in candidates if each is not None and each.model in models]
+    processes = map(_model_process, _children(server))
+    return [process for process in processes if process is not None and process.model in models]
 
 
 def dead_children(server: int) -> set[int]:
-    """List the processes that a tritonserver started, that have died, and that it has not waited for."""
+    """List the children of a tritonserver that have died without being waited for."""
     states = {pid: read_state(pid) for pid in _children(server)}
     return {pid for pid, state in states.items() if state is not None and state.state in DEAD_STATES}
 

@@ -1,4 +1,4 @@
-"""Replaces the processes of one model in a running server, while everything else goes on."""
+"""Replaces the processes of one model while the server goes on."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _POLL_S = 0.2
 
 
 def reload_model(server: Tritonserver, access: Access, model: str, *, replaced: Sequence[int]) -> None:
-    """Have Triton start a model's processes anew.
+    """Have Triton start new processes for a model.
 
     Args:
         server: The server.
-        access: How to administer it.
+        access: The owner's access to the server.
         model: The model's name.
-        replaced: Process ids of the model that have just been killed.
+        replaced: Ids of the model's processes that have just been killed.
 
     Raises:
-        ServerError: Triton could not; the model has no working process then.
+        ServerError: Triton could not start them; the model then has no working process.
         RepositoryError: The repository is damaged.
         OSError: The repository can't be changed.
     """
     repository = Path(access.repository)
     if read_configs(repository) != access.configs:
-        raise ServerError("another repository has taken the place of the one that is served")
+        raise ServerError("another repository has taken the place of the served one")
     _mark_changed(repository / model)
     with ModelControl(access) as control:
         _load(control, server, model, replaced)
@@ -43,7 +43,7 @@ def reload_model(server: Tritonserver, access: Access, model: str, *, replaced: 
 
 
 def _mark_changed(folder: Path) -> None:
-    # Triton replaces only what seems to have changed: here every version, although one process was to blame.
+    # Triton reloads only versions that seem to have changed. This marks all, although one process was to blame.
     for version in folder.iterdir():
         if version.name.isdecimal():
             for file in version.iterdir():
@@ -51,7 +51,7 @@ def _mark_changed(folder: Path) -> None:
 
 
 def _load(control: ModelControl, server: Tritonserver, model: str, replaced: Sequence[int]) -> None:
-    """Load a model; raise ``ServerError`` if its new process dies meanwhile, for which Triton would wait forever."""
+    """Load a model; raise ``ServerError`` if its new process dies meanwhile: Triton would wait forever."""
     deaths = DeathWatch(server.pid, known=replaced)
     failures: list[ServerError] = []
 

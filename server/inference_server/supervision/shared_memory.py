@@ -1,4 +1,4 @@
-"""Triton's regions in /dev/shm: named so that they are known as ours, and removed when their server was killed."""
+"""Triton's regions in /dev/shm: names that mark them as ours, and removal after their server was killed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from pathlib import Path
 
 from inference_server.errors import ServerError
 
-FOLDER = Path("/dev/shm")  # noqa: S108  (where the kernel has it)
+FOLDER = Path("/dev/shm")  # noqa: S108  (the kernel's folder)
 PREFIX = "classify_triton_"
 _LOCK = "_lock"
 
 
 class SharedMemory:
-    """The regions of one server, which no other server takes for left over while this object lives.
+    """The regions of one server. Later servers remove them if this process was killed.
+
+    Attributes:
+        prefix: Prefix of the regions' names.
 
     Raises:
-        ServerError: There is no shared memory.
+        ServerError: The folder of shared memory can't be written.
     """
 
     def __init__(self) -> None:
@@ -30,25 +33,26 @@ class SharedMemory:
             self._descriptor = os.open(self._lock, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         except OSError as error:
             raise ServerError(
-                f"{FOLDER} can't be written ({error.strerror}), in which Triton and its models exchange tensors."
+                f"{FOLDER} can't be written ({error.strerror}). Triton and its models exchange tensors there. Make it "
+                f"writable, or free some space."
             ) from error
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
 
-    def remove_regions(self) -> list[str]:
-        """Remove what a server that was killed has left; it must have ended. Returns the names."""
-        return _remove(self.prefix)
+    def remove_regions(self) -> None:
+        """Remove the regions that a killed server has left; the server must have ended."""
+        _remove(self.prefix)
 
     def close(self) -> None:
-        """Remove everything."""
+        """Remove the regions and the lock."""
         self.remove_regions()
         self._lock.unlink(missing_ok=True)
         os.close(self._descriptor)
 
     @staticmethod
     def _remove_left_over() -> None:
-        # Of servers that were killed together with whoever watched over them: nobody holds their lock.
+        # If a server and its watcher were killed, nobody holds their lock.
         for lock in FOLDER.glob(f"{PREFIX}*{_LOCK}"):
-            with contextlib.suppress(OSError):  # another user's
+            with contextlib.suppress(OSError):  # in use, or another user's
                 descriptor = os.open(lock, os.O_RDWR)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,11 +62,8 @@ class SharedMemory:
                     os.close(descriptor)
 
 
-def _remove(prefix: str) -> list[str]:
-    removed = []
+def _remove(prefix: str) -> None:
     for region in FOLDER.glob(f"{prefix}*"):
         if not region.name.endswith(_LOCK):
             with contextlib.suppress(OSError):
                 region.unlink()
-                removed.append(region.name)
-    return removed

@@ -12,11 +12,14 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class StopSignals:
     """Counts SIGTERM and SIGINT on a thread of its own, from its creation on.
 
-    The signals stay blocked for good: handlers of signals that come in quick succession could end this process in the
-    middle of a handler, or in its last steps.
+    The signals stay blocked for good: handlers of signals in quick succession could end this process in the middle of a
+    handler, or in its last steps.
 
     Args:
-        on_repeat: Called at every signal but the first, by which a person asks for haste.
+        on_repeat: Called at every signal but the first: the sender is in a hurry.
+
+    Attributes:
+        count: Number of signals so far.
     """
 
     def __init__(self, on_repeat: Callable[[], None]) -> None:
@@ -27,7 +30,7 @@ class StopSignals:
         threading.Thread(target=self._count, daemon=True).start()
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for the first signal, at most ``timeout_s``; return at once if it has arrived."""
+        """Wait for the first signal, at most ``timeout_s``; return at once if there was one."""
         self._arrived.wait(timeout_s)
 
     def _count(self) -> None:

@@ -17,18 +17,18 @@ from inference_server.supervision.shared_memory import SharedMemory
 from inference_server.triton.launch import Launch
 from inference_server.triton.process import start_child
 
-LAST_WORDS_S = 1.0  # for the log of a process that was killed
+LAST_WORDS_S = 1.0  # to relay the rest of a killed process's log
 
 
 class Tritonserver:
     """A tritonserver that runs from the creation of this object until ``kill``.
 
     Args:
-        launch: How to start it.
-        memory: Its regions of shared memory, which ``kill`` removes.
+        launch: The program to start.
+        memory: The server's regions of shared memory, which ``kill`` removes.
 
     Attributes:
-        pid: Its process id.
+        pid: The server's process id.
     """
 
     def __init__(self, launch: Launch, memory: SharedMemory) -> None:
@@ -42,7 +42,7 @@ class Tritonserver:
         self.pid = self._process.pid
 
     def failure(self) -> str:
-        """Return what is wrong with the process, in words; "" if it is running."""
+        """Return what happened to the process, in words; "" if it is running."""
         code = self.exit_code()
         if code is not None:
             return f"it ended with code {code}"
@@ -59,18 +59,18 @@ class Tritonserver:
         return self._process.poll()
 
     def terminate(self, timeout_s: float) -> None:
-        """Ask it to end, and wait for that."""
+        """Ask the process to end, and wait at most ``timeout_s``."""
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout_s)
 
     def kill_processes(self) -> None:
-        """Kill it and its model processes, which may outlive it."""
+        """Kill the process and its model processes, which may outlive it."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def kill(self) -> None:
-        """Kill it, and remove everything that it leaves."""
+        """Kill the processes and remove their shared memory."""
         self.kill_processes()
         self._process.wait()
         self._relay.join(LAST_WORDS_S)

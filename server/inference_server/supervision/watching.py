@@ -1,4 +1,4 @@
-"""Watching over a tritonserver: whatever dies or hangs is replaced, without a person.
+"""Watches over a tritonserver and replaces processes that die or hang.
 
 Triton itself does not restart the process of a Python model, and calls itself ready even when one has died.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import time
 import urllib.request
@@ -30,7 +31,7 @@ from inference_server.supervision.repair import reload_model
 from inference_server.supervision.shared_memory import SharedMemory
 from inference_server.supervision.stop_signals import StopSignals
 from inference_server.supervision.tritonserver import Tritonserver
-from inference_server.triton.access import Access, access_file, claim, new_key, read_access, write_access
+from inference_server.triton.access import Access, access_file, claim, read_access, write_access
 from inference_server.triton.launch import Launch
 from inference_server.triton.model_control import ModelControl
 from inference_server.triton.process import free_ports
@@ -47,15 +48,14 @@ MakeLaunch = Callable[[Access, str], Launch]
 
 
 class Watcher:
-    """Runs a tritonserver until it is told to stop.
+    """Runs a tritonserver until a signal stops it.
 
     Args:
         repository: The model repository, which holds an export.
         host: Address that the server listens on.
-        port: Its HTTP port.
-        metrics_port: Port of its metrics, on loopback.
-        make_launch: Says how to start it, given the access to its model control and a prefix for the names of its
-            shared memory.
+        port: HTTP port of the server.
+        metrics_port: Port of the metrics, on loopback.
+        make_launch: Prepares the start, given the owner's access and a prefix for the names of shared memory.
     """
 
     def __init__(self, repository: Path, *, host: str, port: int, metrics_port: int, make_launch: MakeLaunch) -> None:
@@ -64,21 +64,21 @@ class Watcher:
         self._port = port
         self._metrics_port = metrics_port
         self._make_launch = make_launch
-        self._key = new_key()
+        self._key = secrets.token_urlsafe()
         self._held = HeldVersion(self._repository)
         self._failures = Failures()
         self._server: Tritonserver  # from the first start on
         self._started = False
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; requests in flight are then answered.
+        """Serve until SIGTERM or SIGINT, then answer the requests in flight.
 
         Returns:
-            0 after such a stop; tritonserver's exit code, or 1, if it never became ready; ``GIVEN_UP_EXIT_CODE`` if
-            something failed again and again.
+            0 after such a stop; tritonserver's exit code, or 1, if tritonserver never became ready;
+            ``GIVEN_UP_EXIT_CODE`` if something failed again and again.
 
         Raises:
-            ServerError: The port or the shared memory can't be had, or the access file can't be written.
+            ServerError: The port is taken, or the shared memory or the access file can't be written.
         """
         self._signals = StopSignals(on_repeat=self._hurry)
         with claim(self._port):
@@ -112,10 +112,10 @@ class Watcher:
             self._server.kill_processes()
 
     def _start(self) -> bool:
-        """Start tritonserver, and wait; return False if it ended, or a signal came, before it was ready."""
+        """Start tritonserver and wait; return False if it ended, or a signal came, before it was ready."""
         version = exported_version(self._repository)
         if version is None:
-            raise GivenUpError(f"{self._repository} holds no complete export any more")
+            raise GivenUpError(f"{self._repository} no longer holds a complete export. Run export-repository")
         (grpc_port,) = free_ports(1)
         self._access = Access(
             pid=os.getpid(),
@@ -135,7 +135,7 @@ class Watcher:
         deadline_s = time.monotonic() + LONGEST_START_S
         deaths = DeathWatch(self._server.pid)
         while not self._signals.count and self._server.exit_code() is None and time.monotonic() < deadline_s:
-            self._diagnosis.look()  # so that it knows the processes, even those that die at once
+            self._diagnosis.look()  # notes the processes, even those that die at once
             if deaths.has_died():
                 return False
             if self._is_ready():
@@ -153,7 +153,7 @@ class Watcher:
             return False
 
     def _look(self) -> None:
-        """Look once at everything, and replace what has failed."""
+        """Look once at all processes, and replace those that have failed."""
         failure = self._server.failure()
         if failure:
             self._restart(failure)
@@ -166,7 +166,7 @@ class Watcher:
                 break
 
     def _replace(self, finding: Finding) -> None:
-        """Replace a model's processes, or else restart tritonserver."""
+        """Replace a model's processes; if that fails, restart tritonserver."""
         began_s = time.monotonic()
         model = finding.model
         failure = f"the process of {model} {finding.reason}"
@@ -197,11 +197,11 @@ class Watcher:
             reason = "it did not become ready again"
 
     def _read_access(self) -> Access:
-        """Read the access file, in which a reload records the version; write it again if somebody has removed it."""
+        """Read the access file, where a reload records the version; write it again if somebody has removed it."""
         try:
             self._access = read_access(self._port)
         except ServerError:
-            with contextlib.suppress(ServerError):  # without its folder, reload-repository won't find this server
+            with contextlib.suppress(ServerError):  # without the file, reload-repository won't find this server
                 write_access(self._port, self._access)
         return self._access
 
@@ -213,8 +213,8 @@ class Watcher:
     def _stop(self) -> int:
         if not self._ready:  # nobody waits for an answer
             return 0
-        # Triton, told to end, would wait for clients that keep a connection open, and for a process that has died,
-        # until its own deadline. Models that are unloaded finish their requests, and end.
+        # Unloaded models finish their requests and end. SIGTERM alone would make Triton wait until its deadline for
+        # clients that keep a connection open, and for processes that have died.
         with contextlib.suppress(ServerError, OSError), ModelControl(self._access) as control:
             for model in (ENSEMBLE, *MODELS):
                 control.unload(model)

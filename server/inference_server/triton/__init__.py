@@ -1,1 +1,1 @@
-"""The real tritonserver: found, prepared, started and administered."""
+"""Finds, prepares, starts and administers the real tritonserver."""

@@ -1,4 +1,4 @@
-"""Who may administer a running server: its owner, who finds the key in a file that only the owner can read."""
+"""Gives a running server's owner, and nobody else, the key to administer it: in a file that only the owner can read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,21 +13,21 @@ from pathlib import Path
 from inference_server.errors import ServerError
 from inference_server.triton.arguments import RESTRICT_GRPC, restrictions
 
-# The protocols of gRPC beside those that are always closed. Under supervision, gRPC is for the owner alone.
+# The gRPC protocols that are not always closed. Under supervision, only the owner may use gRPC.
 _OTHER_PROTOCOLS = ("health", "metadata", "inference", "model-config", "statistics")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """What the owner of a running ``inference-server`` needs to administer it.
+    """The owner's access to a running ``inference-server``.
 
     Attributes:
         pid: Process id of ``inference-server``.
         grpc_port: Loopback port of Triton's gRPC endpoint, which answers nothing without the key.
-        key: The key, a new random one at each start.
+        key: The key, random at each start.
         repository: The model repository, resolved.
         version: The version that the ensemble answers with.
-        configs: Each model's configuration that is loaded, as ``read_configs`` returns them.
+        configs: The loaded configuration of each model, as from ``read_configs``.
     """
 
     pid: int
@@ -39,19 +38,14 @@ class Access:
     configs: dict[str, str]
 
     def restrictions(self) -> list[str]:
-        """Return the arguments of Triton that close to everyone else what is the owner's alone."""
+        """Return Triton's arguments that close its restricted APIs to everyone without the key."""
         closed = restrictions(self.key)
         closed[RESTRICT_GRPC] = f"{','.join(_OTHER_PROTOCOLS)},{closed[RESTRICT_GRPC]}"
         return [f"{option}={value}" for option, value in closed.items()]
 
 
-def new_key() -> str:
-    """Make a key that nobody can guess."""
-    return secrets.token_urlsafe(32)
-
-
 def access_file(port: int) -> Path:
-    """Return the path of the file with the access to the server on a port; only the user may enter its folder."""
+    """Return the path of the access file of the server on a port; only the user may enter the folder."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(runtime or cache) / "inference-server" / f"{port}.json"
@@ -62,7 +56,7 @@ def claim(port: int) -> Iterator[None]:
     """Be this user's only ``inference-server`` on a port, whatever the address, until the context ends.
 
     Raises:
-        ServerError: Another one runs on the port, or the folder can't be written.
+        ServerError: Another ``inference-server`` runs on the port, or the folder can't be written.
     """
     lock = access_file(port).with_suffix(".lock")
     try:
@@ -75,8 +69,8 @@ def claim(port: int) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ServerError(
-                f"another inference-server of yours runs on port {port}, on another address. Choose another --port: "
-                f"reload-repository finds a server by its port alone."
+                f"another inference-server of yours runs on port {port}, on another address. reload-repository finds a "
+                f"server by its port alone. Choose another --port."
             ) from error
         yield
     finally:
@@ -84,7 +78,7 @@ def claim(port: int) -> Iterator[None]:
 
 
 def write_access(port: int, access: Access) -> None:
-    """Write the access file of a port in one step, readable for its owner alone.
+    """Write the access file of a port in one step, so that only its owner can read it.
 
     Raises:
         ServerError: The file can't be written.
@@ -104,8 +98,8 @@ def write_access(port: int, access: Access) -> None:
 
 def _unwritable(file: Path, error: OSError) -> ServerError:
     return ServerError(
-        f"{file} can't be written ({error.strerror}). The key to administer this server is kept in that folder: set "
-        f"XDG_RUNTIME_DIR to a folder that can be written."
+        f"{file} can't be written ({error.strerror}). Its folder must hold the key to administer this server. Set "
+        f"XDG_RUNTIME_DIR to a writable folder."
     )
 
 
@@ -121,12 +115,12 @@ def read_access(port: int) -> Access:
         os.kill(access.pid, 0)
     except (OSError, ValueError, TypeError) as error:
         raise ServerError(
-            f"no inference-server of yours runs on port {port}: there is no key in {file}. Name the server's port with "
-            f"--port. A tritonserver that was started in another way must be restarted to serve another version."
+            f"no inference-server of yours runs on port {port}: {file} holds no key. Name the server's port with "
+            f"--port. If tritonserver was started without inference-server, restart it to serve another version."
         ) from error
     return access
 
 
 def change_version(port: int, version: int) -> None:
-    """Record the version that is served now, for ``inference-server`` and for the next change."""
+    """Record the version that is served now, for ``inference-server`` and the next reload."""
     write_access(port, replace(read_access(port), version=version))

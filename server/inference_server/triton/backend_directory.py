@@ -1,4 +1,4 @@
-"""The backend directory of pip's tritonserver: its Python backend, and our ONNX Runtime backend."""
+"""The backend directory of pip's tritonserver: its own Python backend and our ONNX Runtime backend."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _STUB = "triton_python_backend_stub"
 
 
 def assemble_backends(triton: Path) -> Path:
-    """Lay out the backends of pip's tritonserver as it expects them.
+    """Copy the backends of pip's tritonserver into one folder, as Triton expects them.
 
     Args:
         triton: The folder ``tritonserver`` of the package ``pytriton``.
 
     Returns:
-        A folder with ``python`` (pip's backend and the stub for this Python) and ``onnxruntime`` (ours). It is kept in
-        the virtual environment, or in the user's cache if the environment is read-only.
+        A folder with ``python`` (pip's backend and the stub for this Python) and ``onnxruntime`` (ours). The folder
+        lies in the virtual environment, or in the user's cache if the environment is read-only.
 
     Raises:
         ServerError: Neither place can be written.
@@ -47,12 +47,13 @@ def assemble_backends(triton: Path) -> Path:
             continue
         return target
     raise ServerError(
-        f"neither {sys.prefix} nor {cache} can be written. Set XDG_CACHE_HOME to a folder that can be written."
+        f"neither {sys.prefix} nor {cache} can be written. Triton's backends are copied there. Set XDG_CACHE_HOME to a "
+        f"writable folder."
     )
 
 
 def _copy_atomically(sources: dict[str, list[Path]], target: Path) -> None:
-    # Copies, since Triton refuses links that lead out of the folder.
+    # Triton refuses links that lead out of the folder.
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         made = Path(temporary) / target.name
@@ -64,5 +65,5 @@ def _copy_atomically(sources: dict[str, list[Path]], target: Path) -> None:
         try:
             made.rename(target)
         except OSError:
-            if not target.is_dir():  # if it is there, another start was faster
+            if not target.is_dir():  # if it exists, another start was faster
                 raise

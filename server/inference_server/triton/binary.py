@@ -10,7 +10,7 @@ _ELF_MAGIC = b"\x7fELF"
 
 
 def find_installed_binary() -> Path | None:
-    """Find a native tritonserver in the container's path or on PATH; scripts, such as our command, do not count."""
+    """Find a native tritonserver in the container's path or on PATH; ignore scripts, such as our command."""
     candidates = [CONTAINER_BINARY, *(Path(folder) / "tritonserver" for folder in os.get_exec_path())]
     return next((path for path in candidates if os.access(path, os.X_OK) and _is_elf(path)), None)
 

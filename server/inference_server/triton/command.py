@@ -1,4 +1,4 @@
-"""The command ``tritonserver``: finds the real one, prepares what it needs, and becomes it."""
+"""The command ``tritonserver``: finds the real tritonserver, prepares its start, and becomes it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ from inference_server.triton.standard_streams import open_standard_streams
 REPOSITORY_OPTIONS = ("--model-repository", "--model-store")
 HELP = f"""Usage: tritonserver [TRITON_OPTION...]
 
-  Run NVIDIA's tritonserver: the one at {CONTAINER_BINARY} or on PATH, with
-  the options as they are; otherwise the one that nvidia-pytriton installs.
+  Run NVIDIA's tritonserver: the one at {CONTAINER_BINARY}
+  or on PATH, with the options as they are; otherwise the one that
+  nvidia-pytriton installs.
 
-  The latter also gets its backends (Python, and ONNX Runtime in Python) and
-  forwards the header {CLIENT_ID_HEADER} to the models. Unless you set other
-  addresses, it serves HTTP (port 8000), gRPC (8001) and metrics (8002) on
-  {LOOPBACK}. The APIs for {", ".join(CLOSED_APIS[:-1])} and {CLOSED_APIS[-1]}
-  are closed, unless you set a key of your own with {RESTRICT_HTTP}
-  or {RESTRICT_GRPC}.
+  That one also gets two backends (Python, and ONNX Runtime in Python) and
+  forwards the header {CLIENT_ID_HEADER} to the models. It serves HTTP (port
+  8000), gRPC (8001) and metrics (8002) on {LOOPBACK} unless you set other
+  addresses. Its APIs for {", ".join(CLOSED_APIS[:-1])} and {CLOSED_APIS[-1]}
+  are closed unless you set a key with {RESTRICT_HTTP} or
+  {RESTRICT_GRPC}.
 
   Example:
     tritonserver --model-repository model_repository
@@ -62,7 +63,7 @@ def main() -> NoReturn:
 
 
 def _require_export(arguments: Sequence[str]) -> None:
-    """Refuse our template without an export in it: Triton would only say that it can't load the models."""
+    """Refuse our template without an export: Triton would only say that it can't load the models."""
     for argument, following in itertools.pairwise([*arguments, ""]):
         option, _, value = argument.partition("=")
         repository = Path(value or following)

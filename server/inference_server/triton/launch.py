@@ -1,4 +1,4 @@
-"""How to start tritonserver: a native one as it is, or pip's with all that it needs."""
+"""Prepares the start of tritonserver: a native one as it is, or pip's with its backends and environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Launch:
     Attributes:
         arguments: The program's path and its arguments.
         environment: Its environment variables.
-        notes: What was added to the user's arguments, in words.
+        notes: Our additions to the user's arguments, in words.
     """
 
     arguments: list[str]
@@ -29,7 +29,7 @@ class Launch:
 
 
 def prepare_launch(arguments: Sequence[str], *, extras: Sequence[str] = ("server",)) -> Launch:
-    """Find a tritonserver, and prepare what it needs.
+    """Find a tritonserver and prepare its start.
 
     Args:
         arguments: Triton's own arguments.
@@ -37,11 +37,10 @@ def prepare_launch(arguments: Sequence[str], *, extras: Sequence[str] = ("server
 
     Returns:
         The native tritonserver in the container's usual path or on PATH, with the arguments as they are; otherwise
-        nvidia-pytriton's, with a backend directory, loopback addresses, closed APIs and the forwarding of client ids,
-        unless the arguments set those options.
+        nvidia-pytriton's, with a backend directory and the result of ``added_arguments``.
 
     Raises:
-        ServerError: The platform, Python or numpy does not suit pip's tritonserver, or a library is missing.
+        ServerError: Pip's tritonserver does not suit the platform, Python or numpy, or lacks a library.
         MissingExtraError: There is no native tritonserver, and an extra is not installed.
     """
     installed = find_installed_binary()
@@ -53,13 +52,7 @@ def prepare_launch(arguments: Sequence[str], *, extras: Sequence[str] = ("server
     pytriton = pytriton_folder()
     triton = pytriton / "tritonserver"
     added = added_arguments(arguments)
-    backends = (
-        []
-        if names_option(arguments, "--backend-directory")
-        else ["--backend-directory", str(assemble_backends(triton))]
-    )
-    return Launch(
-        arguments=[str(triton / "bin" / "tritonserver"), *arguments, *backends, *added],
-        environment=environment(pytriton),
-        notes=describe(added),
-    )
+    command = [str(triton / "bin" / "tritonserver"), *arguments, *added]
+    if not names_option(arguments, "--backend-directory"):
+        command += ["--backend-directory", str(assemble_backends(triton))]
+    return Launch(arguments=command, environment=environment(pytriton), notes=describe(added))

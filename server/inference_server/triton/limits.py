@@ -1,4 +1,4 @@
-"""Limits of the operating system that tritonserver needs raised before it starts."""
+"""Raises limits of the operating system for tritonserver."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import resource
 
 from inference_server.errors import ServerError
 
-# Each connection takes one open file. Without any left, Triton accepts no connection, and logs that without end.
+# Each connection takes one open file. When none is left, Triton accepts no connection and logs that without end.
 LEAST_OPEN_FILES = 4096
-# A form-encoded body of half as many bytes crashes Triton on a stack of the usual size.
+# On a stack of the usual size, a form-encoded body of half that size crashes Triton.
 STACK_BYTES = 2**30
 
 
 def raise_open_files_limit() -> None:
-    """Raise the limit of open files as far as this process may; programs that it starts inherit the limit.
+    """Raise the limit of open files to the hard limit, for this process and the programs that it starts.
 
     Raises:
-        ServerError: That is less than ``LEAST_OPEN_FILES``.
+        ServerError: The hard limit is less than ``LEAST_OPEN_FILES``.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < LEAST_OPEN_FILES:
         raise ServerError(
-            f"at most {hard} files may be open here, but {LEAST_OPEN_FILES} are needed: each connection takes one. "
-            f"Raise the hard limit: LimitNOFILE= of systemd, --ulimit nofile= of Docker, or ulimit -n as root."
+            f"at most {hard} files may be open here. Triton needs {LEAST_OPEN_FILES}, one for each connection. Raise "
+            f"the hard limit: LimitNOFILE= of systemd, --ulimit nofile= of Docker, or ulimit -n as root."
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def raise_stack_limit() -> None:
-    """Raise the stack size, up to ``STACK_BYTES``, for the threads of programs that this process starts."""
+    """Raise the stack size up to ``STACK_BYTES`` for the threads of programs that this process starts."""
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
     wanted = STACK_BYTES if hard == resource.RLIM_INFINITY else min(STACK_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_STACK, (wanted, hard))

@@ -1,4 +1,4 @@
-"""Triton's model control: loading and unloading the models of a running server."""
+"""Triton's model control: loads and unloads the models of a running server."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _GRPC_KEY_HEADER = f"triton-grpc-protocol-{GRPC_KEY_NAME}"  # Triton asks for th
 
 
 class ModelControl:
-    """Triton's model control over gRPC; over HTTP, other requests would wait while a model is loaded.
+    """Triton's model control over gRPC; over HTTP, other requests would wait while a model loads.
 
     Args:
-        access: How to reach the server.
+        access: The owner's access to the server.
 
     Raises:
         ServerError: The gRPC client is not installed.
@@ -30,21 +30,23 @@ class ModelControl:
         try:
             from tritonclient.grpc import InferenceServerClient
         except ImportError as error:
-            raise ServerError("the gRPC client is not installed. pip install 'tritonclient[grpc]'") from error
+            raise ServerError(
+                "the gRPC client is not installed. Install it: pip install 'tritonclient[grpc]'"
+            ) from error
         self._client = InferenceServerClient(f"{LOOPBACK}:{access.grpc_port}")
         self._headers = {_GRPC_KEY_HEADER: access.key}
 
     def load(self, model: str) -> None:
-        """Load a model as it is in the repository; versions that have not changed keep running as they are.
+        """Load a model from the repository; unchanged versions keep running.
 
         Raises:
-            ServerError: Triton could not load it; the versions loaded before keep running.
+            ServerError: Triton could not load the model; the versions loaded before keep running.
         """
         with _explained(f"{model} can't be loaded"):
             self._client.load_model(model, headers=self._headers, client_timeout=LOAD_TIMEOUT_S)
 
     def unload(self, model: str) -> None:
-        """Let a model finish its requests, and end it; new requests get 404.
+        """Let a model finish its requests and end; new requests get 404.
 
         A step of the ensemble also finishes the requests that the ensemble has accepted.
 
@@ -74,10 +76,10 @@ class ModelControl:
 
 
 @contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
+def _explained(failure: str) -> Iterator[None]:
     from tritonclient.utils import InferenceServerException
 
     try:
         yield
     except InferenceServerException as error:
-        raise ServerError(f"{what}: {error.message()}") from error
+        raise ServerError(f"{failure}: {error.message()}") from error

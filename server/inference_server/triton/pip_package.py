@@ -1,4 +1,4 @@
-"""The tritonserver that nvidia-pytriton installs: what it requires, where it lies, and the environment it runs in."""
+"""The tritonserver that nvidia-pytriton installs: its requirements, folder and environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def require_platform() -> None:
     """Check that pip's tritonserver runs on this platform and Python.
 
     Raises:
-        ServerError: It does not.
+        ServerError: It does not run on this platform or Python.
     """
     here = f"{platform.system()} {platform.machine()}, {platform.python_implementation()} {platform.python_version()}"
     if (platform.system(), platform.machine(), platform.python_implementation()) != ("Linux", "x86_64", "CPython") or (
@@ -31,20 +31,20 @@ def require_platform() -> None:
         raise ServerError(
             f"there is no tritonserver at {CONTAINER_BINARY} or on PATH. pip's tritonserver needs Linux x86_64 with "
             f"CPython {supported}; this is {here}.\nServe the repository with NVIDIA's Triton container, or install "
-            f"such a Python."
+            f"CPython {supported}."
         )
 
 
 def require_numpy_1() -> None:
-    """Check that numpy is the one that pip's tritonserver was built for.
+    """Check that numpy is the version that pip's tritonserver was built for.
 
     Raises:
-        ServerError: It is newer; models would read wrong values without any error.
+        ServerError: numpy is newer; models would read wrong values without any error.
     """
     if int(version("numpy").split(".")[0]) > 1:
         raise ServerError(
             f"numpy {version('numpy')} is installed, but pip's tritonserver is built for numpy 1: its models would "
-            f"read wrong values.\n  pip install 'numpy<2'"
+            f"read wrong values. Install numpy 1:\n  pip install 'numpy<2'"
         )
 
 
@@ -56,12 +56,12 @@ def pytriton_folder() -> Path:
     """
     spec = find_spec("pytriton")
     if spec is None or spec.origin is None:
-        raise ServerError("nvidia-pytriton is damaged. pip install --force-reinstall nvidia-pytriton")
+        raise ServerError("nvidia-pytriton is damaged. Reinstall it: pip install --force-reinstall nvidia-pytriton")
     return Path(spec.origin).parent
 
 
 def environment(pytriton: Path) -> dict[str, str]:
-    """Return the environment variables that pip's tritonserver and its model processes need.
+    """Return the environment variables for pip's tritonserver and its model processes.
 
     Args:
         pytriton: The folder of the package ``pytriton``.
@@ -90,7 +90,7 @@ def _libpython_folder() -> str:
     if ctypes.util.find_library(short) == name:
         return ""
     raise ServerError(
-        f"{name} is missing, but pip's tritonserver needs it to run Python models. On Debian and Ubuntu:\n"
+        f"{name} is missing. Pip's tritonserver needs it to run Python models. On Debian and Ubuntu:\n"
         f"  apt-get install lib{short}\n"
         f"Elsewhere use a Python that was built with --enable-shared."
     )

@@ -1,4 +1,4 @@
-"""A tritonserver as a child process: started on free ports, waited for, and stopped for certain."""
+"""Runs a tritonserver as a child process: on free ports, waited for, and stopped for certain."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _PR_SET_PDEATHSIG = 1
 class RunningServer:
     """A server that is ready.
 
-    Args:
-        url: ``http://host:port`` of its HTTP endpoint.
-        metrics_url: URL of its Prometheus metrics.
+    Attributes:
+        url: ``http://host:port`` of the HTTP endpoint.
+        metrics_url: URL of the Prometheus metrics.
         process: tritonserver itself.
         repository: The model repository that it serves.
         log: File with its output.
@@ -48,26 +48,19 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def running_server(
-    repository: Path,
-    *,
-    log: Path,
-    arguments: Sequence[str] = (),
-    start_timeout_s: float = START_TIMEOUT_S,
-) -> Iterator[RunningServer]:
-    """Run tritonserver on free loopback ports, gRPC off, until the context ends or this process dies.
+def running_server(repository: Path, *, log: Path, arguments: Sequence[str] = ()) -> Iterator[RunningServer]:
+    """Run tritonserver on free loopback ports, without gRPC, until the context ends or this process dies.
 
     Args:
         repository: The model repository.
-        log: File to write its output to.
+        log: File for the server's output.
         arguments: More of Triton's arguments.
-        start_timeout_s: Longest time until it must be ready.
 
     Yields:
         The server, ready to answer.
 
     Raises:
-        ServerError: It died or was not ready in time; with the end of its log.
+        ServerError: The server died or was not ready within ``START_TIMEOUT_S``; the message has the end of its log.
     """
     for attempt in range(PORT_ATTEMPTS):
         http, metrics = free_ports(2)
@@ -80,8 +73,8 @@ def running_server(
                 repository=repository,
                 log=log,
             )
-            if not _wait_until_ready(server, start_timeout_s) and attempt < PORT_ATTEMPTS - 1:
-                continue  # somebody else took a port in between
+            if not _wait_until_ready(server) and attempt < PORT_ATTEMPTS - 1:
+                continue  # another program took a port meanwhile
             yield server
             return
         finally:
@@ -89,7 +82,7 @@ def running_server(
 
 
 def stop(process: subprocess.Popen[bytes]) -> int:
-    """Stop a server: ask, wait, kill its process group; return its exit code."""
+    """Stop a server: ask, wait, kill its process group; return the exit code."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -107,15 +100,16 @@ def _start(repository: Path, http: int, metrics: int, arguments: Sequence[str], 
         return start_child(command, output=output)
 
 
-def _wait_until_ready(server: RunningServer, timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+def _wait_until_ready(server: RunningServer) -> bool:
+    """Wait for a server; return False if another program has one of its ports."""
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline_s:
         if server.process.poll() is not None:
             end = _end_of(server.log)
             if "already in use" in end:
                 return False
             raise ServerError(
-                f"tritonserver ended with code {server.process.returncode}; the end of {server.log}:\n{end}"
+                f"tritonserver ended with code {server.process.returncode}. The end of {server.log}:\n{end}"
             )
         with (
             contextlib.suppress(OSError),
@@ -124,7 +118,7 @@ def _wait_until_ready(server: RunningServer, timeout_s: float) -> bool:
             return True
         time.sleep(_POLL_S)
     raise ServerError(
-        f"tritonserver was not ready within {timeout_s:g} s; the end of {server.log}:\n{_end_of(server.log)}"
+        f"tritonserver was not ready within {START_TIMEOUT_S:g} s. The end of {server.log}:\n{_end_of(server.log)}"
     )
 
 
@@ -136,14 +130,14 @@ def start_child(
     output: IO[bytes] | None = None,
     errors: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own, which is killed when this process dies.
+    """Start a program in a session of its own; the kernel kills it when this process dies.
 
     Args:
         arguments: The program and its arguments.
-        folder: Where it runs; where this process does unless given.
-        environment: Its environment variables; this process's unless given.
-        output: For what it says; this process's unless given.
-        errors: Descriptor for its standard error; where its output goes unless given.
+        folder: Working directory; None: that of this process.
+        environment: Environment variables; None: those of this process.
+        output: File for standard output and standard error; None: those of this process.
+        errors: Descriptor for standard error alone.
     """
     libc = ctypes.CDLL(None)
 
@@ -164,12 +158,12 @@ def start_child(
 
 
 def free_ports(count: int) -> list[int]:
-    """Ask the system for loopback ports that nobody listens on, for now."""
+    """Ask the system for loopback ports that nobody listens on now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
+        for listener in sockets:
+            listener.bind((LOOPBACK, 0))
+        return [listener.getsockname()[1] for listener in sockets]
 
 
 def _end_of(log: Path) -> str:

@@ -1,4 +1,4 @@
-"""Standard input, output and error that are there, whatever this process was started with."""
+"""Makes sure that standard input, output and error are open."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 
 
 def open_standard_streams() -> None:
-    """Put /dev/null where one of the three is closed.
+    """Open /dev/null in place of each stream that is closed.
 
-    The next file or socket to be opened would get its number, in this process or in a child, and with it what is meant
-    for the log. Call it before anything is opened.
+    Otherwise the next file or socket would get the stream's number, and with it the text of the log. Call this function
+    before anything else opens a file.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
             os.set_inheritable(descriptor, True)
