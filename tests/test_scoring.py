@@ -39,6 +39,9 @@ def scoring(heads: Any) -> Any:
     return sys.modules["scoring"]
 
 
+THRESHOLD = 0.75
+
+
 # Unit vectors in the plane, by angle: similarities are cosines.
 def _at(*degrees: float) -> np.ndarray[Any, Any]:
     angles = np.deg2rad(degrees)
@@ -48,12 +51,12 @@ def _at(*degrees: float) -> np.ndarray[Any, Any]:
 def _clustering(heads: Any, sizes: list[int], base: np.ndarray[Any, Any], **settings: Any) -> Any:
     classes = ["a", "b", "c"][: len(sizes)]
     names = [f"{name}/{number}" for name, size in zip(classes, sizes, strict=True) for number in range(size)]
-    defaults = {"classes": classes, "threshold": 0.75, "unknown_label": None, "neighbors": 5}
+    defaults = {"classes": classes, "threshold": THRESHOLD, "unknown_label": None, "neighbors": 5}
     lines = np.frombuffer("".join(f"{name}\n" for name in names).encode(), np.uint8)
     return heads.ClusteringHead(defaults | settings, heads.BaseSet(base, sizes, lines))
 
 
-def _answer(head: Any, queries: np.ndarray[Any, Any], threshold: float = float("nan")) -> Any:
+def _answer(head: Any, queries: np.ndarray[Any, Any], threshold: float = THRESHOLD) -> Any:
     return head.answer(queries, np.zeros((len(queries), 2), np.float32), np.full(len(queries), threshold, np.float32))
 
 
@@ -88,9 +91,17 @@ def test_query_without_a_match_is_unknown_where_that_has_a_label(heads: Any) -> 
 def test_threshold_is_inclusive_and_each_querys_own(heads: Any) -> None:
     head = _clustering(heads, [1, 1], np.array([[1, 0], [0, 1]], np.float32))
     queries = np.array([[1, 0], [1, 0], [1, 0]], np.float32)
-    thresholds = np.array([1, 0, np.nan], np.float32)
+    thresholds = np.array([1, 0, THRESHOLD], np.float32)
     answer = head.answer(queries, np.zeros((3, 2), np.float32), thresholds)
     assert answer.matches.tolist() == [[1, 0], [1, 1], [1, 0]]
+
+
+def test_threshold_in_force_is_the_requests_or_else_the_exported_one(heads: Any) -> None:
+    parameters = sys.modules["parameters"]
+    head = _clustering(heads, [1, 1], _at(0, 90), threshold=0.6)
+    assert head.threshold_in_force(parameters.Given(-0.5)) == -0.5
+    assert head.threshold_in_force(parameters.NotGiven()) == 0.6
+    assert heads.ClassificationHead({"classes": ["x"], "neighbors": 1}).threshold_in_force(parameters.Given(0.5)) == 0
 
 
 def test_neighbors_are_ranked_and_padded(heads: Any) -> None:
@@ -123,7 +134,8 @@ def test_query_of_norm_zero_has_finite_answers(heads: Any) -> None:
 
 def test_classification_answers_with_probabilities_and_no_evidence(heads: Any) -> None:
     head = heads.ClassificationHead({"classes": ["x", "y"], "neighbors": 2})
-    answer = head.answer(np.zeros((1, 2), np.float32), np.array([[0.2, 0.8]], np.float32))
+    probabilities = np.array([[0.2, 0.8]], np.float32)
+    answer = head.answer(np.zeros((1, 2), np.float32), probabilities, np.zeros(1, np.float32))
     assert answer.label.tolist() == [["y"]]
     assert answer.scores.tolist() == [pytest.approx([0.2, 0.8])]
     assert answer.matches.tolist() == [[0, 0]]
