@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from inference_client import Classify
 from tests import reference
-from tests.conftest import LABELS
+from tests.conftest import LABELS, Trained
 
 TOLERANCE = 1e-4
 THRESHOLD = 0.4  # of the exported clustering repositories
@@ -56,7 +57,7 @@ def test_served_clustering_equals_plain_pytorch(
 ) -> None:
     trained_resources = request.getfixturevalue(trained)
     queries = query_images[::2] if trained == "full" else query_images
-    embed = reference.Embedder(trained_resources.state, trained_resources.image_size)
+    embed = _embedder(trained_resources)
     used = THRESHOLD if threshold == "exported" else embed.median_similarity(base_data, queries)
     expected = embed.cluster(base_data, queries, used)
     results = _classify(
@@ -79,6 +80,11 @@ def test_served_clustering_equals_plain_pytorch(
         )
         similarity_of = {name: value for value, name in wanted["Neighbors"]}
         assert all(similarity_of[name] == pytest.approx(value, abs=TOLERANCE) for value, name in neighbors)
+
+
+@functools.cache
+def _embedder(trained: Trained) -> reference.Embedder:
+    return reference.Embedder(trained.state, trained.image_size)
 
 
 def _classify(url: str, files: list[Path], **options: Any) -> list[dict[str, Any]]:
