@@ -35,6 +35,7 @@ with Classify(refusing_url) as nobody:
 json.dump(answers, sys.stdout)
 """
 
+
 def run(*command, timeout_s):
     ended = subprocess.run(
         [str(part) for part in command],
