@@ -27,7 +27,8 @@ from inference_export.command import main
 from inference_export.errors import NetworkError
 from inference_export.export_options import ExportOptions
 from inference_export.network.source import fingerprint
-from inference_export.repository.reading import read_export, what_changed
+from inference_export.repository.provenance import what_changed
+from inference_export.repository.reading import read_export
 from inference_server.triton.process import running_server
 from tests.resources import write_faces, write_resources
 
@@ -297,12 +298,14 @@ def test_size_mean_and_std_of_the_network_are_those_of_the_exported_graph(here: 
 
     export = read_export(here / "out")
     assert export is not None
-    assert what_changed(export, _options(*arguments, "--network", "nets:Net")) == []
-    assert what_changed(export, _options(*arguments)) == ["network"]
-    assert what_changed(export, _options(*arguments, "--network", "nets:Net", "--image_size", 40)) == ["options"]
+    assert what_changed(export.provenance, _options(*arguments, "--network", "nets:Net")) == []
+    assert what_changed(export.provenance, _options(*arguments)) == ["network"]
+    assert what_changed(export.provenance, _options(*arguments, "--network", "nets:Net", "--image_size", 40)) == [
+        "options"
+    ]
     source = (here / "nets.py").read_text()
     _write(here / "nets.py", source.replace("0.1, 0.2", "0.1, 0.25"))
-    assert what_changed(export, _options(*arguments, "--network", "nets:Net")) == ["network"]
+    assert what_changed(export.provenance, _options(*arguments, "--network", "nets:Net")) == ["network"]
 
 
 SOURCES = (

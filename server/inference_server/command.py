@@ -133,7 +133,7 @@ def main(
     except (ServerError, MissingExtraError, ExportError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(
-        f"starting tritonserver on {repository}, version {export.version}, in {export.settings['mode']} mode",
+        f"starting tritonserver on {repository}, version {export.version}, in {export.settings.mode} mode",
         err=True,
     )
 

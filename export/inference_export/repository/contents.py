@@ -110,7 +110,7 @@ def read_contents(repository: Path, version: int | None = None) -> Contents:
         image_size=shape.image_size,
         embedding_size=shape.embedding_size,
         max_batch_size=shape.max_batch_size,
-        base=_read_base(repository, export, shape.embedding_size) if export.settings["mode"] == "clustering" else None,
+        base=_read_base(repository, export, shape.embedding_size) if export.settings.mode == "clustering" else None,
     )
 
 
@@ -154,7 +154,7 @@ def _read_base(repository: Path, export: Export, embedding_size: int) -> StoredB
     folder = repository / "cluster_head" / str(export.version)
     embeddings, names = folder / _base_files.EMBEDDINGS_FILE, folder / _base_files.NAMES_FILE
     count = _count_embeddings(embeddings, embedding_size)
-    check_class_sizes(folder / _base_files.CLASS_SIZES_FILE, len(export.settings["classes"]), count)
+    check_class_sizes(folder / _base_files.CLASS_SIZES_FILE, len(export.settings.classes), count)
     lines = read_text(names, MAX_NAMES_BYTES).count("\n")
     if lines != count:
         raise damaged(names, f"{lines} names of {count} embeddings")
