@@ -108,9 +108,9 @@ def test_too_few_images_to_calibrate_and_check_are_refused(small: Trained, tmp_p
 
 def test_images_to_calibrate_with_and_to_check_on_are_different_ones_of_all_classes() -> None:
     files = [Path(name, str(number)) for name in ("a", "b") for number in range(500)]
-    calibration, held_out = split_images(files)
-    assert not set(calibration) & set(held_out)
-    for chosen in (calibration, held_out):
+    images = split_images(files)
+    assert not set(images.calibration) & set(images.held_out)
+    for chosen in (images.calibration, images.held_out):
         assert len(chosen) <= HELD_OUT_IMAGES
         assert {file.parent.name for file in chosen} == {"a", "b"}
 

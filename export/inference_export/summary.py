@@ -1,4 +1,4 @@
-"""What an export did, in values and in words."""
+"""The summary of an export, in values and in words."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from inference_export.resources.checkpoints import Checkpoint
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What an export did.
+    """The results of an export.
 
     Attributes:
         version: The version's number in the repository.
         mode: ``classification`` or ``clustering``.
-        mode_before: The mode of the version before; None: there was none.
+        mode_before: The mode of the version before; None: there was no version.
         checkpoint: The chosen checkpoint.
         network: ``package.module:factory`` of the user's own network; None: the built-in one.
         embedding_size: Length D of an embedding.
         image_size: Side S in pixels.
         network_classes: The network's C' class names in index order.
-        base_images: Class name to its number of base images; empty in classification mode.
-        parity: How far the float32 graph is from PyTorch.
-        loss: What int8 or fp16 costs; None for fp32.
-        cpus: Cores that the server may use; 0: all that it finds.
-        notes: What else the user should know, in words.
+        base_images: Class name to number of base images; empty in classification mode.
+        parity: The differences between the float32 graph and PyTorch.
+        loss: The loss through int8 or fp16; None for fp32.
+        cpus: Number of cores that the server uses; 0: all cores of the serving machine.
+        notes: Other notes for the user.
     """
 
     version: int

@@ -14,15 +14,15 @@ from inference_export.regular_files import FileReader
 from inference_export.resources.unpickling import read_plain_pickle
 
 LABELS = "labels"
-MAX_NAME_LENGTH = 255  # of a class name, as for a folder's name
+MAX_NAME_LENGTH = 255  # as of a folder's name
 
 
 def read_labels(resources: Path, reader: FileReader) -> list[str]:
     """Read the class names.
 
     Args:
-        resources: The trained resources; ``labels`` in it is a pickle of {class name: index}.
-        reader: Remembers what was read.
+        resources: Folder of the trained resources. Its file ``labels`` is a pickle of {class name: index}.
+        reader: Reads the file.
 
     Returns:
         The C' class names in index order.

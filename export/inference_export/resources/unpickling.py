@@ -1,4 +1,4 @@
-"""Reading pickles from strangers: they yield data, and run no code."""
+"""Reading pickles from strangers without running code in them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inference_export.resources.torch_file import load_tensors
 MAX_PICKLE_BYTES = 256 * 2**20
 _SPARE_BYTES = 2**30
 _DTYPE_LENGTH = 8
-_BYTES_PER_BYTE = 8  # every few bytes of the file may become a small object
+_BYTES_PER_BYTE = 8  # of memory: a few bytes of the file may become a small object
 
 
 class _ForbiddenGlobalError(pickle.UnpicklingError):
@@ -27,10 +27,10 @@ class _ForbiddenGlobalError(pickle.UnpicklingError):
 
 
 class PlainUnpickler(pickle.Unpickler):  # noqa: S301  (it admits what is listed below alone)
-    """Admits plain containers, numbers, strings, numpy scalars and torch tensors, which it puts on the CPU."""
+    """Admits plain containers, numbers, strings, numpy scalars, and torch tensors on the CPU."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Resolve the few globals that plain data needs, some to stricter functions of our own."""
+        """Resolve the few globals that plain data needs, some of them to stricter functions of our own."""
         try:
             return _GLOBALS["builtins" if module == "__builtin__" else module, name]()  # as protocol 2 calls it
         except KeyError:
@@ -38,10 +38,10 @@ class PlainUnpickler(pickle.Unpickler):  # noqa: S301  (it admits what is listed
 
 
 def read_plain_pickle(reader: FileReader, path: Path, allowed: str) -> Any:
-    """Read a pickle that holds nothing but plain data.
+    """Read a pickle of plain data.
 
     Args:
-        reader: Remembers what was read.
+        reader: Reads the file.
         path: The file.
         allowed: What the file may hold, for the error message.
 
@@ -49,9 +49,9 @@ def read_plain_pickle(reader: FileReader, path: Path, allowed: str) -> Any:
         The data.
 
     Raises:
-        ResourcesError: The file is missing, unreadable, longer than ``MAX_PICKLE_BYTES`` or not a pickle, asks for more
-            than plain data needs, or would call other functions when read.
-        ChangedError: The file was read before and has changed since.
+        ResourcesError: The file is missing, unreadable, longer than ``MAX_PICKLE_BYTES``, or not a pickle. It asks for
+            more than plain data needs, or would call other functions when read.
+        ChangedError: The file has changed since it was read.
     """
     try:
         content = reader.read(path, MAX_PICKLE_BYTES)
@@ -84,11 +84,11 @@ def read_plain_pickle(reader: FileReader, path: Path, allowed: str) -> Any:
 def _dtype(name: str, *_: Any) -> np.dtype[Any]:
     if not isinstance(name, str) or len(name) > _DTYPE_LENGTH:
         raise pickle.UnpicklingError("a numpy scalar that is no number")
-    return np.dtype(name, copy=True)  # the pickle sets its state, which would change numpy's own
+    return np.dtype(name, copy=True)  # a copy, since the pickle changes its state
 
 
 def _dict(*_: Any) -> dict[Any, Any]:
-    """Stand in for OrderedDict and defaultdict; the pickle adds the entries afterwards."""
+    """Stand in for OrderedDict and defaultdict. The pickle adds the entries later."""
     return {}
 
 
