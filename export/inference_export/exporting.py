@@ -1,4 +1,4 @@
-"""An export from beginning to end: trained resources and base data in, a served version out."""
+"""An export, from trained resources and base data to a version in a model repository."""
 
 from __future__ import annotations
 
@@ -195,30 +195,33 @@ def _check_unknown_label(options: ExportOptions, base: BaseImages | None) -> Non
         return
     if len(base.classes) == 1 and options.unknown_label is None:
         raise BaseDataError(
-            f"{base.folder} has one class, {next(iter(base.classes))}, which every query would be labelled. Add "
-            f"another class, or name what does not match with --unknown_label.",
+            f"{base.folder} has only one class, {next(iter(base.classes))}, so every query would get that label. Add "
+            f"another class, or name a label for queries without a match with --unknown_label.",
             base.folder,
         )
     if options.unknown_label in base.classes:
-        raise BaseDataError(f"--unknown_label {options.unknown_label} is also a class of {base.folder}.", base.folder)
+        raise BaseDataError(
+            f"--unknown_label {options.unknown_label} is also a class of {base.folder}. Choose another label.",
+            base.folder,
+        )
 
 
 def _check_precision(options: ExportOptions) -> None:
     wanted = {"fp16": "gpu", "int8": "cpu"}.get(options.precision, options.device)
     if wanted != options.device:
         raise PrecisionError(
-            f"--precision {options.precision} is for --device {wanted}: on the other one it is no faster than fp32. "
-            f"Leave one of the two out."
+            f"--precision {options.precision} is for --device {wanted}. On --device {options.device} it is no faster "
+            f"than fp32. Leave one of the two options out."
         )
 
 
 def _notes_on_repository(repository: Path, before: int | None, *, replaces: bool) -> list[str]:
     notes = []
     if replaces:
-        notes.append(f"this repository takes the place of another, which lies in {previous_path(repository)}")
+        notes.append(f"this repository replaces another, which is kept in {previous_path(repository)}")
     if before is not None:
         how = "restart it" if replaces else "run reload-repository, or restart it,"
-        notes.append(f"a running server goes on with what it has loaded: {how} to serve this version")
+        notes.append(f"a running server still serves the version that it has loaded: {how} to serve this one")
     return notes
 
 
@@ -226,11 +229,11 @@ def _notes_on_options(options: ExportOptions, mode: str, preprocessing: Preproce
     notes = []
     size, own_size = preprocessing.image_size, preprocessing.own_image_size
     if options.image_size is None and options.network is None:
-        notes.append("the image size is the default; a network that was trained at another wants --image_size")
+        notes.append("the image size is the default; name the size that the network was trained at with --image_size")
     if own_size is not None and own_size != size:
         notes.append(
-            f"--image_size {size} takes the place of the network's own {own_size}; leave it out unless the network was "
-            f"trained at {size}"
+            f"--image_size {size} replaces the network's own {own_size}; leave it out unless the network was trained "
+            f"at {size}"
         )
     if mode == "classification" and options.unknown_label is not None:
         notes.append("--unknown_label has no effect in classification mode")

@@ -46,12 +46,12 @@ class Summary:
 
 
 def format_summary(summary: Summary, repository: Path) -> str:
-    """Put a summary into lines of text."""
+    """Return a summary as lines of text."""
     parity = summary.parity
-    was = "" if summary.mode_before in (None, summary.mode) else f" (before: {summary.mode_before})"
+    before = "" if summary.mode_before in (None, summary.mode) else f" (before: {summary.mode_before})"
     lines = [
         f"exported          {repository}, version {summary.version}",
-        f"mode              {summary.mode}{was}",
+        f"mode              {summary.mode}{before}",
         f"checkpoint        {summary.checkpoint.path} ({summary.checkpoint.reason})",
         *([f"network           {summary.network}, embeddings of {summary.embedding_size}"] if summary.network else []),
         f"image size        {summary.image_size} x {summary.image_size}",
@@ -63,7 +63,7 @@ def format_summary(summary: Summary, repository: Path) -> str:
         f"ONNX - PyTorch    at most {parity.similarity:.1e} in similarities, {parity.probability:.1e} in "
         f"probabilities, on {parity.images} {parity.source}",
         *([f"{'fewer bits':18}{summary.loss}"] if summary.loss else []),
-        f"cores             {summary.cpus or 'all that the server finds'}; as many threads decode, and run the network",
+        f"cores             {summary.cpus or 'all cores of the server'}, for decoding and for the network",
         *(f"note              {note}" for note in summary.notes),
     ]
     return "\n".join(lines)

@@ -49,15 +49,7 @@ def choose_images(folder: Path | None, base: BaseImages | None, precision: str) 
             f"--precision {precision} needs images for calibration and check, and classification mode has none. Name "
             f"a folder of typical images with --calibration."
         )
-    return split_images(_list_images(folder) if folder else base.files if base else [])
-
-
-def split_images(files: Sequence[Path]) -> CalibrationSet:
-    """Choose at most ``CALIBRATION_IMAGES`` and ``HELD_OUT_IMAGES``, both spread evenly over a list.
-
-    Raises:
-        PrecisionError: There are fewer than twice ``MIN_IMAGES``.
-    """
+    files = _list_images(folder) if folder else base.files if base else []
     if len(files) < 2 * MIN_IMAGES:
         raise PrecisionError(
             f"int8 and fp16 need {2 * MIN_IMAGES} images or more, half for calibration and half for the check, and "

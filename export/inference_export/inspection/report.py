@@ -35,9 +35,9 @@ def as_json(contents: Contents, analysis: Analysis | None) -> dict[str, Any]:
         "checkpoint": provenance.checkpoint,
         "graph_sha256": provenance.graph,
         "precision": provenance.options.get("precision"),
-        "image_size": contents.image_size,
-        "embedding_size": contents.embedding_size,
-        "max_batch_size": contents.max_batch_size,
+        "image_size": contents.shape.image_size,
+        "embedding_size": contents.shape.embedding_size,
+        "max_batch_size": contents.shape.max_batch_size,
         "classes": settings.classes,
     }
     if base is None or analysis is None:
@@ -88,9 +88,9 @@ def _facts(contents: Contents) -> Iterator[tuple[str, object]]:
     yield "mode", settings.mode
     yield "network", f"{_network(provenance)}, checkpoint {provenance.checkpoint}"
     yield "graph", f"{provenance.graph[:_HASH_DIGITS]}, {provenance.options.get('precision', 'fp32')}"
-    yield "image size", f"{contents.image_size} x {contents.image_size}"
-    yield "embedding", f"{contents.embedding_size} values"
-    yield "batch limit", f"{contents.max_batch_size} images a request"
+    yield "image size", f"{contents.shape.image_size} x {contents.shape.image_size}"
+    yield "embedding", f"{contents.shape.embedding_size} values"
+    yield "batch limit", f"{contents.shape.max_batch_size} images a request"
     if contents.base is None:
         yield "classes", ", ".join(settings.classes)
         return

@@ -67,9 +67,7 @@ class Contents:
         export: The version's settings and provenance.
         pinned: The version that the ensemble answers with.
         versions: All complete versions, ascending.
-        image_size: Side S in pixels.
-        embedding_size: Length D of an embedding.
-        max_batch_size: Most images in a request.
+        shape: The shared values.
         base: The base set; None in classification mode.
     """
 
@@ -77,9 +75,7 @@ class Contents:
     export: Export
     pinned: int
     versions: list[int]
-    image_size: int
-    embedding_size: int
-    max_batch_size: int
+    shape: RepositoryShape
     base: StoredBase | None
 
 
@@ -107,9 +103,7 @@ def read_contents(repository: Path, version: int | None = None) -> Contents:
         export=export,
         pinned=pinned,
         versions=versions,
-        image_size=shape.image_size,
-        embedding_size=shape.embedding_size,
-        max_batch_size=shape.max_batch_size,
+        shape=shape,
         base=_read_base(repository, export, shape.embedding_size) if export.settings.mode == "clustering" else None,
     )
 

@@ -56,20 +56,18 @@ def publish(staged: Path, repository: Path, shape: RepositoryShape) -> int:
 
 def is_replaced(repository: Path, shape: RepositoryShape) -> bool:
     """Tell whether an export of this shape replaces the repository, instead of adding a version to it."""
-    return repository.exists() and not (exported_version(repository) is not None and _has_shape(repository, shape))
+    if exported_version(repository) is None:
+        return repository.exists()
+    configs = render_configs(shape, versions=[], pinned=0)
+    try:
+        return read_configs(repository) != {model: without_versions(config) for model, config in configs.items()}
+    except RepositoryError:
+        return True
 
 
 def previous_path(repository: Path) -> Path:
     """Return the folder that keeps a repository after an export has replaced it."""
     return repository.with_name(f"{repository.name}.previous")
-
-
-def _has_shape(repository: Path, shape: RepositoryShape) -> bool:
-    configs = render_configs(shape, versions=[], pinned=0)
-    try:
-        return read_configs(repository) == {model: without_versions(config) for model, config in configs.items()}
-    except RepositoryError:
-        return False
 
 
 def _add_version(staged: Path, repository: Path, shape: RepositoryShape, before: int) -> int:

@@ -38,14 +38,10 @@ def staging(repository: Path) -> Iterator[Path]:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.enter_context(lock_folder(folder))
         for model in MODELS:
-            _copy_template(model, folder / model)
+            (folder / model).mkdir()
+            files = template_files(model)
+            for name, file in files.items():
+                shutil.copyfile(file, folder / model / name)
+            if files:
+                (folder / model / _BYTECODE_BLOCKER).touch()
         yield folder
-
-
-def _copy_template(model: str, folder: Path) -> None:
-    folder.mkdir()
-    files = template_files(model)
-    for name, file in files.items():
-        shutil.copyfile(file, folder / name)
-    if files:
-        (folder / _BYTECODE_BLOCKER).touch()

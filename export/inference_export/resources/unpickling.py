@@ -32,7 +32,7 @@ class PlainUnpickler(pickle.Unpickler):  # noqa: S301  (it admits what is listed
     def find_class(self, module: str, name: str) -> Any:
         """Resolve the few globals that plain data needs, some of them to stricter functions of our own."""
         try:
-            return _GLOBALS["builtins" if module == "__builtin__" else module, name]()  # as protocol 2 calls it
+            return _GLOBALS["builtins" if module == "__builtin__" else module, name]  # protocol 2 says __builtin__
         except KeyError:
             raise _ForbiddenGlobalError(f"{module}.{name}") from None
 
@@ -104,26 +104,22 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode(encoding)
 
 
-def _rebuild_tensor() -> Any:
+def _rebuild_tensor(*arguments: Any) -> Any:
     import torch
 
-    return torch._utils._rebuild_tensor_v2
+    rebuild: Any = torch._utils._rebuild_tensor_v2
+    return rebuild(*arguments)
 
 
-_GLOBALS: dict[tuple[str, str], Callable[[], Any]] = {
-    ("builtins", "complex"): lambda: complex,
-    ("builtins", "frozenset"): lambda: frozenset,
-    ("builtins", "set"): lambda: set,
-    ("collections", "OrderedDict"): lambda: _dict,
-    ("collections", "defaultdict"): lambda: _dict,
-    ("_codecs", "encode"): lambda: _encode,
-    ("numpy", "dtype"): lambda: _dtype,
-    ("numpy.core.multiarray", "scalar"): lambda: _numpy_scalar,
-    ("numpy._core.multiarray", "scalar"): lambda: _numpy_scalar,
+_GLOBALS: dict[tuple[str, str], Callable[..., Any]] = {
+    **{("builtins", kind.__name__): kind for kind in (complex, dict, float, frozenset, int, list, set)},
+    ("collections", "OrderedDict"): _dict,
+    ("collections", "defaultdict"): _dict,
+    ("_codecs", "encode"): _encode,
+    ("numpy", "dtype"): _dtype,
+    ("numpy.core.multiarray", "scalar"): _numpy_scalar,
+    ("numpy._core.multiarray", "scalar"): _numpy_scalar,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    # The original of this function unpickles anything.
-    ("torch.storage", "_load_from_bytes"): lambda: load_tensors,
-} | {
-    ("builtins", name): (lambda kind=kind: kind)
-    for name, kind in (("list", list), ("dict", dict), ("int", int), ("float", float))
+    # PyTorch's own function of this name unpickles anything.
+    ("torch.storage", "_load_from_bytes"): load_tensors,
 }
