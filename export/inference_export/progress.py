@@ -1,4 +1,4 @@
-"""Progress of a long step, which does not know who shows it."""
+"""How a long step reports its progress."""
 
 from __future__ import annotations
 

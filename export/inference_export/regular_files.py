@@ -1,4 +1,4 @@
-"""Reading files from strangers, but no pipe, which would block for ever, and nothing that is endless."""
+"""Reading regular files only: a pipe could block for ever, and a device or a sparse file may have no end."""
 
 from __future__ import annotations
 

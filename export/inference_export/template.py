@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 MAX_SOURCE_BYTES = 2**24  # of a Python file
-# The modules that both Python models import lie beside the first model's.
+# The modules that both Python models import. They lie beside the first model's own.
 SHARED_FROM, SHARED_WITH = "preprocess", "cluster_head"
 SHARED_FILES = ("access_log.py", "parameters.py", "reasons.py")
 

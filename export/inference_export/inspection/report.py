@@ -108,7 +108,7 @@ def _facts(contents: Contents) -> Iterator[tuple[str, object]]:
 def _base_lines(contents: Contents, base: StoredBase, analysis: Analysis) -> Iterator[str]:
     classes = contents.export.settings.classes
     count = len(analysis.rows)
-    sampled = "" if count == len(base.embeddings) else f" (of {count} of them, evenly spaced)"
+    sampled = "" if count == len(base.embeddings) else f" (compared: {count} evenly spaced base images)"
     misplaced = analysis.misplaced
     yield f"closer to another class than to their own: {len(misplaced)} of {count} base images{sampled}"
     if len(misplaced):

@@ -61,10 +61,9 @@ def require_module(name: str) -> ModuleSpec:
 def fingerprint(name: str) -> str:
     """Hash the Python source that may take part in making a network, without running it.
 
-    The source is every ``.py`` file in the folder of the network's top-level module or package. Inside that folder, it
-    is also every ``.py`` file, at any depth, of the package and of folders with ``.py`` files. Hidden folders and
-    virtual environments are left out. For an installed network, only its own package is hashed. Other files that the
-    code reads are not covered.
+    The source is every ``.py`` file in the folder of the network's top-level module or package and, at any depth, in
+    this package and in those folders that hold ``.py`` files. Hidden folders and virtual environments are left out. For
+    an installed network, only its own package is hashed. Other files that the code reads are not covered.
 
     Args:
         name: ``package.module:factory``.

@@ -96,7 +96,7 @@ def read_contents(repository: Path, version: int | None = None) -> Contents:
         _refuse_version(repository, wanted, versions)
     export = read_export(repository, wanted)
     if export is None:  # removed meanwhile
-        raise RepositoryError(f"{repository} holds no export any more. Look again.", repository)
+        raise RepositoryError(f"{repository} holds no export any more. Run the command again.", repository)
     shape = _read_shape(repository / "classifier" / CONFIG_FILE)
     return Contents(
         repository=repository,
@@ -123,16 +123,16 @@ def _pinned(repository: Path) -> int:
 
 
 def _refuse_version(repository: Path, version: int, versions: list[int]) -> None:
-    there = f"Complete are: {', '.join(map(str, versions))}." if versions else "No version is complete."
+    complete = f"Complete are: {', '.join(map(str, versions))}." if versions else "No version is complete."
     missing = [name.format(version) for name in ARTEFACTS if not (repository / name.format(version)).is_file()]
     if not versions and not (repository / "cluster_head" / str(version) / PROVENANCE_FILE).exists():
         raise RepositoryError(
             f"{repository} holds no export yet. Name a folder that export-repository has written.", repository
         )
     if len(missing) == len(ARTEFACTS):
-        raise RepositoryError(f"{repository} holds no version {version}. {there}", repository)
+        raise RepositoryError(f"{repository} holds no version {version}. {complete}", repository)
     raise RepositoryError(
-        f"{repository}: version {version} is incomplete, {missing[0]} is missing. {there} Run the export again.",
+        f"{repository}: version {version} is incomplete, {missing[0]} is missing. {complete} Run the export again.",
         repository,
     )
 

@@ -114,13 +114,13 @@ def describe(
         checkpoint: The chosen checkpoint.
         candidates: File names of all checkpoints, sorted.
         network_source: Fingerprint of the user's own network; None: the built-in one.
-        sha256: Returns the hash of a file of at most so many bytes. An export gives the hash of what it has read.
+        sha256: Returns the hash of a file, given the file and its greatest length in bytes.
         graph: Hash of the ONNX graph.
         preprocessing: Hash of ``preprocessing.py``.
         exported: Time of the export.
 
     Returns:
-        The provenance; equal ones, apart from the time, mean equal exports.
+        The provenance. Exports whose provenance differs only in the time are equal.
     """
 
     def hash_images(folder: Path, files: Iterable[Path]) -> str:

@@ -26,7 +26,7 @@ class _ForbiddenGlobalError(pickle.UnpicklingError):
     pass
 
 
-class PlainUnpickler(pickle.Unpickler):  # noqa: S301  (it admits what is listed below alone)
+class PlainUnpickler(pickle.Unpickler):  # noqa: S301  (it admits only the globals listed below)
     """Admits plain containers, numbers, strings, numpy scalars, and torch tensors on the CPU."""
 
     def find_class(self, module: str, name: str) -> Any:
