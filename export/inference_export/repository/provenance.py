@@ -84,7 +84,7 @@ def read_provenance(file: Path) -> Provenance:
         ),
         checkpoint=take("checkpoint", is_text, None),
         resources=take("resources", lambda value: isinstance(value, dict), {}),
-        base_data=take(_key("base_data"), lambda value: value is None or is_text(value), None),
+        base_data=take("base data", lambda value: value is None or is_text(value), None),
         calibration=take("calibration", lambda value: value is None or is_text(value), None),
         graph=take("graph", is_text),
         preprocessing=take("preprocessing", is_text),
