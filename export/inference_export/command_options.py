@@ -25,20 +25,12 @@ _SHOWN_DEFAULTS = {
 
 
 def resources_option(**attributes: Any) -> Callable[[Any], Any]:
-    """Give a command ``-r/--resources``.
-
-    Args:
-        attributes: Attributes of the click option.
-    """
+    """Give a command ``-r/--resources``, with these attributes of a click option."""
     return _make("resources", **attributes)
 
 
 def base_data_option(**attributes: Any) -> Callable[[Any], Any]:
-    """Give a command ``-data/--base_data``.
-
-    Args:
-        attributes: Attributes of the click option.
-    """
+    """Give a command ``-data/--base_data``, with these attributes of a click option."""
     return _make("base_data", **attributes)
 
 

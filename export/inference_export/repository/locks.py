@@ -43,18 +43,14 @@ def hold_version(repository: Path, version: int) -> Iterator[None]:
     Raises:
         OSError: The version does not exist.
     """
-    with lock_folder(_head_folder(repository, version), shared=True):
+    with lock_folder(repository / "cluster_head" / str(version), shared=True):
         yield
 
 
 def is_held(repository: Path, version: int) -> bool:
     """Tell whether a version is being served."""
     try:
-        with lock_folder(_head_folder(repository, version), blocking=False):
+        with lock_folder(repository / "cluster_head" / str(version), blocking=False):
             return False
     except OSError:
         return True
-
-
-def _head_folder(repository: Path, version: int) -> Path:
-    return repository / "cluster_head" / str(version)
