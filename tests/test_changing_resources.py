@@ -24,7 +24,8 @@ from inference_export.command import main
 from inference_export.errors import BaseDataError, ChangedError, ExportError
 from inference_export.export_options import ExportOptions
 from inference_export.exporting import export_repository
-from inference_export.repository.reading import Export, read_export, what_changed
+from inference_export.repository.provenance import what_changed
+from inference_export.repository.reading import Export, read_export
 from tests import tiny_network
 from tests.resources import write_faces
 
@@ -107,10 +108,10 @@ def test_resource_replaced_after_it_was_read_is_recorded_as_it_was_and_exported_
     old = hashlib.sha256((trained / name).read_bytes()).hexdigest()
     when_made.append(lambda: replace(trained / name, content))
     export = _export(options)
-    assert old in export.provenance["resources"].values()
-    assert export.settings["classes"] == ["a", "b"]
+    assert old in export.provenance.resources.values()
+    assert export.settings.classes == ["a", "b"]
     assert _holds_weights(tmp_path / "repository", tiny_network.make_state(0)["conv.weight"])
-    assert what_changed(export, options) == ["resources"]
+    assert what_changed(export.provenance, options) == ["resources"]
 
 
 def _holds_weights(repository: Path, wanted: torch.Tensor) -> bool:
@@ -130,9 +131,9 @@ def test_logs_replaced_after_they_were_read_are_recorded_as_they_were(
     validation["classificationAccuracy"] = [0.1, 0.9]
     when_made.append(lambda: logs.write_bytes(pickle.dumps({"epochBased": {"validation": validation}})))
     export = _export(options)
-    assert export.provenance["checkpoint"] == "model_1"
-    assert what_changed(export, options) == ["resources"]
-    assert _export(options).provenance["checkpoint"] == "model_2"
+    assert export.provenance.checkpoint == "model_1"
+    assert what_changed(export.provenance, options) == ["resources"]
+    assert _export(options).provenance.checkpoint == "model_2"
 
 
 def test_base_image_replaced_before_it_is_read_is_recorded_as_it_was_embedded(
@@ -142,10 +143,10 @@ def test_base_image_replaced_before_it_is_read_is_recorded_as_it_was_embedded(
     image = max((base / "b").iterdir())
     old, new = image.read_bytes(), write_faces(tmp_path / "other", [150], "x")[0].read_bytes()
     export = _export(options, lambda: _rename_over(image, new), before="reading base images")
-    assert what_changed(export, options) == []
+    assert what_changed(export.provenance, options) == []
     embeddings = np.load(tmp_path / "repository" / "cluster_head" / "1" / "base_embeddings.npy")
     _rename_over(image, old)
-    assert what_changed(export, options) == ["base data"]
+    assert what_changed(export.provenance, options) == ["base data"]
     _export(options)
     after = np.load(tmp_path / "repository" / "cluster_head" / "2" / "base_embeddings.npy")
     assert (embeddings != after).any(axis=1).tolist() == [False] * (2 * IMAGES - 1) + [True]
@@ -158,9 +159,9 @@ def test_base_image_replaced_after_it_was_read_is_recorded_and_embedded_as_it_wa
     image = max((base / "b").iterdir())
     old, new = image.read_bytes(), write_faces(tmp_path / "other", [150], "x")[0].read_bytes()
     export = _export(options, lambda: _rename_over(image, new))
-    assert what_changed(export, options) == ["base data"]
+    assert what_changed(export.provenance, options) == ["base data"]
     _rename_over(image, old)
-    assert what_changed(export, options) == []
+    assert what_changed(export.provenance, options) == []
     _export(_options(trained, tmp_path / "again", "-data", base, "--cache", tmp_path / "cache2"))
     embeddings, again = (
         np.load(tmp_path / name / "cluster_head" / "1" / "base_embeddings.npy") for name in ("repository", "again")
@@ -220,7 +221,7 @@ def test_base_images_are_read_once(trained: Path, base: Path, tmp_path: Path, mo
 def test_base_image_that_appears_is_left_to_the_next_export(trained: Path, base: Path, tmp_path: Path) -> None:
     options = _options(trained, tmp_path / "repository", "-data", base)
     export = _export(options, lambda: write_faces(base / "a", [50], "x"))
-    assert what_changed(export, options) == ["base data"]
+    assert what_changed(export.provenance, options) == ["base data"]
 
 
 def test_base_image_that_is_too_long_is_not_read_and_does_not_export_again_and_again(
@@ -232,7 +233,7 @@ def test_base_image_that_is_too_long_is_not_read_and_does_not_export_again_and_a
     with pytest.raises(ExportError, match=r"long\.png: has 1099511627776 bytes, and may have"):
         _export(options)
     options = _options(trained, tmp_path / "repository", "-data", base, "--skip_unreadable")
-    assert what_changed(_export(options), options) == []
+    assert what_changed(_export(options).provenance, options) == []
 
 
 def test_calibration_image_replaced_during_an_export_is_recorded_as_it_was_read(
@@ -243,9 +244,9 @@ def test_calibration_image_replaced_during_an_export_is_recorded_as_it_was_read(
                        "--precision", "int8", "--accept_loss")  # fmt: skip
     other = images[4].read_bytes()
     export = _export(options, lambda: images[3].write_bytes(other), before="exporting the network")
-    assert what_changed(export, options) == []
+    assert what_changed(export.provenance, options) == []
     images[3].write_bytes(images[5].read_bytes())
-    assert what_changed(export, options) == ["calibration"]
+    assert what_changed(export.provenance, options) == ["calibration"]
 
 
 def test_source_of_a_network_that_changes_while_it_is_loaded_ends_the_export(

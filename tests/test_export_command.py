@@ -186,7 +186,7 @@ def _loose_images(folder: Path, base: Path) -> None:
         pytest.param(_labels_with_code, ["builtins.eval", "A pickle can run code"], id="labels-with-code"),
         pytest.param(_other_class_count, ["trained for 3 classes", "names 1"], id="class-count"),
         pytest.param(_no_models, ["models holds no file"], id="no-models"),
-        pytest.param(_one_class, ["has one class, a", "--unknown_label"], id="one-class"),
+        pytest.param(_one_class, ["has only one class, a", "--unknown_label"], id="one-class"),
         pytest.param(_empty_class, ["holds no image"], id="empty-class"),
         pytest.param(
             _unreadable_image,
@@ -302,7 +302,7 @@ def test_mode_that_contradicts_the_base_data_is_refused(tmp_path: Path, mode: st
 
 def test_image_size_that_is_not_the_networks_own_is_noted(tmp_path: Path) -> None:
     assert "--image_size" not in _tiny(tmp_path, "--image_size", tiny_network.IMAGE_SIZE).stdout
-    assert "--image_size 64 takes the place of the network's own 32" in _tiny(tmp_path, "--image_size", 64).stdout
+    assert "--image_size 64 replaces the network's own 32" in _tiny(tmp_path, "--image_size", 64).stdout
 
 
 def test_class_folders_of_one_name_in_two_spellings_are_refused(small: Trained, tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ from inference_export.command import main
 from inference_export.errors import NetworkError
 from inference_export.export_options import ExportOptions
 from inference_export.network.source import fingerprint
-from inference_export.repository.reading import read_export, what_changed
+from inference_export.repository.provenance import what_changed
+from inference_export.repository.reading import read_export
 from inference_server.triton.process import running_server
 from tests.resources import write_faces, write_resources
 
@@ -169,8 +170,8 @@ def test_served_example_answers_as_pytorch_in_classification_mode(
     [
         pytest.param("import nowhere_at_all", "failed, ModuleNotFoundError: No module named 'nowhere", id="import"),
         pytest.param("class Net(:", "importing nets failed, SyntaxError", id="syntax"),
-        pytest.param("torch = 7", "Net is not there in nets", id="no-factory"),
-        pytest.param("Net = 7", "Net is not callable in nets", id="not-callable"),
+        pytest.param("torch = 7", "nets has no Net", id="no-factory"),
+        pytest.param("Net = 7", "Net in nets is not callable", id="not-callable"),
         pytest.param("def Net(): pass", "Net(2) failed, TypeError", id="no-argument"),
         pytest.param("def Net(classes): return 7", "returned int, and must return a torch", id="no-network"),
         pytest.param(("4, classes)", "4, classes + 1)"), "has other shapes for head.weight, head.bias", id="shapes"),
@@ -192,7 +193,7 @@ def test_served_example_answers_as_pytorch_in_classification_mode(
         pytest.param(("32}", '32, "std": (1, 1, float("nan"))}'), "needs three numbers of 1e-06", id="std-nan"),
         pytest.param(("32}", '32, "std": (1, 0, 1)}'), "needs three numbers of 1e-06 to 1e+06", id="std-zero"),
         pytest.param(("32}", '32, "std": (1, 1e-46, 1)}'), "needs three numbers of 1e-06 to 1e+06", id="std-tiny"),
-        pytest.param(("32}", '32, "mean": (123.7, 116.3, 103.5)}'), "of values within 0 to 1", id="mean-of-bytes"),
+        pytest.param(("32}", '32, "mean": (123.7, 116.3, 103.5)}'), "blue values of 0 to 1", id="mean-of-bytes"),
         pytest.param(("32}", '32, "mean": (10**400, 0, 0)}'), "needs three numbers of -10 to 10", id="mean-huge"),
         pytest.param(("32}", '32, "mean": (10**5000, 0, 0)}'), "preprocessing failed, ValueError", id="mean-huger"),
         pytest.param(
@@ -297,12 +298,14 @@ def test_size_mean_and_std_of_the_network_are_those_of_the_exported_graph(here: 
 
     export = read_export(here / "out")
     assert export is not None
-    assert what_changed(export, _options(*arguments, "--network", "nets:Net")) == []
-    assert what_changed(export, _options(*arguments)) == ["network"]
-    assert what_changed(export, _options(*arguments, "--network", "nets:Net", "--image_size", 40)) == ["options"]
+    assert what_changed(export.provenance, _options(*arguments, "--network", "nets:Net")) == []
+    assert what_changed(export.provenance, _options(*arguments)) == ["network"]
+    assert what_changed(export.provenance, _options(*arguments, "--network", "nets:Net", "--image_size", 40)) == [
+        "options"
+    ]
     source = (here / "nets.py").read_text()
     _write(here / "nets.py", source.replace("0.1, 0.2", "0.1, 0.25"))
-    assert what_changed(export, _options(*arguments, "--network", "nets:Net")) == ["network"]
+    assert what_changed(export.provenance, _options(*arguments, "--network", "nets:Net")) == ["network"]
 
 
 SOURCES = (

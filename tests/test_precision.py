@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from inference_client import Classify
+from inference_export.base_set.base_images import BaseImages
 from inference_export.command import main
-from inference_export.graph.calibration import HELD_OUT_IMAGES, split_images
+from inference_export.graph.calibration import HELD_OUT_IMAGES, choose_images
 from inference_export.graph.precision import PrecisionLoss
 from inference_server.triton.process import running_server
 from tests.conftest import SMALL, Trained
@@ -107,10 +108,12 @@ def test_too_few_images_to_calibrate_and_check_are_refused(small: Trained, tmp_p
 
 
 def test_images_to_calibrate_with_and_to_check_on_are_different_ones_of_all_classes() -> None:
-    files = [Path(name, str(number)) for name in ("a", "b") for number in range(500)]
-    calibration, held_out = split_images(files)
-    assert not set(calibration) & set(held_out)
-    for chosen in (calibration, held_out):
+    classes = {name: [Path(name, str(number)) for number in range(500)] for name in ("a", "b")}
+    base = BaseImages(folder=Path(), classes=classes)
+    images = choose_images(None, base, "int8")
+    assert images is not None
+    assert not set(images.calibration) & set(images.held_out)
+    for chosen in (images.calibration, images.held_out):
         assert len(chosen) <= HELD_OUT_IMAGES
         assert {file.parent.name for file in chosen} == {"a", "b"}
 

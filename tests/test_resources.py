@@ -265,7 +265,7 @@ def _without(key: str) -> Callable[[dict[str, Any]], Any]:
         pytest.param(lambda state: {**state, "epoch": 3}, "no state_dict", id="not-a-tensor"),
         pytest.param(_without("resnet.bn1.bias"), "lacks resnet.bn1.bias", id="missing-key"),
         pytest.param(lambda state: {**state, "extra": torch.ones(1)}, "has unknown extra", id="unknown-key"),
-        pytest.param(lambda state: {"conv.weight": torch.ones(1)}, "of another network", id="another-network"),
+        pytest.param(lambda state: {"conv.weight": torch.ones(1)}, "belongs to another network", id="another-network"),
         pytest.param(
             lambda state: {**state, "resnet.fc.0.bias": torch.ones(3)}, "other shapes for resnet.fc.0.bias", id="shape"
         ),

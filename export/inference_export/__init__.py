@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ExportError", "ExportOptions", "Summary", "export_repository"]
 
-# Set before anything imports ONNX Runtime, which would otherwise send usage data to its maker and keep an identifier of
-# this machine. A server started from here inherits the variable. Set it to 0 to allow it.
+# ONNX Runtime would otherwise send usage data to its maker, and keep an identifier of this machine. Set before anything
+# imports it; a server that this process starts inherits the variable. Set it to 0 to allow telemetry.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _MODULES = {
@@ -29,7 +29,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when first used: most users of this package, such as the server, export nothing.
+    # Imported at the first use: the server and most other users of this package export nothing.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

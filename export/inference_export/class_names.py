@@ -1,4 +1,4 @@
-"""Class names that look the same and are not."""
+"""Class names that look the same but differ."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from collections.abc import Iterable
 
 def equal_names(names: Iterable[str]) -> tuple[str, str] | None:
     """Find two class names that are the same text after Unicode normalization (NFC).
-
-    Args:
-        names: Class names.
 
     Returns:
         The first such pair; None if all names differ.

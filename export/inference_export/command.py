@@ -31,15 +31,15 @@ TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 def main(**options: Any) -> None:
     """Build a Triton model repository from trained resources.
 
-    Writes the ONNX classifier, the base embeddings and the labels, checks them
-    against PyTorch, and only then replaces what is in the repository. An
-    interrupted or failed export leaves the previous one loadable.
+    The command writes the ONNX classifier, the base embeddings and the labels,
+    checks them against PyTorch, and only then changes the repository. After an
+    interrupted or failed export, the previous one is still loadable.
 
     \b
     Examples:
       export-repository -r trained/                          classification
       export-repository -r trained/ -data base/ -thres 0.8   clustering, stricter matches
-      export-repository -r trained/ --network nets:make      a network of your own, from nets.py
+      export-repository -r trained/ --network nets:make      your own network, from nets.py
 
     Exit status: 0 exported, 1 refused or failed (nothing replaced), 2 wrong usage.
     """  # noqa: D301  (click wants the backspace itself)
@@ -47,12 +47,8 @@ def main(**options: Any) -> None:
 
 
 def run_export(options: ExportOptions) -> None:
-    """Export and print the summary, or end with a message and exit code 1.
-
-    Args:
-        options: What to export, and where to.
-    """
-    signal.signal(signal.SIGTERM, _terminate)  # so that staging is removed
+    """Export and print the summary, or end with a message and exit code 1."""
+    signal.signal(signal.SIGTERM, _terminate)  # so that the staging folder is removed
     try:
         require_extras("export")
         summary = export_repository(options, progress)
@@ -60,7 +56,7 @@ def run_export(options: ExportOptions) -> None:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         where = error.filename or options.model_repository
-        if STAGING in str(where):  # a folder that means nothing to the user
+        if STAGING in str(where):  # a folder that the user does not know
             where = options.model_repository
         if error.errno in REASONS:
             raise click.ClickException(

@@ -1,4 +1,4 @@
-"""The command-line options that describe an export, made from ``ExportOptions`` for every command that may export."""
+"""The command-line options of an export, made from ``ExportOptions`` for every command that exports."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from inference_export.export_options import Option, Range, read_options
 from inference_export.network.preprocessing import DEFAULT_IMAGE_SIZE
 
 _SHORT_NAMES = {"resources": "-r", "base_data": "-data", "sim_thres": "-thres", "batch_size": "-btch"}
-# What an option is without its value, where the default itself does not say so.
+# The defaults in words, for options whose default value does not tell.
 _SHOWN_DEFAULTS = {
-    "mode": "as the base data say, and as the repository has answered before",
+    "mode": "the mode that the base data lead to, if it is the repository's mode",
     "network": "ResNet-50 with two heads",
-    "image_size": f"the network's own, {DEFAULT_IMAGE_SIZE} where it names none",
+    "image_size": f"the network's own, or {DEFAULT_IMAGE_SIZE} if it names none",
     "calibration": "the base data",
     "cache": "classify-triton in your cache folder",
 }
 
 
 def resources_option(**attributes: Any) -> Callable[[Any], Any]:
-    """Give a command ``-r/--resources``, with other attributes of a click option."""
+    """Give a command ``-r/--resources``, with these attributes of a click option."""
     return _make("resources", **attributes)
 
 
 def base_data_option(**attributes: Any) -> Callable[[Any], Any]:
-    """Give a command ``-data/--base_data``, with other attributes of a click option."""
+    """Give a command ``-data/--base_data``, with these attributes of a click option."""
     return _make("base_data", **attributes)
 
 
@@ -67,7 +67,7 @@ def _value_type(option: Option) -> Any:
     if option.choices:
         return click.Choice(option.choices)
     if option.kind is Path:
-        # A folder without a default is read, the others are written.
+        # Folders without a default are read, the others are written.
         exists = option.default in (None, MISSING)
         return click.Path(exists=exists, file_okay=False, path_type=Path)
     if isinstance(option.limit, Range):

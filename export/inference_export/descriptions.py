@@ -1,4 +1,4 @@
-"""Values from strangers' files and errors from strangers' code, described in a few characters whatever they hold."""
+"""Short descriptions of values from strangers' files and of errors from strangers' code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN_BITS = 64
 
 
 def describe_value(value: Any) -> str:
-    """Describe a value: numbers and short texts as they are, anything else by its type and length."""
+    """Return a number or the start of a text as it is, and the type and length of any other value."""
     if isinstance(value, int) and value.bit_length() > _SHOWN_BITS:
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, str):
@@ -27,7 +27,7 @@ def describe_value(value: Any) -> str:
 
 
 def describe_type(value: Any) -> str:
-    """Name the type of a value, with its length where it is a tuple or list."""
+    """Name the type of a value, and the length of a tuple or list."""
     kind = type(value).__name__
     return f"{kind} of {len(value)}" if isinstance(value, (tuple, list)) else kind
 

@@ -1,4 +1,4 @@
-"""What can go wrong in an export. Every message says what was found, what was expected, and what to do."""
+"""The errors of an export. Every message says what was found, what was expected, and what to do."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class ExportError(Exception):
 
     Args:
         message: What was found, what was expected, and what to do.
-        path: The file or folder at fault.
+        path: The file or folder at fault; None: no single one.
 
     Attributes:
-        path: The file or folder at fault; None: no single one is.
+        path: The file or folder at fault; None: no single one.
     """
 
     def __init__(self, message: str, path: Path | None = None) -> None:
@@ -42,7 +42,7 @@ class NetworkError(ExportError):
 
 
 class ParityError(ExportError):
-    """The exported graph computes something else than PyTorch."""
+    """The exported graph's results differ from PyTorch's."""
 
 
 class RepositoryError(ExportError):
@@ -50,4 +50,4 @@ class RepositoryError(ExportError):
 
 
 class PrecisionError(ExportError):
-    """The network can't be served in int8 or fp16: images to check it with are missing, or it loses too much."""
+    """The network can't be served in int8 or fp16: too few images to check it, or too high a loss."""

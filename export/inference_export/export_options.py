@@ -1,4 +1,4 @@
-"""Everything an export can be asked for: each option's default, its values and its description, in one place.
+"""The options of an export: their defaults, values and descriptions, in one place.
 
 The commands make their options from this class (see ``command_options``), descriptions included.
 """
@@ -45,7 +45,7 @@ class Form:
     """The form that a text must have.
 
     Attributes:
-        admits: Whether a text has it.
+        admits: Tells whether a text has the form.
         name: The form in words.
     """
 
@@ -151,15 +151,15 @@ class ExportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """An attribute of ``ExportOptions``, as a command needs to know it.
+    """An attribute of ``ExportOptions``, for a command that offers it.
 
     Attributes:
         name: The attribute's name.
-        kind: Type of its values.
-        choices: All values that it may have; empty: not limited to some.
-        limit: What its values must be; None: any of the type.
-        default: Its default, or a function that returns it; ``MISSING``: it has none.
-        description: Its description in the class's docstring.
+        kind: Type of the values.
+        choices: All allowed values; empty: not limited to some.
+        limit: The range or form of allowed values; None: any value of the type.
+        default: The default, or a function that returns it; ``MISSING``: there is none.
+        description: The attribute's description in the class's docstring.
     """
 
     name: str
@@ -170,10 +170,10 @@ class Option:
     description: str
 
     def check(self, value: Any) -> None:
-        """Refuse a value that the attribute can't have.
+        """Refuse a value that is not allowed.
 
         Raises:
-            ValueError: It is out of range, or not one of the choices.
+            ValueError: The value is out of range, or not one of the choices.
         """
         if self.choices and value not in self.choices:
             raise ValueError(f"{self.name} is {value!r}, and must be one of {', '.join(self.choices)}.")
@@ -189,10 +189,14 @@ def read_options() -> tuple[Option, ...]:
     described = {name: " ".join(text.split()) for name, text in descriptions}
     hints = get_type_hints(ExportOptions, include_extras=True)
     return tuple(
-        _read_option(hints[each.name], each.name, each.default_factory if each.default is MISSING else each.default,
-                     described.get(each.name, ""))
-        for each in fields(ExportOptions)
-    )  # fmt: skip
+        _read_option(
+            hints[attribute.name],
+            attribute.name,
+            attribute.default_factory if attribute.default is MISSING else attribute.default,
+            described.get(attribute.name, ""),
+        )
+        for attribute in fields(ExportOptions)
+    )
 
 
 def _read_option(hint: Any, name: str, default: Any, description: str) -> Option:

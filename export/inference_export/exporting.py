@@ -1,12 +1,11 @@
-"""An export from beginning to end: trained resources and base data in, a served version out."""
+"""An export, from trained resources and base data to a version in a model repository."""
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from inference_export.base_set.base_images import BaseImages, find_base_images
 from inference_export.base_set.building import build_base_set, check_base_images
@@ -28,9 +27,10 @@ from inference_export.regular_files import FileReader, hash_file
 from inference_export.repository.configs import RepositoryShape
 from inference_export.repository.destination import check_destination, resolve_destination
 from inference_export.repository.modes import mode_change, read_mode, require_mode
-from inference_export.repository.provenance import PROVENANCE_FILE, describe
+from inference_export.repository.provenance import PROVENANCE_FILE, describe, write_provenance
 from inference_export.repository.publishing import is_replaced, previous_path, publish
 from inference_export.repository.staging import staging
+from inference_export.repository.version_files import SETTINGS_FILE, Settings, write_json, write_settings
 from inference_export.repository.versions import exported_version
 from inference_export.resources.checkpoints import select_checkpoint
 from inference_export.resources.labels import read_labels
@@ -39,22 +39,22 @@ from inference_export.summary import Summary
 if TYPE_CHECKING:
     from torch import nn
 
-_ANY_LENGTH = sys.maxsize  # of files that this export has written
+_ANY_LENGTH = sys.maxsize  # for files that this export has written
 
 
 def export_repository(options: ExportOptions, progress: Progress = show_nothing) -> Summary:
-    """Build or extend a model repository.
+    """Build a model repository, or add a version to it.
 
     Args:
         options: What to export, and where to.
-        progress: Called at each long step with a label and a total; returns a context manager that gives a function,
-            which is told how many more of the total are done. By default, nothing is shown.
+        progress: Called with a label and a total at each long step. Returns a context manager, whose value is a
+            function to call with the number of steps done since the last call. By default, no progress is shown.
 
     Returns:
-        What was done.
+        A summary of the export.
 
     Raises:
-        ExportError: Something is missing, malformed or unsafe, or the result does not verify. Nothing was replaced.
+        ExportError: An input is missing, malformed or unsafe, or the result fails verification. Nothing was replaced.
         OSError: The disk is full, or a file can't be written. Nothing was replaced.
     """
     from inference_export.network.resnet50 import fold_batch_norms
@@ -93,7 +93,7 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
         open_image_files(reader, image_size=shape.image_size, decode=options.decode, limits=limits) as images,
         staging(repository) as staged,
     ):
-        found_base = base
+        all_base_images = base
         if base is not None:
             base = check_base_images(
                 base, images, cache=options.cache, skip_undecodable=options.skip_unreadable, progress=progress
@@ -116,10 +116,7 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
                 images=images,
                 progress=progress,
             )
-        decoding = hash_file(staged / "preprocess" / "preprocessing.py", _ANY_LENGTH)
         graph_hash = hash_file(graph, _ANY_LENGTH)
-        _write_json(staged / "preprocess" / "settings.json", {"decode": options.decode, "limits": limits._asdict()})
-        settings = {"mode": mode, "classes": labels, "neighbors": options.neighbors}
         if base is not None:
             base = build_base_set(
                 base,
@@ -131,31 +128,35 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
                 batch_size=options.batch_size,
                 progress=progress,
             )
-            settings |= {
-                "classes": list(base.classes),
-                "threshold": options.sim_thres,
-                "unknown_label": options.unknown_label,
-            }
-        _write_json(staged / "cluster_head" / "settings.json", settings)
+        write_json(staged / "preprocess" / "settings.json", {"decode": options.decode, "limits": limits._asdict()})
+        settings = Settings(
+            mode=mode,
+            classes=labels if base is None else list(base.classes),
+            neighbors=options.neighbors,
+            threshold=options.sim_thres,
+            unknown_label=options.unknown_label,
+        )
+        write_settings(staged / "cluster_head" / SETTINGS_FILE, settings)
         provenance = describe(
             options,
-            base=found_base,
+            base=all_base_images,
             calibration=calibration,
             checkpoint=checkpoint.path,
             candidates=checkpoint.candidates,
             network_source=source,
             sha256=lambda path, _: reader.sha256(path),
+            graph=graph_hash,
+            preprocessing=hash_file(staged / "preprocess" / "preprocessing.py", _ANY_LENGTH),
+            exported=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        exported = datetime.now(UTC).isoformat(timespec="seconds")
-        provenance |= {"graph": graph_hash, "preprocessing": decoding, "exported": exported}
-        _write_json(staged / "cluster_head" / PROVENANCE_FILE, provenance)
+        write_provenance(staged / "cluster_head" / PROVENANCE_FILE, provenance)
         before = exported_version(repository)
         replaces = before is not None and is_replaced(repository, shape)
         version = publish(staged, repository, shape)
 
     notes = [
         *([] if base is None else base.notes),
-        *filter(None, [mode_change(mode_before, mode)]),
+        *([change] if (change := mode_change(mode_before, mode)) else []),
         *_notes_on_repository(repository, before, replaces=replaces),
         *_notes_on_options(options, mode, preprocessing),
     ]
@@ -179,7 +180,7 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
 def _load_network(
     options: ExportOptions, checkpoint: Path, classes: int, reader: FileReader
 ) -> tuple[nn.Module, str | None]:
-    """Load the network, and fingerprint the source of the user's own."""
+    """Load the network, and fingerprint the source of the user's own network."""
     if options.network is None:
         return load_network(checkpoint, classes, reader), None
     source = fingerprint(options.network)
@@ -194,30 +195,33 @@ def _check_unknown_label(options: ExportOptions, base: BaseImages | None) -> Non
         return
     if len(base.classes) == 1 and options.unknown_label is None:
         raise BaseDataError(
-            f"{base.folder} has one class, {next(iter(base.classes))}, which every query would be labelled. Add "
-            f"another class, or name what does not match with --unknown_label.",
+            f"{base.folder} has only one class, {next(iter(base.classes))}, so every query would get that label. Add "
+            f"another class, or name a label for queries without a match with --unknown_label.",
             base.folder,
         )
     if options.unknown_label in base.classes:
-        raise BaseDataError(f"--unknown_label {options.unknown_label} is also a class of {base.folder}.", base.folder)
+        raise BaseDataError(
+            f"--unknown_label {options.unknown_label} is also a class of {base.folder}. Choose another label.",
+            base.folder,
+        )
 
 
 def _check_precision(options: ExportOptions) -> None:
     wanted = {"fp16": "gpu", "int8": "cpu"}.get(options.precision, options.device)
     if wanted != options.device:
         raise PrecisionError(
-            f"--precision {options.precision} is for --device {wanted}: on the other one it is no faster than fp32. "
-            f"Leave one of the two out."
+            f"--precision {options.precision} is for --device {wanted}. On --device {options.device} it is no faster "
+            f"than fp32. Leave one of the two options out."
         )
 
 
 def _notes_on_repository(repository: Path, before: int | None, *, replaces: bool) -> list[str]:
     notes = []
     if replaces:
-        notes.append(f"this repository takes the place of another, which lies in {previous_path(repository)}")
+        notes.append(f"this repository replaces another, which is kept in {previous_path(repository)}")
     if before is not None:
         how = "restart it" if replaces else "run reload-repository, or restart it,"
-        notes.append(f"a running server goes on with what it has loaded: {how} to serve this version")
+        notes.append(f"a running server still serves the version that it has loaded: {how} to serve this one")
     return notes
 
 
@@ -225,16 +229,12 @@ def _notes_on_options(options: ExportOptions, mode: str, preprocessing: Preproce
     notes = []
     size, own_size = preprocessing.image_size, preprocessing.own_image_size
     if options.image_size is None and options.network is None:
-        notes.append("the image size is the default; a network that was trained at another wants --image_size")
+        notes.append("the image size is the default; name the size that the network was trained at with --image_size")
     if own_size is not None and own_size != size:
         notes.append(
-            f"--image_size {size} takes the place of the network's own {own_size}; leave it out unless the network was "
-            f"trained at {size}"
+            f"--image_size {size} replaces the network's own {own_size}; leave it out unless the network was trained "
+            f"at {size}"
         )
     if mode == "classification" and options.unknown_label is not None:
         notes.append("--unknown_label has no effect in classification mode")
     return notes
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Recognizing a full disk among all that can fail while a file is written."""
+"""Telling a full disk from other errors of writing a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REASONS = {
 
 
 def find_full_disk(error: BaseException | None) -> OSError | None:
-    """Find the error that reports a full disk, among an error and its causes; None: the disk is not full."""
+    """Return the error among ``error`` and its causes that reports a full disk; None: the disk is not full."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in REASONS:
             return error

@@ -35,7 +35,7 @@ def run_graph(
 def run_batches(
     session: onnxruntime.InferenceSession, pixels: npt.NDArray[np.uint8]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Do what ``run_graph`` does for any number of images, a batch at a time."""
+    """Compute what ``run_graph`` computes, for any number of images, in batches."""
     embeddings, probabilities = zip(*(run_graph(session, batch) for batch in batches(pixels)), strict=True)
     return np.concatenate(embeddings), np.concatenate(probabilities)
 

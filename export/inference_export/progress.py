@@ -1,4 +1,4 @@
-"""How a long step reports its progress without knowing who shows it."""
+"""How a long step reports its progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
-# Called with a label and a total. Its context is a function to call with the number of steps done since the last call.
+# Called with a label and a total. The context's value is a function to call with the number of steps done since the
+# last call.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 

@@ -1,4 +1,4 @@
-"""Reading files that strangers name: a pipe would block for ever, and a device or a file with holes would never end."""
+"""Reading regular files only: a pipe could block for ever, and a device or a sparse file may have no end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from inference_export.errors import ChangedError
 
-UNREADABLE = "unreadable"  # takes the place of the hash of a file that could not be read
+UNREADABLE = "unreadable"  # stands for the hash of an unreadable file
 
 
 def open_regular_file(path: Path, max_bytes: int) -> BufferedReader:
@@ -79,7 +79,7 @@ def hash_if_readable(path: Path, max_bytes: int) -> str:
 class FileReader:
     """Reads files, and remembers the hash of the bytes that it returned.
 
-    A file may be replaced at any moment, so a hash that is computed later could belong to other bytes.
+    A file may be replaced at any moment, so a hash computed later could be of other bytes.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class FileReader:
 
         Raises:
             OSError: The file can't be read, is longer, or is a folder, a pipe, a socket or a device.
-            ChangedError: The file was read before and has changed since.
+            ChangedError: The file has changed since it was read.
         """
         try:
             content = read_regular_file(path, max_bytes)
@@ -118,9 +118,9 @@ class FileReader:
         """
         return self._hashes[path]
 
-    def _remember(self, path: Path, found: str) -> None:
-        if self._hashes.setdefault(path, found) != found:
+    def _remember(self, path: Path, sha256: str) -> None:
+        if self._hashes.setdefault(path, sha256) != sha256:
             raise ChangedError(
-                f"{path} changed while it was being exported. Export again once nothing writes there any more.",
+                f"{path} changed while it was being exported. Export again when nothing writes there any more.",
                 path,
             )

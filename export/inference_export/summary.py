@@ -1,4 +1,4 @@
-"""What an export did, in values and in words."""
+"""The summary of an export, in values and in words."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from inference_export.resources.checkpoints import Checkpoint
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What an export did.
+    """The results of an export.
 
     Attributes:
         version: The version's number in the repository.
         mode: ``classification`` or ``clustering``.
-        mode_before: The mode of the version before; None: there was none.
+        mode_before: The mode of the version before; None: there was no version.
         checkpoint: The chosen checkpoint.
         network: ``package.module:factory`` of the user's own network; None: the built-in one.
         embedding_size: Length D of an embedding.
         image_size: Side S in pixels.
         network_classes: The network's C' class names in index order.
-        base_images: Class name to its number of base images; empty in classification mode.
-        parity: How far the float32 graph is from PyTorch.
-        loss: What int8 or fp16 costs; None for fp32.
-        cpus: Cores that the server may use; 0: all that it finds.
-        notes: What else the user should know, in words.
+        base_images: Class name to number of base images; empty in classification mode.
+        parity: The differences between the float32 graph and PyTorch.
+        loss: The loss through int8 or fp16; None for fp32.
+        cpus: Number of cores that the server uses; 0: all cores of the serving machine.
+        notes: Other notes for the user.
     """
 
     version: int
@@ -46,12 +46,12 @@ class Summary:
 
 
 def format_summary(summary: Summary, repository: Path) -> str:
-    """Put a summary into lines of text."""
+    """Return a summary as lines of text."""
     parity = summary.parity
-    was = "" if summary.mode_before in (None, summary.mode) else f" (before: {summary.mode_before})"
+    before = "" if summary.mode_before in (None, summary.mode) else f" (before: {summary.mode_before})"
     lines = [
         f"exported          {repository}, version {summary.version}",
-        f"mode              {summary.mode}{was}",
+        f"mode              {summary.mode}{before}",
         f"checkpoint        {summary.checkpoint.path} ({summary.checkpoint.reason})",
         *([f"network           {summary.network}, embeddings of {summary.embedding_size}"] if summary.network else []),
         f"image size        {summary.image_size} x {summary.image_size}",
@@ -63,7 +63,7 @@ def format_summary(summary: Summary, repository: Path) -> str:
         f"ONNX - PyTorch    at most {parity.similarity:.1e} in similarities, {parity.probability:.1e} in "
         f"probabilities, on {parity.images} {parity.source}",
         *([f"{'fewer bits':18}{summary.loss}"] if summary.loss else []),
-        f"cores             {summary.cpus or 'all that the server finds'}; as many threads decode, and run the network",
+        f"cores             {summary.cpus or 'all cores of the server'}, for decoding and for the network",
         *(f"note              {note}" for note in summary.notes),
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The hand-written part of a model repository: where it lies, in a checkout and in a wheel, and its modules."""
+"""The template of a model repository: its folder, in a checkout or in a wheel, and its modules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 MAX_SOURCE_BYTES = 2**24  # of a Python file
-# What both Python models import lies once, beside the first one's files.
+# The modules that both Python models import. They lie beside the first model's own.
 SHARED_FROM, SHARED_WITH = "preprocess", "cluster_head"
 SHARED_FILES = ("access_log.py", "parameters.py", "reasons.py")
 
@@ -21,7 +21,7 @@ def template_directory() -> Path:
 
     Returns:
         The folder with each model's ``config.pbtxt`` and ``1/*.py``: inside the installed package, or the checkout's
-        ``model_repository``, in which exports may lie as well.
+        ``model_repository``, which may hold exports too.
     """
     package = Path(__file__).resolve().parent
     installed = package / "model_repository"
@@ -29,14 +29,14 @@ def template_directory() -> Path:
 
 
 def template_files(model: str) -> dict[str, Path]:
-    """List the Python files that belong into a model's version folder.
+    """List the Python files that belong in a model's version folder.
 
     Args:
         model: The model's name.
 
     Returns:
-        File name to the template's file, sorted by name. ``SHARED_FILES`` come from one place for both Python models,
-        also where an export into the checkout has laid copies into the other one's folder.
+        File name to the template's file, sorted by name. ``SHARED_FILES`` always come from ``SHARED_FROM``: an export
+        into the checkout puts copies into the folder of ``SHARED_WITH``.
     """
     files = {file.name: file for file in (template_directory() / model / "1").glob("*.py")}
     if model == SHARED_WITH:
@@ -45,14 +45,14 @@ def template_files(model: str) -> dict[str, Path]:
 
 
 def load_served_module(model: str, name: str) -> ModuleType:
-    """Load a module that a model imports while serving, so that the export needs no second copy of it.
+    """Load a module that a model imports while serving, so that the export needs no copy of it.
 
     Args:
         model: ``preprocess`` or ``cluster_head``.
         name: The module's name, without ``.py``.
 
     Returns:
-        The module. Neither it nor the model's other modules that it imports stay importable by their plain names.
+        The module. Afterwards the model's modules are not importable by their plain names.
     """
     finder = _TemplateFinder(model)
     hidden = {other: sys.modules.pop(other) for other in finder.files if other in sys.modules}
@@ -67,7 +67,7 @@ def load_served_module(model: str, name: str) -> ModuleType:
 
 
 class _TemplateFinder:
-    """Finds the modules of one model by the names under which they import each other."""
+    """Finds the modules of one model by their plain names, under which they import each other."""
 
     def __init__(self, model: str) -> None:
         self.files = {file.stem: file for file in template_files(model).values()}
@@ -78,7 +78,7 @@ class _TemplateFinder:
 
 
 class _UncachedLoader(SourceFileLoader):
-    """Writes no ``__pycache__``: Triton takes one in a version folder for a change and reloads the model."""
+    """Writes no ``__pycache__``: a new one in a version folder makes Triton reload the model."""
 
     def set_data(self, path: object, data: object, *, _mode: int = 0o666) -> None:
-        """Keep the bytecode to ourselves."""
+        """Write nothing."""

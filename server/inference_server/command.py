@@ -129,7 +129,7 @@ def _serve(host: str, port: int, metrics_port: int, triton_arguments: Sequence[s
     if export is None:
         raise RepositoryError(f"{repository} holds no export. Name the trained resources with -r.", repository)
     click.echo(
-        f"starting tritonserver on {repository}, version {export.version}, in {export.settings['mode']} mode",
+        f"starting tritonserver on {repository}, version {export.version}, in {export.settings.mode} mode",
         err=True,
     )
     raise_stack_limit()

@@ -10,7 +10,8 @@ from typing import Any
 from inference_export.base_set.base_images import holds_anything
 from inference_export.errors import RepositoryError
 from inference_export.export_options import ExportOptions
-from inference_export.repository.reading import read_export, what_changed
+from inference_export.repository.provenance import what_changed
+from inference_export.repository.reading import read_export
 
 DEFAULT_RESOURCES = Path("/resources")
 DEFAULT_BASE_DATA = Path("/data")
@@ -54,7 +55,7 @@ def plan_start(options: Mapping[str, Any]) -> StartPlan:
         return StartPlan(export=wanted, reason=str(error))
     if export is None:
         return StartPlan(export=wanted, reason=f"{wanted.model_repository} holds no export")
-    changes = what_changed(export, wanted)
+    changes = what_changed(export.provenance, wanted)
     if not changes:
         return StartPlan()
     reason = f"changed since {wanted.model_repository} was exported: {', '.join(changes)}"

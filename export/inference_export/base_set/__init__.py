@@ -1,1 +1,1 @@
-"""Base images in, a base set out; without PyTorch or ONNX."""
+"""The base set: base images read, embedded, written and analyzed, without PyTorch or ONNX."""

@@ -1,4 +1,4 @@
-"""What a base set looks like to the server: each base image asked about as if it were a query, all others the base."""
+"""A base set as the server sees it: each base image is compared, as a query, with all others."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from inference_export.base_set.scoring import Float32, best_class
 Index = npt.NDArray[np.intp]
 
 DUPLICATE_SIMILARITY = 0.999
-MAX_QUERIES = 100_000  # base images that are asked about, at all; the work grows with these times all
-MAX_THRESHOLD_QUERIES = 2_000  # and under each of these
+MAX_QUERIES = 100_000  # each is compared with all base images
+MAX_THRESHOLD_QUERIES = 2_000
 THRESHOLDS = np.round(np.arange(0.3, 1.0, 0.05), 2).astype(np.float32)
-MAX_PAIRS = 1_000  # near-duplicates that are listed, of one class and of two
+MAX_PAIRS = 1_000  # listed near-duplicates of each kind
 _BLOCK_VALUES = 16 * 2**20  # similarities in memory at a time
 
 
@@ -24,9 +24,9 @@ _BLOCK_VALUES = 16 * 2**20  # similarities in memory at a time
 class Duplicates:
     """Pairs of base images at a similarity of ``DUPLICATE_SIMILARITY`` or more.
 
-    Args:
+    Attributes:
         count: Number of pairs.
-        pairs: Rows of the first ``MAX_PAIRS``, and their similarity.
+        pairs: Two rows and their similarity, for each of the first ``MAX_PAIRS`` pairs.
     """
 
     count: int = 0
@@ -35,12 +35,12 @@ class Duplicates:
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdOutcome:
-    """How base images are labelled by the other ones under a threshold.
+    """The labels that base images get from the other base images at a threshold.
 
-    Args:
-        threshold: Lowest similarity that is a match.
-        right: Share that gets the label of its own class, 0 to 1.
-        unmatched: Share that no other base image matches, 0 to 1; of these too the nearest decides what is right.
+    Attributes:
+        threshold: Lowest similarity that counts as a match, -1 to 1.
+        right: Share of base images that get the label of their own class, 0 to 1.
+        unmatched: Share of base images without a match, 0 to 1. They get the label of the nearest base image.
     """
 
     threshold: float
@@ -50,17 +50,17 @@ class ThresholdOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """What was found.
+    """The findings about a base set.
 
-    Args:
-        rows: The base images that were asked about, ascending rows [Q]; all of them, or evenly spaced ones.
-        own: Highest similarity of each with another image of its class, float32 [Q]; -inf where it is the only one.
-        other: Highest similarity with an image of another class, float32 [Q]; -inf where there is no other class.
+    Attributes:
+        rows: Rows of the queries, ascending [Q]: all base images, or evenly spaced ones.
+        own: Highest similarity of each query with another image of its class, float32 [Q]; -inf: there is none.
+        other: Highest similarity of each query with an image of another class, float32 [Q]; -inf: there is none.
         other_class: Class index of that image, integers [Q].
-        same_class: Near-duplicates of one class.
-        conflicts: Near-duplicates of two classes: the same image, labelled in two ways, or one nobody can tell apart.
-        thresholds: Outcomes under several thresholds, ascending.
-        threshold_queries: Number of base images asked about for these.
+        same_class: Near-duplicates within a class.
+        conflicts: Near-duplicates in two classes.
+        thresholds: Outcomes at several thresholds, ascending.
+        threshold_queries: Number of queries for these outcomes.
     """
 
     rows: Index
@@ -75,25 +75,25 @@ class Analysis:
     @property
     def misplaced(self) -> Index:
         """Positions in ``rows`` of images that are closer to another class than to their own, the worst first."""
-        found = np.flatnonzero((self.other > self.own) & np.isfinite(self.own))
-        order: Index = found[np.argsort(self.own[found] - self.other[found], kind="stable")]
-        return order
+        positions = np.flatnonzero((self.other > self.own) & np.isfinite(self.own))
+        worst_first: Index = positions[np.argsort(self.own[positions] - self.other[positions], kind="stable")]
+        return worst_first
 
 
 def analyze(
     embeddings: Float32, class_starts: Index, *, threshold: float, advance: Callable[[int], None] = lambda count: None
 ) -> Analysis:
-    """Compare base embeddings with each other, leaving each out of its own comparison.
+    """Compare each base embedding with all others.
 
     Args:
-        embeddings: L2-normalized, float32 [B, D], those of one class side by side; may be mapped from a file.
+        embeddings: L2-normalized base embeddings, float32 [B, D], one class after another. May be mapped from a file.
         class_starts: First row of each class, ascending integers [C] from 0; no class is empty.
-        threshold: The exported one, which is looked at beside ``THRESHOLDS``.
-        advance: Told how many more base images are done.
+        threshold: The exported threshold, which is tried besides ``THRESHOLDS``.
+        advance: Called with the number of queries done since the last call.
 
     >>> embeddings = np.float32([[1, 0], [0.6, 0.8], [0, 1]])
-    >>> found = analyze(embeddings, np.array([0, 2]), threshold=0.75)
-    >>> found.own.round(1).tolist(), found.misplaced.tolist()
+    >>> analysis = analyze(embeddings, np.array([0, 2]), threshold=0.75)
+    >>> analysis.own.round(1).tolist(), analysis.misplaced.tolist()
     ([0.6000000238418579, 0.6000000238418579, -inf], [1])
     """
     count, classes = len(embeddings), len(class_starts)
@@ -133,23 +133,23 @@ def _spread(count: int, most: int) -> Index:
 
 
 def _compare(embeddings: Float32, class_starts: Index, rows: Index) -> tuple[Float32, Float32]:
-    """Return similarities [q, B], of each row with itself -inf, and the highest one in each class [q, C]."""
+    """Return similarities [q, B], -inf for a row with itself, and the highest similarity in each class [q, C]."""
     similarities: Float32 = embeddings[rows] @ embeddings.T
     similarities[np.arange(len(rows)), rows] = -np.inf
     return similarities, np.maximum.reduceat(similarities, class_starts, axis=1)
 
 
 def _add_duplicates(
-    found: dict[bool, Duplicates], similarities: Float32, rows: Index, class_of: Index, *, whole: bool
+    known: dict[bool, Duplicates], similarities: Float32, rows: Index, class_of: Index, *, whole: bool
 ) -> dict[bool, Duplicates]:
     queries, others = np.nonzero(similarities >= DUPLICATE_SIMILARITY)
-    if whole:  # each pair is met twice
+    if whole:  # each pair occurs twice
         once = rows[queries] < others
         queries, others = queries[once], others[once]
     values = similarities[queries, others]
     same = class_of[rows[queries]] == class_of[others]
     added = {}
-    for kind, before in found.items():
+    for kind, before in known.items():
         chosen = np.flatnonzero(same == kind)
         shown = chosen[: MAX_PAIRS - len(before.pairs)]
         pairs = zip(rows[queries[shown]], others[shown], values[shown], strict=True)

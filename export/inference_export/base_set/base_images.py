@@ -1,4 +1,4 @@
-"""The base images: reference images in one folder for each class."""
+"""The base images: a folder of reference images for each class."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SHOWN_FILES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class BaseImages:
-    """Base images by class; classes and images sorted by name.
+    """Base images by class. Classes and images are sorted by name.
 
     Attributes:
-        folder: The base data.
-        classes: Class name to its image files.
-        notes: Sentences on what was left out.
+        folder: The folder of the base data.
+        classes: Class name to the class's image files.
+        notes: Notes for the user, such as files left out.
     """
 
     folder: Path
@@ -34,7 +34,7 @@ class BaseImages:
 
     @property
     def names(self) -> list[str]:
-        """``class/file name`` of each of ``files``."""
+        """``class/file name`` of each base image, in the order of ``files``."""
         return [f"{name}/{file.name}" for name, files in self.classes.items() for file in files]
 
 
@@ -42,16 +42,15 @@ def find_base_images(folder: Path | None) -> BaseImages | None:
     """List the base images, without reading any.
 
     Args:
-        folder: The base data: a folder for each class, with the class's images inside. Hidden entries, and files beside
-            the class folders, are left out with a note.
+        folder: The base data: a folder for each class, with the class's images inside. Hidden entries and files beside
+            the class folders are left out with a note.
 
     Returns:
         The base images; None (classification mode) if ``folder`` is None.
 
     Raises:
-        BaseDataError: The folder is missing or empty, all images lie beside class folders, a class is empty, two
-            classes have the same name after Unicode normalization, a class folder holds a folder, a link leads nowhere,
-            or a name is not printable text.
+        BaseDataError: The folder is missing or empty, or holds no folder. A class is empty, or holds a folder. Two
+            classes have the same name after Unicode normalization. A link leads nowhere. A name is not printable text.
     """
     if folder is None:
         return None
@@ -63,7 +62,7 @@ def find_base_images(folder: Path | None) -> BaseImages | None:
             folder,
         )
     for entry in visible:
-        if not entry.exists():  # it may have been a class
+        if not entry.exists():  # the target may have been a class
             raise BaseDataError(f"{entry} is a link that leads nowhere. Mend or remove it.", entry)
     class_folders = [entry for entry in visible if entry.is_dir()]
     if not class_folders:
@@ -97,18 +96,18 @@ def holds_anything(folder: Path) -> bool:
 
 
 def require_decodable(base: BaseImages, undecodable: dict[Path, str], *, skip: bool) -> BaseImages:
-    """Leave out base images that do not decode, or refuse them.
+    """Leave out undecodable base images, or refuse them.
 
     Args:
         base: The base images.
-        undecodable: File to reason.
+        undecodable: Undecodable file to reason.
         skip: Leave the files out with a note, instead of failing.
 
     Returns:
-        The base images without those files.
+        The other base images.
 
     Raises:
-        BaseDataError: Files do not decode and ``skip`` is off, or a class has no other image.
+        BaseDataError: There are undecodable files and ``skip`` is off, or a class has no other image.
     """
     if not undecodable:
         return base

@@ -1,4 +1,4 @@
-"""Base images in, a base set out: what ``cluster_head`` answers from in clustering mode."""
+"""Building the base set, with which ``cluster_head`` compares queries in clustering mode."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _served = load_served_module("cluster_head", "base_set")
 def check_base_images(
     base: BaseImages, images: ImageFiles, *, cache: Path, skip_undecodable: bool, progress: Progress
 ) -> BaseImages:
-    """Read all base images, and find those that do not decode.
+    """Read all base images, and leave out or refuse undecodable ones.
 
-    An image whose embedding is cached is known to decode, and is only read.
+    Images whose embedding is cached are known to decode. They are only read.
 
     Args:
         base: The base images.
-        images: Reads and decodes them.
+        images: Reads and decodes the images.
         cache: Folder of cached embeddings.
-        skip_undecodable: Leave out base images that do not decode, with a note, instead of failing.
-        progress: Shows how many base images are read.
+        skip_undecodable: Leave undecodable base images out with a note, instead of failing.
+        progress: Shows how many base images have been read.
 
     Returns:
         The base images that decode.
 
     Raises:
-        BaseDataError: Base images do not decode, and are not to be left out, or a class has no others.
-        ChangedError: A base image was read before and has changed since.
+        BaseDataError: Undecodable base images may not be left out, or a class has no other image.
+        ChangedError: A base image has changed since it was read.
     """
     known = find_embedded(cache, images.decoding)
     files = base.files
@@ -65,19 +65,20 @@ def build_base_set(
     """Embed base images, and write embeddings, names and class sizes into a version folder of ``cluster_head``.
 
     Args:
-        base: Base images that decode (see ``check_base_images``).
-        images: Has read them, and decodes them as the version's ``preprocess`` does.
+        base: The base images that ``check_base_images`` returned.
+        images: The reader that ``check_base_images`` used.
         graph: The version's ONNX graph.
         graph_hash: The graph's SHA-256, in hexadecimal.
         cache: Folder of cached embeddings.
         folder: The version folder, which exists.
         batch_size: Images in a run of the graph, at least 1.
-        progress: Shows how many base images are embedded.
+        progress: Shows how many base images have been embedded.
 
     Returns:
         The base images, with a note if some match nothing.
 
     Raises:
+        BaseDataError: A base image no longer decodes.
         ChangedError: A base image has changed since it was read.
         NetworkError: Every embedding is zero.
         OSError: The disk is full.
@@ -97,7 +98,7 @@ def build_base_set(
         )
     if len(zeros) == len(base.files):
         raise NetworkError(
-            "The network gives every base image an embedding of zeros, which is similar to nothing, so no query could "
+            "the network gives every base image an embedding of zeros, which is similar to nothing, so no query could "
             "match. Is the network trained, and is this the right checkpoint?"
         )
     sizes = [len(files) for files in base.classes.values()]
@@ -105,5 +106,5 @@ def build_base_set(
     (folder / _served.NAMES_FILE).write_text("".join(f"{name}\n" for name in base.names), encoding="utf-8")
     if not zeros:
         return base
-    note = f"{len(zeros)} base images have an embedding of zeros and match nothing, {base.names[zeros[0]]} for one"
+    note = f"{len(zeros)} base images have an embedding of zeros and match nothing, such as {base.names[zeros[0]]}"
     return replace(base, notes=[*base.notes, note])

@@ -1,4 +1,4 @@
-"""The server's own preprocessing, for the export."""
+"""The server's preprocessing, for the export."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from inference_export.template import load_served_module
-
-EXACT, REDUCED = "exact", "reduced"
 
 _module = load_served_module("preprocess", "preprocessing")
 _decoding = load_served_module("preprocess", "decoding")
@@ -29,10 +27,10 @@ class DecodePixels(Protocol):
 
 
 class Decoders(Protocol):
-    """``Decoders`` of the server: decodes in processes of its own, which end with its context."""
+    """``Decoders`` of the server: a pool of processes, which end with its context."""
 
     def decode(self, files: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], list[str]]:
-        """Decode N files to pixels, uint8 [N, S, S, 3], and N reasons, "" for a decoded file."""
+        """Decode N files. Return pixels, uint8 [N, S, S, 3], and N reasons, "" for a decoded file."""
 
     def __enter__(self) -> Decoders: ...
 
@@ -43,9 +41,14 @@ decode_pixels: DecodePixels = _module.decode_pixels
 
 
 def open_decoder(image_size: int, decode: str, limits: Any = DEFAULT_LIMITS) -> Decoders:
-    """Start decoders for images of side S in pixels, ``exact`` or ``reduced``, on all cores.
+    """Start decoders on all cores.
+
+    Args:
+        image_size: Side S of the decoded images in pixels.
+        decode: ``exact`` or ``reduced``: how large JPEGs are decoded.
+        limits: The server's ``Limits``.
 
     Raises:
-        DecodingError: The system lets us start no process.
+        DecodingError: The system refuses to start a process.
     """
-    return cast(Decoders, _decoding.Decoders(image_size, reduced=decode == REDUCED, limits=limits))
+    return cast(Decoders, _decoding.Decoders(image_size, reduced=decode == "reduced", limits=limits))

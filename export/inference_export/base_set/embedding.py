@@ -1,4 +1,4 @@
-"""Embeddings of the base images: the server's preprocessing, then the exported graph."""
+"""Embedding the base images, with the server's preprocessing and the exported graph."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def embed_images(
 
     Args:
         session: The exported graph.
-        images: Has read the files, and decodes them.
+        images: The reader that has read the files.
         cache: Embeddings of this graph and this way to decode.
-        files: B >= 1 image files that decode.
-        destination: File to write: the L2-normalized embeddings, float32 [B, D], as ``.npy``.
+        files: Image files, B of them, at least 1.
+        destination: The ``.npy`` file to write: L2-normalized embeddings, float32 [B, D].
         batch_size: Images in a run of the graph, at least 1.
-        advance: Called after each batch with its number of files.
+        advance: Called with the number of files done since the last call.
 
     Returns:
         Rows of embeddings that are zero.
@@ -75,6 +75,6 @@ def embed_images(
 
 def _open_embeddings(file: Path, count: int, size: int) -> np.memmap[tuple[int, int], np.dtype[np.float32]]:
     embeddings = open_memmap(file, "w+", np.float32, (count, size))  # type: ignore[no-untyped-call]
-    with file.open("r+b") as opened:  # without room on the disk, writing to a mapped page would end the process
+    with file.open("r+b") as opened:  # with a full disk, writing to a mapped page would end the process
         os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
     return cast("np.memmap[tuple[int, int], np.dtype[np.float32]]", embeddings)

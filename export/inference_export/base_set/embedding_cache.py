@@ -1,4 +1,4 @@
-"""Embeddings that earlier exports computed, so that an export of a grown base set computes only the new ones."""
+"""A cache of embeddings, so that an export of a grown base set computes only the new ones."""
 
 from __future__ import annotations
 
@@ -12,36 +12,35 @@ import numpy as np
 import numpy.typing as npt
 
 FOLDER_NAME = "classify-triton"
-KEPT_FILES = 8  # one for each graph and way to decode; the least recently used are removed
+KEPT_FILES = 8  # one for each graph and way to decode; those unused for longest are removed
 _LOCK_TIMEOUT_S = 60.0
 
 
 class EmbeddingCache:
-    """Embeddings of one graph and one way to decode, by the content of their image files.
+    """Embeddings of one graph and one way to decode, by the content of the image files.
 
     Args:
-        connection: Connection to the cache's database; None: nothing is found or kept.
+        connection: Connection to the cache's database; None: the cache stays empty.
     """
 
     def __init__(self, connection: sqlite3.Connection | None) -> None:
         self._connection = connection
 
     def get(self, keys: Sequence[bytes]) -> list[npt.NDArray[np.float32] | None]:
-        """Look up N image files by the SHA-256 of their content: for each its embedding, float32 [D], or None."""
-        if self._connection is None:
-            return [None] * len(keys)
-        with contextlib.suppress(sqlite3.Error):
-            query = "SELECT embedding FROM embeddings WHERE content = ?"
-            found = [self._connection.execute(query, (key,)).fetchone() for key in keys]
-            return [None if row is None else np.frombuffer(row[0], np.float32) for row in found]
+        """Look up embeddings, float32 [D], by the SHA-256 of image files; None: not cached."""
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                query = "SELECT embedding FROM embeddings WHERE content = ?"
+                rows = [self._connection.execute(query, (key,)).fetchone() for key in keys]
+                return [None if row is None else np.frombuffer(row[0], np.float32) for row in rows]
         return [None] * len(keys)
 
     def put(self, keys: Sequence[bytes], embeddings: npt.NDArray[np.float32]) -> None:
-        """Keep the embeddings, float32 [N, D], of N image files at once, so that an interruption loses none."""
+        """Keep the embeddings, float32 [N, D], of N image files."""
         if self._connection is None:
             return
         rows = [(key, row.tobytes()) for key, row in zip(keys, embeddings, strict=True)]
-        # Without room or a lock the export goes on, and the next one computes these embeddings again.
+        # With a full disk or a lock that is not free, the next export computes these embeddings again.
         with contextlib.suppress(sqlite3.Error), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
 
@@ -53,7 +52,7 @@ def default_cache_folder() -> Path:
 
 @contextlib.contextmanager
 def open_cache(folder: Path, decoding: str, graph: str) -> Iterator[EmbeddingCache]:
-    """Open the cache of a way to decode and a graph; a cache that can't be opened keeps nothing.
+    """Open the cache of a way to decode and a graph. If that fails, the cache stays empty.
 
     Args:
         folder: Folder of all caches, made if it does not exist.
@@ -69,14 +68,11 @@ def open_cache(folder: Path, decoding: str, graph: str) -> Iterator[EmbeddingCac
 
 
 def find_embedded(folder: Path, decoding: str) -> set[bytes]:
-    """List which images some graph has embedded, so that they are known to decode.
+    """Return the SHA-256 of each image file that any graph has embedded, and which therefore decodes.
 
     Args:
         folder: Folder of all caches.
-        decoding: Name of the way to decode.
-
-    Returns:
-        The SHA-256 of each image file's content.
+        decoding: Name of the way to decode (``ImageFiles.decoding``).
     """
     keys: set[bytes] = set()
     for file in folder.glob(f"{decoding}-*.sqlite"):
@@ -91,7 +87,7 @@ def _connect(folder: Path, name: str) -> sqlite3.Connection | None:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             connection = _open_database(file)
-        except sqlite3.OperationalError:  # no room, or read-only
+        except sqlite3.OperationalError:  # a full disk, or a read-only folder
             raise
         except sqlite3.DatabaseError:  # damaged
             file.unlink()
@@ -114,7 +110,7 @@ def _open_database(file: Path) -> sqlite3.Connection:
 
 
 def _forget_old(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):  # another export does the same
+    with contextlib.suppress(FileNotFoundError):  # another export removes them too
         files = sorted(folder.glob("*.sqlite"), key=lambda file: file.stat().st_mtime, reverse=True)
         for file in files[KEPT_FILES:]:
             file.unlink()

@@ -1,4 +1,4 @@
-"""Image files, read and decoded as the server does, each of them once."""
+"""Reading image files, and decoding them as the server does."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from inference_export.base_set.decoding import Decoders, open_decoder
 from inference_export.regular_files import FileReader, hash_file
 from inference_export.template import MAX_SOURCE_BYTES, template_files
 
-MAX_KEPT_BYTES = 2**28  # pixels in memory: 600 images at S = 384
+MAX_KEPT_BYTES = 2**28  # of decoded pixels: 600 images at S = 384
 _BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFiles:
-    """Reads and decodes image files, and keeps what it decoded as long as there is room.
+    """Reads and decodes image files, and keeps up to ``MAX_KEPT_BYTES`` of decoded pixels.
 
     Attributes:
-        reader: Reads files, and remembers the hash of what it read.
+        reader: Reads the files.
         decoder: The server's decoder.
         max_bytes: Longest file that is read.
-        decoding: Name of this way to decode, the same for the same code and settings; fit for a file name.
+        decoding: Name of this way to decode: a hash of the code and the settings.
     """
 
     reader: FileReader
@@ -38,7 +38,7 @@ class ImageFiles:
     _kept: dict[Path, npt.NDArray[np.uint8]] = field(default_factory=dict)
 
     def content_key(self, file: Path) -> bytes:
-        """Return the SHA-256 of what was read from a file.
+        """Return the SHA-256 of the bytes that were read from a file.
 
         Raises:
             KeyError: The file was never read.
@@ -53,10 +53,10 @@ class ImageFiles:
             known: Content keys of images that decode.
 
         Returns:
-            File to reason, for each file that can't be read or decoded.
+            Undecodable or unreadable file to reason.
 
         Raises:
-            ChangedError: A file was read before and has changed since.
+            ChangedError: A file has changed since it was read.
         """
         contents, failures = self._read(files)
         unknown = [file for file in contents if self.content_key(file) not in known]
@@ -64,16 +64,16 @@ class ImageFiles:
         return failures | {file: reason for file, reason in zip(unknown, reasons, strict=True) if reason}
 
     def decode(self, files: Sequence[Path]) -> tuple[npt.NDArray[np.uint8], list[str]]:
-        """Decode files, and read those whose pixels were not kept.
+        """Decode files. Files whose pixels were kept are not read again.
 
         Args:
-            files: N >= 1 files.
+            files: The files, N of them, at least 1.
 
         Returns:
-            Pixels, uint8 [N, S, S, 3], and N reasons; a reason is "" for a file that was decoded.
+            Pixels, uint8 [N, S, S, 3], and N reasons, "" for a decoded file.
 
         Raises:
-            ChangedError: A file was read before and has changed since.
+            ChangedError: A file has changed since it was read.
         """
         batches, reasons = [], []
         for start in range(0, len(files), _BATCH):
@@ -88,7 +88,7 @@ class ImageFiles:
         return np.concatenate(batches), reasons
 
     def _read(self, files: Sequence[Path]) -> tuple[dict[Path, bytes], dict[Path, str]]:
-        """Read files: the content of each, or the reason why it can't be read."""
+        """Return the content of each file that can be read, and the reason for each other file."""
         contents: dict[Path, bytes] = {}
         failures: dict[Path, str] = {}
         for file in files:
@@ -108,7 +108,7 @@ class ImageFiles:
 
 @contextlib.contextmanager
 def open_image_files(reader: FileReader, *, image_size: int, decode: str, limits: Any) -> Iterator[ImageFiles]:
-    """Start the server's decoders on all cores, and end them with the context.
+    """Start the server's decoders on all cores; they end with the context.
 
     Args:
         reader: Reads the files.
@@ -117,7 +117,7 @@ def open_image_files(reader: FileReader, *, image_size: int, decode: str, limits
         limits: The server's ``Limits``.
 
     Raises:
-        DecodingError: The system lets us start no process.
+        DecodingError: The system refuses to start a process.
     """
     source = hash_file(template_files("preprocess")["preprocessing.py"], MAX_SOURCE_BYTES)
     settings = f"{source} {image_size} {decode} {tuple(limits)}"

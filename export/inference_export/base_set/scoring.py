@@ -1,4 +1,4 @@
-"""The server's own comparison of embeddings, for the export."""
+"""The server's comparison of embeddings, for the export."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The network as an ONNX graph: exporting it, comparing it with PyTorch, and making it int8 or fp16."""
+"""The network as an ONNX graph: export, comparison with PyTorch, and conversion to int8 or fp16."""

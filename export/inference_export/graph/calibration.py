@@ -1,4 +1,4 @@
-"""Choosing the images that calibrate an int8 network, and those that check int8 and fp16."""
+"""Choosing the images that calibrate int8, and the images that check int8 and fp16."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MIN_IMAGES = 8  # for each of the two
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSet:
-    """Images to calibrate with, and other images to check on.
+    """The images for int8 and fp16.
 
     Attributes:
-        calibration: Images to calibrate with.
-        held_out: Images to check on; none of them is in ``calibration``.
+        calibration: Images that calibrate int8.
+        held_out: Other images, which measure the loss.
     """
 
     calibration: list[Path]
@@ -28,58 +28,45 @@ class CalibrationSet:
 
 
 def choose_images(folder: Path | None, base: BaseImages | None, precision: str) -> CalibrationSet | None:
-    """Choose the images, without reading any.
+    """Choose images for calibration and check, without reading any.
 
     Args:
-        folder: Folder of images at any depth; None: the base images.
+        folder: Folder of images at any depth; None: the base images are used.
         base: The base images; None in classification mode.
         precision: ``fp32``, ``fp16`` or ``int8``.
 
     Returns:
-        The images; None for ``fp32``, which needs none.
+        The images; None for ``fp32``.
 
     Raises:
         BaseDataError: The folder holds no image, or can't be read.
-        PrecisionError: There are too few images, or neither a folder nor base images.
+        PrecisionError: There are too few images, or there is neither a folder nor a base set.
     """
     if precision == "fp32":
         return None
     if folder is None and base is None:
         raise PrecisionError(
-            f"--precision {precision} needs images to calibrate and check with, and classification mode has none. Name "
+            f"--precision {precision} needs images for calibration and check, and classification mode has none. Name "
             f"a folder of typical images with --calibration."
         )
-    calibration, held_out = split_images(_list_images(folder) if folder else base.files if base else [])
-    return CalibrationSet(calibration=calibration, held_out=held_out)
-
-
-def split_images(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Choose images to calibrate with and other images to check on, both spread evenly over a list.
-
-    Args:
-        files: Image files.
-
-    Returns:
-        At most ``CALIBRATION_IMAGES`` to calibrate with, and at most ``HELD_OUT_IMAGES`` to check on.
-
-    Raises:
-        PrecisionError: There are fewer than twice ``MIN_IMAGES``.
-    """
+    files = _list_images(folder) if folder else base.files if base else []
     if len(files) < 2 * MIN_IMAGES:
         raise PrecisionError(
-            f"int8 and fp16 need {2 * MIN_IMAGES} images or more, half to calibrate with and half to check on, and "
+            f"int8 and fp16 need {2 * MIN_IMAGES} images or more, half for calibration and half for the check, and "
             f"there are {len(files)}. Name a folder of typical images with --calibration."
         )
-    return spread(files[::2], CALIBRATION_IMAGES), spread(files[1::2], HELD_OUT_IMAGES)
+    return CalibrationSet(
+        calibration=spread(files[::2], CALIBRATION_IMAGES), held_out=spread(files[1::2], HELD_OUT_IMAGES)
+    )
 
 
 def spread(files: Sequence[Path], count: int) -> list[Path]:
-    """Choose at most ``count`` >= 1 files, evenly over a list."""
+    """Choose at most ``count`` files, 1 or more, spread evenly over a list."""
     return list(files[:: max(1, -(-len(files) // count))])
 
 
 def _list_images(folder: Path) -> list[Path]:
-    """List the files in a folder at any depth, sorted, without hidden ones."""
+    """List the files in a folder at any depth, sorted, except hidden ones."""
     try:
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
     except OSError as error:

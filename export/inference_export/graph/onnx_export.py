@@ -1,4 +1,4 @@
-"""Writing the served network as an ONNX graph with PyTorch's exporter."""
+"""Writing the served network as an ONNX graph, with PyTorch's exporter."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from inference_export.onnx_session import INPUT, OUTPUTS
 if TYPE_CHECKING:
     from torch import nn
 
-# The newest versions that Triton's stock containers of recent years can read.
+# The newest versions that Triton's stock containers of recent years read.
 MAX_IR_VERSION = 10
 OPSET = 20
 
 
 def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
-    """Write a network as ONNX: ``PIXELS``, uint8 [N, S, S, 3], in; ``EMBEDDING`` and ``PROBABILITIES`` out.
+    """Write a network as an ONNX graph from ``PIXELS``, uint8 [N, S, S, 3], to ``EMBEDDING`` and ``PROBABILITIES``.
 
     Args:
         served: A ``ServedNetwork`` in evaluation mode.
         image_size: Side S in pixels.
-        path: The file to write, with the weights inside.
+        path: The file to write. It holds the weights too.
 
     Raises:
         NetworkError: PyTorch can't export the network.
@@ -41,7 +41,7 @@ def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
 
     pixels = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # PyTorch's exporter warns of its own internals
+        warnings.simplefilter("ignore")  # PyTorch's exporter warns about its own internals
         for talkative in ("onnxscript", "torch.onnx"):
             logging.getLogger(talkative).setLevel(logging.ERROR)
         try:
@@ -59,7 +59,7 @@ def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
             )
         except Terminated:
             raise
-        except FAILURES as error:  # many kinds, depending on the network's own code
+        except FAILURES as error:  # the network's own code may raise anything
             full = find_full_disk(error)
             if full is not None:
                 raise OSError(full.errno, full.strerror, str(path)) from error
@@ -79,7 +79,7 @@ def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """Describe the exception that was raised first; the exporter wraps it in reports of its own."""
+    """Describe the first exception in the chain: the exporter wraps it in its own reports."""
     while error.__cause__ is not None:
         error = error.__cause__
     return describe_error(error)

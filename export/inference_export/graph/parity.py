@@ -1,4 +1,4 @@
-"""The exported graph compared with PyTorch."""
+"""Comparing the exported graph with PyTorch."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ PARITY_IMAGES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """How far the exported graph is from PyTorch on the same pixels.
+    """The largest differences between the exported graph and PyTorch on the same pixels.
 
     Attributes:
-        images: Number of images compared.
-        source: Where the images come from, in words.
-        similarity: Largest absolute difference of a cosine similarity between any two of the images.
+        images: Number of compared images.
+        source: ``base images`` or ``generated images``.
+        similarity: Largest absolute difference of a cosine similarity between two of the images.
         probability: Largest absolute difference of a probability.
     """
 
@@ -48,12 +48,12 @@ def compare_with_pytorch(
     images: ImageFiles,
     image_size: int,
 ) -> Parity:
-    """Compare the exported graph with PyTorch on a few images, each alone and all as one batch.
+    """Compare the exported graph with PyTorch on a few images, one at a time and as one batch.
 
     Args:
         session: The exported graph.
         served: The ``ServedNetwork`` that was exported.
-        base: The base images, some of which are compared; None: generated images are.
+        base: Base images that decode; None: generated images are compared.
         images: Reads and decodes the base images.
         image_size: Side S in pixels.
 
@@ -63,8 +63,8 @@ def compare_with_pytorch(
     Raises:
         NetworkError: The network fails.
         ResourcesError: The network computes values that are not finite.
-        ParityError: A difference is larger or not finite.
-        ChangedError: A base image was read before and has changed since.
+        ParityError: A difference is larger, or not finite.
+        ChangedError: A base image has changed since it was read.
     """
     import torch
 
@@ -74,8 +74,8 @@ def compare_with_pytorch(
         expected = [tensor.numpy() for tensor in served(torch.from_numpy(pixels))]
     if not all(np.isfinite(values).all() for values in expected):
         raise ResourcesError(
-            "the network computes values that are not finite, in PyTorch too. The training diverged, or the checkpoint "
-            "is damaged: choose another."
+            "the network computes values that are not finite, already in PyTorch. The training diverged, or the "
+            "checkpoint is damaged. Choose another checkpoint."
         )
     alone = [np.concatenate(rows) for rows in zip(*(run_graph(session, row[None]) for row in pixels), strict=True)]
     together = run_graph(session, pixels)
@@ -83,7 +83,7 @@ def compare_with_pytorch(
     similarity = max(
         float(np.abs((normalize(embeddings) - reference) @ reference.T).max()) for embeddings, _ in (alone, together)
     )
-    probability = max(float(np.abs(found - expected[1]).max()) for _, found in (alone, together))
+    probability = max(float(np.abs(probabilities - expected[1]).max()) for _, probabilities in (alone, together))
     if not (similarity <= PARITY_TOLERANCE and probability <= PARITY_TOLERANCE):  # also false for NaN
         raise ParityError(
             f"the exported graph differs from PyTorch by {similarity:.1e} in a similarity and {probability:.1e} in a "
@@ -95,11 +95,8 @@ def compare_with_pytorch(
 def _choose_pixels(base: BaseImages | None, images: ImageFiles, image_size: int) -> tuple[npt.NDArray[np.uint8], str]:
     if base is not None:
         step = max(1, len(base.files) // PARITY_IMAGES)
-        pixels, reasons = images.decode(base.files[::step][:PARITY_IMAGES])
-        good = pixels[[not reason for reason in reasons]]
-        if len(good):
-            return good, "base images"
-    # Without base images, smooth color gradients of different frequencies stand in.
+        return images.decode(base.files[::step][:PARITY_IMAGES])[0], "base images"
+    # Smooth color gradients of different frequencies.
     axis = np.linspace(0, np.pi, image_size, dtype=np.float32)
     waves = [np.sin(np.add.outer(k * axis, k / 2 * axis)[..., None] + [0, 2, 4]) for k in range(1, PARITY_IMAGES + 1)]
     return np.rint((np.stack(waves) + 1) * 127.5).astype(np.uint8), "generated images"

@@ -1,10 +1,8 @@
-"""Making the network int8 or fp16, and measuring the loss on images that took no part in the calibration."""
+"""Converting the network to int8 or fp16, and measuring the loss on held-out images."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +20,7 @@ from inference_export.graph.onnx_export import export_graph
 from inference_export.graph.quantization import quantize
 from inference_export.network.users_code import users_code
 from inference_export.onnx_session import open_graph, run_batches
+from inference_export.progress import Progress
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 MIN_AGREEMENT = 0.99
 MIN_COSINE = 0.999
-JUDGES = 256  # base images that label the held-out images, at least one of each class
+JUDGES = 256  # base images that label the held-out images; more only where there are more classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class Judges:
     """Base images that label the held-out images in clustering mode.
 
     Attributes:
-        pixels: uint8 [B, S, S, 3], one class after another.
+        pixels: The images, uint8 [B, S, S, 3], one class after another.
         class_starts: First row of each class, ascending integers from 0.
         threshold: Lowest similarity that counts as a match, -1 to 1.
     """
@@ -51,13 +50,13 @@ class Judges:
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionLoss:
-    """What int8 or fp16 costs, on images that took no part in the calibration.
+    """The loss through int8 or fp16, on images that took no part in the calibration.
 
     Attributes:
         images: Number of held-out images.
         agreement: Share of these images with the same label as in float32, 0 to 1.
         cosine: Lowest cosine similarity between an image's embedding and its float32 embedding.
-        judged_by: Whose labels these are, in words.
+        judged_by: What gives the labels, in words.
     """
 
     images: int
@@ -86,26 +85,26 @@ def reduce_precision(
     base: BaseImages | None,
     chosen: CalibrationSet,
     images: ImageFiles,
-    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
+    progress: Progress,
 ) -> PrecisionLoss:
     """Replace a float32 graph by an int8 or fp16 graph, if the loss is acceptable.
 
     Args:
-        options: Of these, ``precision``, ``accept_loss`` and ``sim_thres`` are used.
+        options: The options of the export; ``precision``, ``accept_loss`` and ``sim_thres`` are used.
         network: The network that was exported.
-        preprocessing: What the network asks of its images.
-        graph: The float32 graph, which is replaced.
-        base: The base images; None in classification mode.
-        chosen: The images to calibrate with and to check on.
+        preprocessing: The preprocessing that the network asks for.
+        graph: The file of the float32 graph, which is replaced.
+        base: Base images that decode; None in classification mode.
+        chosen: The images for calibration and check.
         images: Reads and decodes images.
-        progress: Shows how many calibration images have been run.
+        progress: Shows the number of calibration images that have been run.
 
     Returns:
         The loss.
 
     Raises:
         PrecisionError: The loss is too high, or too few images decode.
-        ChangedError: An image was read before and has changed since.
+        ChangedError: An image has changed since it was read.
     """
     calibration_pixels, held_out_pixels = (
         _decode_good(images, files) for files in (chosen.calibration, chosen.held_out)
@@ -129,8 +128,7 @@ def reduce_precision(
         raise PrecisionError(
             f"{options.precision} was not exported: {loss}. At least {MIN_AGREEMENT:.0%} of labels and a cosine of "
             f"{MIN_COSINE} are needed.\n"
-            f"  Calibrate with more typical images (--calibration), stay with fp32, or accept the loss with "
-            f"--accept_loss."
+            f"  Name more typical images with --calibration, stay with fp32, or accept the loss with --accept_loss."
         )
     smaller.replace(graph)
     return loss
@@ -148,19 +146,19 @@ def measure_loss(
         before: The float32 graph.
         after: The int8 or fp16 graph.
         pixels: Held-out images, uint8 [N, S, S, 3].
-        judges: The base images that label them; None: the classifier does.
+        judges: Base images that label the held-out images; None: the classifier labels them.
     """
-    wanted, found = (run_batches(session, pixels) for session in (before, after))
+    full, reduced = (run_batches(session, pixels) for session in (before, after))
     if judges is None:
-        labels = [probabilities.argmax(axis=1) for _, probabilities in (wanted, found)]
+        labels = [probabilities.argmax(axis=1) for _, probabilities in (full, reduced)]
     else:
         thresholds = np.full(len(pixels), judges.threshold, np.float32)
         labels = []
-        for session, (embeddings, _) in zip((before, after), (wanted, found), strict=True):
+        for session, (embeddings, _) in zip((before, after), (full, reduced), strict=True):
             base = normalize(run_batches(session, judges.pixels)[0])
             compared = Comparer(base, judges.class_starts).compare(embeddings, thresholds, 1)
             labels.append(best_class(compared.matches, compared.scores))
-    cosines = (normalize(wanted[0]) * normalize(found[0])).sum(axis=1)
+    cosines = (normalize(full[0]) * normalize(reduced[0])).sum(axis=1)
     return PrecisionLoss(
         images=len(pixels),
         agreement=float((labels[0] == labels[1]).mean()),
@@ -174,8 +172,8 @@ def _decode_good(images: ImageFiles, files: list[Path]) -> npt.NDArray[np.uint8]
     good = pixels[[not reason for reason in reasons]]
     if len(good) < MIN_IMAGES:
         raise PrecisionError(
-            f"int8 and fp16 need {MIN_IMAGES} images that decode, for the calibration and for the check each. Only "
-            f"{len(good)} of the {len(files)} images chosen for one of them decode. The first that does not is "
+            f"int8 and fp16 need {MIN_IMAGES} images that decode for calibration, and as many for the check. Only "
+            f"{len(good)} of the {len(files)} images chosen for one of the two decode. The first undecodable one is "
             f"{next(f'{file}: {reason}' for file, reason in zip(files, reasons, strict=True) if reason)}. Mend these "
             f"images, or name others with --calibration."
         )
@@ -191,9 +189,6 @@ def _judges(base: BaseImages, held_out: set[Path], images: ImageFiles, threshold
     ]
     if not chosen:
         return None
-    pixels, reasons = images.decode([file for _, file in chosen])
-    good = [not reason for reason in reasons]
-    classes = [index for (index, _), decodes in zip(chosen, good, strict=True) if decodes]
-    if not classes:
-        return None
-    return Judges(pixels=pixels[good], class_starts=np.unique(classes, return_index=True)[1], threshold=threshold)
+    classes, files = zip(*chosen, strict=True)
+    starts = np.unique(classes, return_index=True)[1]
+    return Judges(pixels=images.decode(files)[0], class_starts=starts, threshold=threshold)

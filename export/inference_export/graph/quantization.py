@@ -1,4 +1,4 @@
-"""Static quantization to 8-bit integers for a CPU, calibrated with images."""
+"""Static quantization to 8-bit integers for CPUs, calibrated with images."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from inference_export.onnx_session import INPUT, batches
 
 
 def quantize(graph: Path, pixels: npt.NDArray[np.uint8], destination: Path, *, advance: Callable[[int], None]) -> None:
-    """Write a float32 graph with 8-bit convolutions: static QDQ, weights per channel, activations unsigned.
+    """Quantize a float32 graph's convolutions to 8 bits: static QDQ, weights per channel, activations unsigned.
 
-    The heads stay float32: they are small, and users see their rounding. Weights have 7 bits, since AVX2 adds products
-    of 8 by 8 bits in 16 bits, which can overflow.
+    The heads stay float32, since they are small and their rounding would show in the results. Weights have 7 bits,
+    since AVX2 adds products of two 8-bit numbers in 16 bits, which can overflow.
 
     Args:
         graph: The float32 graph.
@@ -64,7 +64,7 @@ def quantize(graph: Path, pixels: npt.NDArray[np.uint8], destination: Path, *, a
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    # The quantizer logs and prints advice that is already followed here.
+    # The quantizer logs and prints advice that we already follow.
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""A map of the base embeddings: one point for each base image, like ones near each other."""
+"""A map of the base embeddings: a point for each base image, similar images near each other."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from inference_export.base_set.analysis import Index
 from inference_export.base_set.scoring import Float32
 
-# Okabe and Ito's colors, which people with any color vision can tell apart, without their yellow, which is too pale.
-# 7 and 4 have no common divisor, so that each class has its own pair of color and marker.
+# Okabe and Ito's colors, for people with any color vision, without yellow, which is too pale. 7 colors and 4 markers
+# have no common divisor, so each class gets its own pair.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D")
 MAX_NAMED = len(COLORS) * len(MARKERS)
@@ -24,13 +24,13 @@ _NAME_LENGTH = 32
 
 
 def principal_plane(embeddings: Float32) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Find the plane that shows most of how embeddings differ: their first two principal components.
+    """Project embeddings to their first two principal components.
 
     Args:
-        embeddings: float32 [B, D]; may be mapped from a file.
+        embeddings: Embeddings, float32 [B, D]. May be mapped from a file.
 
     Returns:
-        Coordinates in it, float64 [B, 2], and the share of the variance that each of the two explains, float64 [2].
+        Coordinates, float64 [B, 2], and the share of the variance that each component explains, float64 [2].
 
     Source:
         Pearson, "On lines and planes of closest fit to systems of points in space", Philosophical Magazine 1901.
@@ -39,7 +39,7 @@ def principal_plane(embeddings: Float32) -> tuple[npt.NDArray[np.float64], npt.N
 
     count = min(2, *embeddings.shape)
     plane, shares = np.zeros((len(embeddings), 2)), np.zeros(2)
-    pca = PCA(count, svd_solver="covariance_eigh", copy=False)  # which leaves the embeddings as they are
+    pca = PCA(count, svd_solver="covariance_eigh", copy=False)  # this solver leaves the embeddings unchanged
     with np.errstate(invalid="ignore"):  # equal embeddings have no variance to share
         plane[:, :count] = pca.fit_transform(embeddings)
         shares[:count] = np.nan_to_num(pca.explained_variance_ratio_)
@@ -53,11 +53,11 @@ def draw_map(
 
     Args:
         file: The file to write.
-        embeddings: L2-normalized, float32 [B, D], those of one class side by side.
+        embeddings: L2-normalized base embeddings, float32 [B, D], one class after another.
         class_starts: First row of each class, ascending integers [C] from 0.
-        classes: Class names [C]; the largest, up to ``MAX_NAMED``, have a color and marker of their own.
-        misplaced: Rows of images to ring: they are closer to another class than to their own.
-        title: What is shown.
+        classes: Class names [C]. Up to ``MAX_NAMED`` of the largest classes get a color and marker of their own.
+        misplaced: Rows of images that are closer to another class than to their own. A ring marks each.
+        title: The map's title.
 
     Raises:
         OSError: The file can't be written.
@@ -98,7 +98,7 @@ def draw_map(
     axes.grid(color="#E5E5E5", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    # Outside, so that it hides no point; the texts later, since a label that begins with _ would be left out.
+    # The texts are set later: matplotlib leaves out a label that begins with _.
     legend = figure.legend(handles, ["label"] * len(handles), loc="outside right upper", frameon=False, fontsize=9)
     drawn_handles: list[Any] = list(legend.legend_handles)
     for handle in drawn_handles:

@@ -1,8 +1,9 @@
-"""What an inspection found, as text for people and as JSON for programs."""
+"""The findings of an inspection, as text for people and as JSON for programs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from inference_client.command_line.formatting import printable, table_lines
 from inference_export.base_set.analysis import DUPLICATE_SIMILARITY, Analysis, Duplicates, ThresholdOutcome
 from inference_export.repository.contents import Contents, StoredBase
+from inference_export.repository.provenance import Provenance
 
 SHOWN_CLASSES = 50
 SHOWN_ROWS = 20
@@ -19,39 +21,38 @@ _FEW_IMAGES = 3
 
 
 def as_json(contents: Contents, analysis: Analysis | None) -> dict[str, Any]:
-    """Lay everything out as JSON-ready values."""
+    """Return all findings as values for JSON."""
     export, base = contents.export, contents.base
-    provenance = export.provenance
+    settings, provenance = export.settings, export.provenance
     values: dict[str, Any] = {
         "repository": str(contents.repository),
         "version": export.version,
         "pinned_version": contents.pinned,
         "versions": contents.versions,
-        "exported": provenance.get("exported"),
-        "mode": export.settings["mode"],
+        "exported": provenance.exported,
+        "mode": settings.mode,
         "network": _network(provenance),
-        "checkpoint": provenance.get("checkpoint"),
-        "graph_sha256": provenance["graph"],
-        "precision": provenance.get("options", {}).get("precision"),
-        "image_size": contents.image_size,
-        "embedding_size": contents.embedding_size,
-        "max_batch_size": contents.max_batch_size,
-        "classes": export.settings["classes"],
+        "checkpoint": provenance.checkpoint,
+        "graph_sha256": provenance.graph,
+        "precision": provenance.options.get("precision"),
+        "image_size": contents.shape.image_size,
+        "embedding_size": contents.shape.embedding_size,
+        "max_batch_size": contents.shape.max_batch_size,
+        "classes": settings.classes,
     }
     if base is None or analysis is None:
         return values
-    classes = export.settings["classes"]
     return values | {
-        "threshold": export.settings["threshold"],
-        "unknown_label": export.settings["unknown_label"],
-        "neighbors": export.settings["neighbors"],
-        "base_images": dict(zip(classes, base.class_sizes, strict=True)),
+        "threshold": settings.threshold,
+        "unknown_label": settings.unknown_label,
+        "neighbors": settings.neighbors,
+        "base_images": dict(zip(settings.classes, base.class_sizes, strict=True)),
         "compared_images": len(analysis.rows),
         "closer_to_another_class": [
             {
                 "image": base.name(int(analysis.rows[position])),
                 "own_similarity": float(analysis.own[position]),
-                "other_class": classes[analysis.other_class[position]],
+                "other_class": settings.classes[analysis.other_class[position]],
                 "other_similarity": float(analysis.other[position]),
             }
             for position in analysis.misplaced
@@ -63,16 +64,13 @@ def as_json(contents: Contents, analysis: Analysis | None) -> dict[str, Any]:
         },
         "thresholds": {
             "compared_images": analysis.threshold_queries,
-            "outcomes": [
-                {"threshold": row.threshold, "right": row.right, "unmatched": row.unmatched}
-                for row in analysis.thresholds
-            ],
+            "outcomes": [asdict(outcome) for outcome in analysis.thresholds],
         },
     }
 
 
 def as_text(contents: Contents, analysis: Analysis | None) -> str:
-    """Lay everything out in lines; long lists are cut, and say so."""
+    """Return the findings as lines of text. Long lists are cut, with a note."""
     lines = [f"{name:18}{value}" for name, value in _facts(contents)]
     if contents.base is not None and analysis is not None:
         lines += ["", *_base_lines(contents, contents.base, analysis)]
@@ -86,21 +84,21 @@ def _facts(contents: Contents) -> Iterator[tuple[str, object]]:
     state = "which the ensemble answers with" if export.version == contents.pinned else "which does not answer"
     yield "repository", contents.repository
     yield "version", f"{export.version}, {state}{f'; also there: {others}' if others else ''}"
-    yield "exported", provenance.get("exported", "unknown")
-    yield "mode", settings["mode"]
-    yield "network", f"{_network(provenance)}, checkpoint {provenance.get('checkpoint')}"
-    yield "graph", f"{provenance['graph'][:_HASH_DIGITS]}, {provenance.get('options', {}).get('precision', 'fp32')}"
-    yield "image size", f"{contents.image_size} x {contents.image_size}"
-    yield "embedding", f"{contents.embedding_size} values"
-    yield "batch limit", f"{contents.max_batch_size} images a request"
+    yield "exported", provenance.exported or "unknown"
+    yield "mode", settings.mode
+    yield "network", f"{_network(provenance)}, checkpoint {provenance.checkpoint}"
+    yield "graph", f"{provenance.graph[:_HASH_DIGITS]}, {provenance.options.get('precision', 'fp32')}"
+    yield "image size", f"{contents.shape.image_size} x {contents.shape.image_size}"
+    yield "embedding", f"{contents.shape.embedding_size} values"
+    yield "batch limit", f"{contents.shape.max_batch_size} images a request"
     if contents.base is None:
-        yield "classes", ", ".join(settings["classes"])
+        yield "classes", ", ".join(settings.classes)
         return
-    yield "threshold", settings["threshold"]
-    yield "unknown label", settings["unknown_label"] or "none: the nearest class answers"
-    yield "neighbors", settings["neighbors"]
+    yield "threshold", settings.threshold
+    yield "unknown label", settings.unknown_label or "none: the nearest class answers"
+    yield "neighbors", settings.neighbors
     sizes = contents.base.class_sizes
-    shown = list(zip(settings["classes"], sizes, strict=True))[:SHOWN_CLASSES]
+    shown = list(zip(settings.classes, sizes, strict=True))[:SHOWN_CLASSES]
     for row, (name, size) in enumerate(shown):
         yield "base images" if row == 0 else "", f"{name}: {size}"
     if len(sizes) > len(shown):
@@ -108,9 +106,9 @@ def _facts(contents: Contents) -> Iterator[tuple[str, object]]:
 
 
 def _base_lines(contents: Contents, base: StoredBase, analysis: Analysis) -> Iterator[str]:
-    classes = contents.export.settings["classes"]
+    classes = contents.export.settings.classes
     count = len(analysis.rows)
-    sampled = "" if count == len(base.embeddings) else f" (of {count} of them, evenly spaced)"
+    sampled = "" if count == len(base.embeddings) else f" (compared: {count} evenly spaced base images)"
     misplaced = analysis.misplaced
     yield f"closer to another class than to their own: {len(misplaced)} of {count} base images{sampled}"
     if len(misplaced):
@@ -125,16 +123,17 @@ def _base_lines(contents: Contents, base: StoredBase, analysis: Analysis) -> Ite
         )
         yield from table_lines([("image", "own class", "other", "other class"), *rows], indent=_INDENT)
         yield from _more(len(misplaced))
-    for what, found in (
+    for what, duplicates in (
         (f"label conflicts, at a similarity of {DUPLICATE_SIMILARITY} or more across classes", analysis.conflicts),
         (f"near-duplicates, at a similarity of {DUPLICATE_SIMILARITY} or more within a class", analysis.same_class),
     ):
         yield ""
-        yield f"{what}: {found.count} pairs{sampled}"
-        if found.count:
-            pairs = ((base.name(one), base.name(two), f"{value:.4f}") for one, two, value in found.pairs[:SHOWN_ROWS])
+        yield f"{what}: {duplicates.count} pairs{sampled}"
+        if duplicates.count:
+            shown = duplicates.pairs[:SHOWN_ROWS]
+            pairs = ((base.name(one), base.name(two), f"{value:.4f}") for one, two, value in shown)
             yield from table_lines([("image", "image", "similarity"), *pairs], indent=_INDENT)
-            yield from _more(found.count)
+            yield from _more(duplicates.count)
     alone = [name for name, size in zip(classes, base.class_sizes, strict=True) if size < _FEW_IMAGES]
     if alone:
         yield ""
@@ -148,7 +147,7 @@ def _base_lines(contents: Contents, base: StoredBase, analysis: Analysis) -> Ite
 
 
 def _threshold_rows(contents: Contents, outcomes: Sequence[ThresholdOutcome]) -> Iterator[tuple[str, str, str, str]]:
-    exported = round(float(np.float32(contents.export.settings["threshold"])), 4)
+    exported = round(float(np.float32(contents.export.settings.threshold)), 4)
     best = max(outcome.right for outcome in outcomes)
     differ = any(outcome.right < best for outcome in outcomes)
     for outcome in outcomes:
@@ -165,11 +164,10 @@ def _more(count: int) -> Iterator[str]:
         yield f"  and {count - SHOWN_ROWS} more; --json lists them"
 
 
-def _pairs_json(found: Duplicates, base: StoredBase) -> dict[str, Any]:
-    pairs = [{"images": [base.name(one), base.name(two)], "similarity": value} for one, two, value in found.pairs]
-    return {"count": found.count, "pairs": pairs}
+def _pairs_json(duplicates: Duplicates, base: StoredBase) -> dict[str, Any]:
+    pairs = [{"images": [base.name(one), base.name(two)], "similarity": value} for one, two, value in duplicates.pairs]
+    return {"count": duplicates.count, "pairs": pairs}
 
 
-def _network(provenance: dict[str, Any]) -> str:
-    own = provenance.get("network")
-    return str(own["name"]) if own else "ResNet-50 with two heads"
+def _network(provenance: Provenance) -> str:
+    return str(provenance.network["name"]) if provenance.network else "ResNet-50 with two heads"

@@ -1,1 +1,1 @@
-"""The network that is exported, built-in or the user's own, and what it asks of an image."""
+"""The network that is exported, built-in or the user's own, and its preprocessing."""

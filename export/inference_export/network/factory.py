@@ -1,4 +1,4 @@
-"""Making the network that is exported: the built-in one, or one of the user's own."""
+"""Making the network: the built-in one, or the user's own."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def make_network(name: str | None, classes: int) -> nn.Module:
     """Make a network with its initial weights.
 
     Args:
-        name: ``package.module:factory``, importable from the current folder; its code is run. None: the built-in
+        name: ``package.module:factory``, importable from the current folder. Its code is run. None: the built-in
             network.
-        classes: Number of classes C', which the factory is called with.
+        classes: Number of classes C', the factory's argument.
 
     Returns:
         The network, as the factory returned it.
@@ -39,10 +39,10 @@ def make_network(name: str | None, classes: int) -> nn.Module:
     with users_code(f"--network {name}: importing {module} failed"), importable_from_here():
         factory = getattr(importlib.import_module(module), attribute, None)
     if not callable(factory):
-        state = "is not callable" if factory is not None else "is not there"
+        problem = f"{module} has no {attribute}" if factory is None else f"{attribute} in {module} is not callable"
         raise NetworkError(
-            f"--network {name}: {attribute} {state} in {module}. It must be a function or class that takes the number "
-            f"of classes and returns a torch.nn.Module."
+            f"--network {name}: {problem}. It must be a function or class that takes the number of classes and returns "
+            f"a torch.nn.Module."
         )
     remedy = "It is called with the number of classes in labels."
     with users_code(f"--network {name}: {attribute}({classes}) failed", remedy), importable_from_here():

@@ -1,4 +1,4 @@
-"""A checkpoint loaded into its network."""
+"""Loading a checkpoint into its network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load_network(checkpoint: Path, classes: int, reader: FileReader, name: str |
     Args:
         checkpoint: A ``state_dict`` file.
         classes: Number of classes C' that the labels name.
-        reader: Remembers what was read.
+        reader: Reads the checkpoint.
         name: ``package.module:factory`` that makes the network; None: the built-in one.
 
     Returns:
@@ -34,7 +34,7 @@ def load_network(checkpoint: Path, classes: int, reader: FileReader, name: str |
     Raises:
         NetworkError: The network can't be made.
         ResourcesError: The checkpoint is not a readable ``state_dict``, belongs to another network or number of
-            classes, or has a weight that is not finite.
+            classes, or has values that are not finite.
     """
     import torch
 
@@ -44,17 +44,17 @@ def load_network(checkpoint: Path, classes: int, reader: FileReader, name: str |
         network = network.to("cpu")
         expected = network.state_dict()
     _compare_shapes(state, expected, checkpoint, classes, name)
-    if odd := [key for key, value in state.items() if not _is_plain(value, expected[key])]:
+    if unusual := [key for key, value in state.items() if not _is_plain(value, expected[key])]:
         raise ResourcesError(
             f"{checkpoint} has tensors that are quantized, sparse, complex or of another unusual kind: "
-            f"{describe_keys(odd)}. Save the float32 network's state_dict.",
+            f"{describe_keys(unusual)}. Save the float32 network's state_dict.",
             checkpoint,
         )
     with users_code(f"loading {checkpoint} into the network failed"):
         network.load_state_dict(state)
     if broken := [key for key, value in network.state_dict().items() if not torch.isfinite(value).all()]:
         raise ResourcesError(
-            f"{checkpoint} has values that are not finite, in {describe_keys(broken)}. The training diverged: choose "
+            f"{checkpoint} has values that are not finite, in {describe_keys(broken)}. The training diverged. Choose "
             f"another checkpoint.",
             checkpoint,
         )
@@ -84,20 +84,21 @@ def _compare_shapes(
         "has other shapes for": [key for key in state if key in expected and state[key].shape != expected[key].shape],
     }
     problems = "; it ".join(f"{verb} {describe_keys(keys)}" for verb, keys in differences.items() if keys)
-    if problems and name is not None:
+    if not problems:
+        return
+    if name is not None:
         raise ResourcesError(
             f"{checkpoint} does not fit --network {name}: it {problems}.\n"
-            f"  Expected: the state_dict of the network that it makes for {classes} classes, with the same keys and "
-            f"shapes.",
+            f"  Expected: the state_dict of the network that {name} makes for {classes} classes, with the same keys "
+            f"and shapes.",
             checkpoint,
         )
-    if problems:
-        raise ResourcesError(
-            f"{checkpoint} is of another network: it {problems}.\n"
-            f"  Expected: torchvision's ResNet-50 as 'resnet' with fc = Sequential(Linear(2048, 512), Tanh()), and "
-            f"'classifier' = Linear(512, {classes}).",
-            checkpoint,
-        )
+    raise ResourcesError(
+        f"{checkpoint} belongs to another network: it {problems}.\n"
+        f"  Expected: torchvision's ResNet-50 as 'resnet' with fc = Sequential(Linear(2048, 512), Tanh()), and "
+        f"'classifier' = Linear(512, {classes}).",
+        checkpoint,
+    )
 
 
 def _is_plain(value: Tensor, expected: Tensor) -> bool:

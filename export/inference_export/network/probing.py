@@ -1,4 +1,4 @@
-"""A network tried on noise: what it returns must be what the server can serve."""
+"""Running a network on noise, to check that the server can serve its outputs."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 _OUTPUTS = ("embedding", "logits")
 _BATCH_SIZES = (1, 3)
-_ROW_TOLERANCE = 1e-3  # of the largest value: kernels for different batch sizes round differently
+_ROW_TOLERANCE = 1e-3  # of the largest value; kernels for other batch sizes round differently
 
 
 def measure_embedding(network: nn.Module, name: str | None, preprocessing: Preprocessing, classes: int) -> int:
-    """Run a network on noise, and check that what it returns can be served.
+    """Run a network on noise, and check its outputs.
 
     Args:
         network: A network in evaluation mode, on the CPU.
         name: The network's name in messages; None: the built-in one.
-        preprocessing: What the network asks of its images.
+        preprocessing: The preprocessing that the network asks for.
         classes: Number of classes C'.
 
     Returns:
         Length D of an embedding.
 
     Raises:
-        NetworkError: The network fails, does not return a pair of embeddings [N, D] and logits [N, C'], or returns
-            other values for an image when other images are in the batch.
+        NetworkError: The network fails, does not return the pair of embeddings [N, D] and logits [N, C'], or returns
+            values for an image that depend on the other images of the batch.
     """
     import torch
 
@@ -43,7 +43,7 @@ def measure_embedding(network: nn.Module, name: str | None, preprocessing: Prepr
     results = []
     for count in _BATCH_SIZES:
         what = f"{who} failed on {_images(count)}, float32 [{count}, 3, {size}, {size}]"
-        remedy = "It must take any number of images at once, and this size (--image_size)."
+        remedy = "It must accept any number of images, of this size (--image_size)."
         with users_code(what, remedy), torch.inference_mode():
             output = network(images[:count])
         results.append(_check_output(output, who, count, classes))
@@ -51,15 +51,14 @@ def measure_embedding(network: nn.Module, name: str | None, preprocessing: Prepr
         if alone.shape[1] != among.shape[1]:
             raise NetworkError(
                 f"{who} returns {what} of {alone.shape[1]} values for one image, and of {among.shape[1]} for each of "
-                f"several."
+                f"several. Both must have the same number."
             )
         largest = float(among.abs().max())
-        # Values that are not finite are refused later, on images.
+        # The comparison with PyTorch refuses values that are not finite.
         if math.isfinite(largest) and float((alone[0] - among[0]).abs().max()) > _ROW_TOLERANCE * largest:
             raise NetworkError(
-                f"{who} returns another {what} for an image that is alone than for the same image beside others. The "
-                f"server puts images of different clients into one batch: an image's result must depend on that image "
-                f"only."
+                f"{who} returns another {what} for an image alone than for the same image beside others. The server "
+                f"puts images of different clients into one batch. An image's result must depend on that image only."
             )
     return int(results[0][0].shape[1])
 

@@ -11,11 +11,12 @@ EMBEDDING_SIZE = 512
 
 
 class Bottleneck(nn.Module):
-    """A residual block of ResNet-50: 1x1, 3x3 and 1x1 convolutions, the stride in the 3x3.
+    """A residual block of ResNet-50: 1x1, 3x3 and 1x1 convolutions, with the stride in the second.
+
+    Stride and attribute names are torchvision's, so that its state dicts load.
 
     Source:
-        He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.1; stride placement
-        and attribute names as in torchvision, so that its state dicts load.
+        He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.1.
     """
 
     expansion = 4
@@ -47,7 +48,11 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """ResNet-50 with torchvision's attribute names, and the head ``fc`` that it is given."""
+    """ResNet-50 with torchvision's attribute names.
+
+    Args:
+        fc: The head, which gets 2048 pooled values.
+    """
 
     def __init__(self, fc: nn.Module) -> None:
         super().__init__()
@@ -63,15 +68,15 @@ class ResNet50(nn.Module):
         self.fc = fc
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalized images [N, 3, S, S] to the output of ``fc`` for 2048 pooled values."""
+        """Map mean/std-normalized images [N, 3, S, S] to the output of ``fc``."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        pooled: Tensor = self.fc(self.avgpool(x).flatten(1))
-        return pooled
+        output: Tensor = self.fc(self.avgpool(x).flatten(1))
+        return output
 
 
 class TwoHeadedResNet50(nn.Module):
-    """A network with two outputs: an embedding of 512 values of -1 to 1, and class logits computed from it.
+    """A network with two heads: an embedding of 512 values of -1 to 1, and the logits of the classes.
 
     Args:
         classes: Number of classes C', at least 1.
@@ -95,15 +100,15 @@ def _stage(channels_in: int, width: int, *, blocks: int, stride: int) -> nn.Sequ
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """Copy the built-in network with its batch norms folded into the convolutions before them.
+    """Copy the built-in network, with its batch norms folded into the convolutions before them.
 
-    PyTorch's exporter would do the same to the graph, in twice the time that the whole export takes so.
+    PyTorch's exporter would fold them too, but the export would take twice as long.
 
     Args:
-        network: A network in evaluation mode. Any but the built-in one is returned as it is.
+        network: A network in evaluation mode.
 
     Returns:
-        A network that computes the same.
+        A network with the same outputs; the network itself if it is not the built-in one.
     """
     if not isinstance(network, TwoHeadedResNet50):
         return network

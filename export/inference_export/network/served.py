@@ -1,4 +1,4 @@
-"""A network as the server runs it: pixels in, embedding and probabilities out."""
+"""A network as the server runs it, from pixels to embedding and probabilities."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from inference_export.network.users_code import users_code
 
 
 class ServedNetwork(nn.Module):
-    """A network with what the ``classifier`` model does before and after it: normalization and softmax.
+    """A network between mean/std normalization and softmax.
 
     Args:
         network: Returns (embedding, logits) for mean/std-normalized images.
         preprocessing: Mean and std of the normalization.
-        dtype: What the network computes with; the types of inputs and outputs do not depend on it.
+        dtype: Type that the network computes with. Inputs and outputs have the same types with any.
     """
 
     mean: Tensor
@@ -41,7 +41,7 @@ def as_served(network: nn.Module, preprocessing: Preprocessing, dtype: torch.dty
     Args:
         network: Returns (embedding, logits) for mean/std-normalized images.
         preprocessing: Mean and std of the normalization.
-        dtype: What the network computes with.
+        dtype: Type that the network computes with.
 
     Raises:
         NetworkError: The network's own code fails.

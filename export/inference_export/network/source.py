@@ -1,4 +1,4 @@
-"""Finding the source of a user's own network, and a fingerprint of it, without running any of it."""
+"""Finding and hashing the source of a user's own network, without running it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def require_module(name: str) -> ModuleSpec:
-    """Find the module of ``package.module:factory`` without running any of its code.
+    """Find the module of ``package.module:factory`` without running its code.
 
     Args:
         name: ``package.module:factory``.
@@ -49,28 +49,27 @@ def require_module(name: str) -> ModuleSpec:
     """
     module, _ = split_name(name)
     with importable_from_here():
-        found = _find(module)
-    if found is None:
+        spec = _find(module)
+    if spec is None:
         raise NetworkError(
             f"--network {name}: there is no module {module}, neither here ({Path.cwd()}) nor among the installed "
             f"packages. Run the command in the folder that contains {module.partition('.')[0]}."
         )
-    return found
+    return spec
 
 
 def fingerprint(name: str) -> str:
-    """Hash the Python source that may take part in making a network, without running any of it.
+    """Hash the Python source that may take part in making a network, without running it.
 
-    That is every ``.py`` file in the folder that holds the network's top-level module or package, and in those folders
-    inside it that are this package or hold ``.py`` files themselves, at any depth. Hidden folders and virtual
-    environments are left out. For an installed network it is the source of its own package alone. Other files that the
-    code reads are not covered.
+    The source is every ``.py`` file in the folder of the network's top-level module or package and, at any depth, in
+    this package and in those folders that hold ``.py`` files. Hidden folders and virtual environments are left out. For
+    an installed network, only its own package is hashed. Other files that the code reads are not covered.
 
     Args:
         name: ``package.module:factory``.
 
     Returns:
-        A SHA-256, the same wherever the source lies.
+        A SHA-256, which does not depend on where the source lies.
 
     Raises:
         NetworkError: There is no such module, or it has no source file.
@@ -110,7 +109,7 @@ def _find(module: str) -> ModuleSpec | None:
     top, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
-    except ValueError:  # __main__ has none
+    except ValueError:  # __main__ has no spec
         return None
     for end in range(1, len(rest) + 1):
         if spec is None or spec.submodule_search_locations is None:

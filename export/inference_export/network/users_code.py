@@ -13,14 +13,14 @@ FAILURES = (Exception, SystemExit)
 
 @contextlib.contextmanager
 def users_code(what: str, remedy: str = "") -> Iterator[None]:
-    """Turn whatever the user's code raises, ``sys.exit()`` included, into a message. Ctrl-C and SIGTERM pass through.
+    """Turn any exception of the user's code, also of ``sys.exit()``, into a message. Ctrl-C and SIGTERM pass through.
 
     Args:
-        what: What has failed if it raises, in words.
-        remedy: What to do about it, as a sentence.
+        what: What has failed, in words.
+        remedy: What to do, as a sentence.
 
     Raises:
-        NetworkError: The code has raised.
+        NetworkError: The code has raised an exception.
     """
     try:
         yield

@@ -1,1 +1,1 @@
-"""A model repository: configurations and versions, staged, published and read back."""
+"""The model repository: its configurations and versions, written, published and read."""

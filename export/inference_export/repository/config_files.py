@@ -1,4 +1,4 @@
-"""The configurations that lie in a model repository: read, written, and pinned to a version."""
+"""Reading and writing the configurations in a model repository."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_config(repository: Path, model: str) -> str:
 
     Raises:
         OSError: The file can't be read.
-        UnicodeDecodeError: The file holds no UTF-8.
+        UnicodeDecodeError: The file is not UTF-8.
     """
     return read_regular_file(repository / model / CONFIG_FILE, MAX_CONFIG_BYTES).decode("utf-8")
 
@@ -36,13 +36,13 @@ def write_config(repository: Path, model: str, config: str) -> None:
 
 
 def read_configs(repository: Path) -> dict[str, str]:
-    """Read what all versions in a repository share.
+    """Read all configurations, without version numbers.
 
     Args:
         repository: The model repository.
 
     Returns:
-        Model name to the text of its configuration, without version numbers.
+        Model name to the text of its configuration.
 
     Raises:
         RepositoryError: A configuration can't be read.
@@ -59,7 +59,7 @@ def pin_version(repository: Path, version: int, others: Iterable[int]) -> None:
     Args:
         repository: The model repository, resolved.
         version: The version.
-        others: Complete versions that stay loaded beside it.
+        others: Other complete versions, which stay loaded.
     """
     for model in (*MODELS, ENSEMBLE):
         config = with_versions(read_config(repository, model), sorted({version, *others}), version)

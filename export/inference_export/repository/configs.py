@@ -1,4 +1,4 @@
-"""The ``config.pbtxt`` of each model: the template's, with the values that depend on the export."""
+"""The ``config.pbtxt`` of each model: the template's text, with the values of an export."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ ENSEMBLE = "ensemble"
 CONFIG_FILE = "config.pbtxt"
 MAX_CONFIG_BYTES = 2**16
 
-ALL_CORES = 0  # as many as the serving machine has, counted when the server starts
+ALL_CORES = 0  # counted when the server starts
 
 
 @dataclass(frozen=True, kw_only=True)
 class RepositoryShape:
-    """What all versions in a repository share, since a model's versions share one ``config.pbtxt``.
+    """The values that all versions in a repository share, since a model has one ``config.pbtxt``.
 
     Attributes:
         image_size: Side S of the network's input in pixels.
         embedding_size: Length D of an embedding.
         network_classes: Number C' of the network's classes.
         max_batch_size: Most images in a request, and in a batch of the network.
-        device: ``cpu`` or ``gpu``: where the classifier runs.
-        cpus: Cores that the server may use, for decoding and for the network; ``ALL_CORES``: all that it finds.
+        device: Where the classifier runs, ``cpu`` or ``gpu``.
+        cpus: Number of cores for decoding and for the network; ``ALL_CORES``: all cores of the serving machine.
     """
 
     image_size: int
@@ -40,8 +40,8 @@ def render_configs(shape: RepositoryShape, *, versions: list[int], pinned: int) 
     """Write every model's configuration.
 
     Args:
-        shape: What the versions share.
-        versions: Complete versions, which Triton is to load, ascending.
+        shape: The values that the versions share.
+        versions: Complete versions for Triton to load, ascending.
         pinned: The version that the ensemble answers with.
 
     Returns:
@@ -91,7 +91,7 @@ def parse_config(text: str) -> Any:
 
 
 def without_versions(config: str) -> str:
-    """Remove the version numbers from a configuration: only these may differ between exports of the same shape.
+    """Remove the version numbers from a configuration. Exports of the same shape differ in nothing else.
 
     Raises:
         ValueError: The text is no model configuration.
@@ -108,7 +108,7 @@ def with_versions(config: str, versions: list[int], pinned: int) -> str:
 
     Args:
         config: The text of a ``config.pbtxt``.
-        versions: Complete versions, which Triton is to load, ascending.
+        versions: Complete versions for Triton to load, ascending.
         pinned: The version that the ensemble answers with.
 
     Returns:
@@ -123,10 +123,10 @@ def with_versions(config: str, versions: list[int], pinned: int) -> str:
 
 
 def pinned_version(ensemble_config: str) -> int | None:
-    """Read which version an ensemble's configuration answers with.
+    """Read the version that the ensemble answers with from its configuration.
 
     Returns:
-        The version; 0 for the template itself, which names none; None if the steps do not all name the same one.
+        The version; 0: the template, which names none; None: the steps name different versions.
     """
     try:
         pins = {int(step.model_version) for step in parse_config(ensemble_config).ensemble_scheduling.step}
@@ -136,7 +136,7 @@ def pinned_version(ensemble_config: str) -> int | None:
 
 
 def read_shape(classifier_config: str) -> RepositoryShape:
-    """Read what all versions share from the classifier's configuration.
+    """Read the values that all versions share from the classifier's configuration.
 
     Raises:
         ValueError: The text is no configuration of a classifier that an export wrote.

@@ -1,4 +1,4 @@
-"""What a version in a model repository holds, read from its files."""
+"""The contents of a version in a model repository."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _base_files = load_served_module("cluster_head", "base_set")
 class StoredBase:
     """The base set of a version.
 
-    Args:
-        embeddings: L2-normalized or zero, float32 [B, D], mapped from the file; those of one class side by side.
+    Attributes:
+        embeddings: Base embeddings, L2-normalized or zero, float32 [B, D], one class after another. Mapped from a file.
         class_starts: First row of each class, ascending integers [C] from 0.
-        files: The served reader, which names base images.
+        files: The server's own reader of the base set, which names base images.
     """
 
     embeddings: Float32
@@ -60,16 +60,14 @@ class StoredBase:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """A version, and what all versions of its repository share.
+    """A version, and the values that all versions of its repository share.
 
-    Args:
-        repository: The folder.
+    Attributes:
+        repository: The model repository.
         export: The version's settings and provenance.
         pinned: The version that the ensemble answers with.
         versions: All complete versions, ascending.
-        image_size: Side S in pixels.
-        embedding_size: Length D of an embedding.
-        max_batch_size: Most images in a request.
+        shape: The shared values.
         base: The base set; None in classification mode.
     """
 
@@ -77,21 +75,19 @@ class Contents:
     export: Export
     pinned: int
     versions: list[int]
-    image_size: int
-    embedding_size: int
-    max_batch_size: int
+    shape: RepositoryShape
     base: StoredBase | None
 
 
 def read_contents(repository: Path, version: int | None = None) -> Contents:
-    """Read what a repository holds, and check that it belongs together.
+    """Read a version, and check that its files belong together.
 
     Args:
         repository: The model repository.
-        version: The version to look at; None: the one that the ensemble answers with.
+        version: The version; None: the one that the ensemble answers with.
 
     Raises:
-        RepositoryError: There is no export, or no such version, or its files are damaged or of different exports.
+        RepositoryError: There is no export or no such version, or files are damaged or come from different exports.
     """
     pinned = _pinned(repository)
     versions = complete_versions(repository)
@@ -100,17 +96,15 @@ def read_contents(repository: Path, version: int | None = None) -> Contents:
         _refuse_version(repository, wanted, versions)
     export = read_export(repository, wanted)
     if export is None:  # removed meanwhile
-        raise RepositoryError(f"{repository} holds no export any more. Look again.", repository)
+        raise RepositoryError(f"{repository} holds no export any more. Run the command again.", repository)
     shape = _read_shape(repository / "classifier" / CONFIG_FILE)
     return Contents(
         repository=repository,
         export=export,
         pinned=pinned,
         versions=versions,
-        image_size=shape.image_size,
-        embedding_size=shape.embedding_size,
-        max_batch_size=shape.max_batch_size,
-        base=_read_base(repository, export, shape.embedding_size) if export.settings["mode"] == "clustering" else None,
+        shape=shape,
+        base=_read_base(repository, export, shape.embedding_size) if export.settings.mode == "clustering" else None,
     )
 
 
@@ -118,7 +112,7 @@ def _pinned(repository: Path) -> int:
     file = repository / ENSEMBLE / CONFIG_FILE
     if not file.is_file():
         raise RepositoryError(
-            f"{repository} holds no export: there is no {ENSEMBLE}/{CONFIG_FILE}. Name a folder that "
+            f"{repository} holds no export: {ENSEMBLE}/{CONFIG_FILE} is missing. Name a folder that "
             f"export-repository has written.",
             repository,
         )
@@ -129,16 +123,16 @@ def _pinned(repository: Path) -> int:
 
 
 def _refuse_version(repository: Path, version: int, versions: list[int]) -> None:
-    there = f"Complete are: {', '.join(map(str, versions))}." if versions else "No version is complete."
+    complete = f"Complete are: {', '.join(map(str, versions))}." if versions else "No version is complete."
     missing = [name.format(version) for name in ARTEFACTS if not (repository / name.format(version)).is_file()]
     if not versions and not (repository / "cluster_head" / str(version) / PROVENANCE_FILE).exists():
         raise RepositoryError(
             f"{repository} holds no export yet. Name a folder that export-repository has written.", repository
         )
     if len(missing) == len(ARTEFACTS):
-        raise RepositoryError(f"{repository} holds no version {version}. {there}", repository)
+        raise RepositoryError(f"{repository} holds no version {version}. {complete}", repository)
     raise RepositoryError(
-        f"{repository}: version {version} is incomplete, {missing[0]} is missing. {there} Run the export again.",
+        f"{repository}: version {version} is incomplete, {missing[0]} is missing. {complete} Run the export again.",
         repository,
     )
 
@@ -154,10 +148,10 @@ def _read_base(repository: Path, export: Export, embedding_size: int) -> StoredB
     folder = repository / "cluster_head" / str(export.version)
     embeddings, names = folder / _base_files.EMBEDDINGS_FILE, folder / _base_files.NAMES_FILE
     count = _count_embeddings(embeddings, embedding_size)
-    check_class_sizes(folder / _base_files.CLASS_SIZES_FILE, len(export.settings["classes"]), count)
+    check_class_sizes(folder / _base_files.CLASS_SIZES_FILE, len(export.settings.classes), count)
     lines = read_text(names, MAX_NAMES_BYTES).count("\n")
     if lines != count:
-        raise damaged(names, f"{lines} names of {count} embeddings")
+        raise damaged(names, f"it holds {lines} names of {count} embeddings")
     base = _base_files.load_base_set(folder)
     return StoredBase(embeddings=base.embeddings, class_starts=base.class_starts, files=base)
 
@@ -165,19 +159,19 @@ def _read_base(repository: Path, export: Export, embedding_size: int) -> StoredB
 def _count_embeddings(file: Path, size: int) -> int:
     try:
         with open_regular_file(file, _MAX_EMBEDDINGS_BYTES) as opened:
-            if opened.read(len(_NUMPY_1)) != _NUMPY_1:  # the header of a later version may be as long as the file
+            if opened.read(len(_NUMPY_1)) != _NUMPY_1:  # later versions allow a header as long as the file
                 raise ValueError("no .npy file of version 1.0")
         embeddings = open_memmap(file, "r")  # type: ignore[no-untyped-call]
     except Exception as error:  # numpy raises ValueError, OverflowError and more on broken files
         raise damaged(file, f"{type(error).__name__}: {error}") from error
     if embeddings.dtype != np.float32 or embeddings.shape[1:] != (size,):
-        what = f"{embeddings.dtype} {list(embeddings.shape)}"
-        raise damaged(file, f"it holds {what}, and must hold float32 embeddings of {size} values")
+        kind = f"{embeddings.dtype} {list(embeddings.shape)}"
+        raise damaged(file, f"it holds {kind}, and must hold float32 embeddings of {size} values")
     for start in range(0, len(embeddings), _BLOCK_ROWS):
         block = embeddings[start : start + _BLOCK_ROWS]
         with np.errstate(over="ignore", invalid="ignore"):
             squares = np.einsum("ij,ij->i", block, block)
-        odd = np.flatnonzero(~((np.abs(squares - 1) < _NORM_TOLERANCE) | (squares == 0)))
-        if len(odd):
-            raise damaged(file, f"the embedding in row {start + odd[0]} is not L2-normalized")
+        wrong = np.flatnonzero(~((np.abs(squares - 1) < _NORM_TOLERANCE) | (squares == 0)))
+        if len(wrong):
+            raise damaged(file, f"the embedding in row {start + wrong[0]} is not L2-normalized")
     return len(embeddings)

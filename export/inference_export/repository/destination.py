@@ -1,4 +1,4 @@
-"""Whether an export can be written to a folder, checked before any long work."""
+"""Checking that an export can be written to a folder, before any long work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inference_export.repository.publishing import is_replaced, previous_path
 
 
 def resolve_destination(repository: Path) -> Path:
-    """Follow links to the folder that an export writes.
+    """Follow links to the folder that an export will write.
 
     Raises:
         RepositoryError: The links lead in a circle.
@@ -25,14 +25,14 @@ def resolve_destination(repository: Path) -> Path:
 
 
 def check_destination(repository: Path, shape: RepositoryShape) -> None:
-    """Refuse a folder that an export could not write in the end.
+    """Refuse a folder that an export can't write to. The folder's parents are made.
 
     Args:
-        repository: The folder, resolved; its parents are made.
-        shape: What is to be exported.
+        repository: The folder, resolved.
+        shape: The shape of the export.
 
     Raises:
-        RepositoryError: The folder is a file, a mount point, not writable, or full of something else.
+        RepositoryError: The folder is a file or a mount point, is not writable, or holds other files.
     """
     if repository.exists() and not repository.is_dir():
         raise RepositoryError(f"{repository} is not a folder. Name another --model_repository.", repository)
@@ -58,8 +58,8 @@ def check_destination(repository: Path, shape: RepositoryShape) -> None:
     previous = previous_path(repository)
     if is_replaced(repository, shape) and _is_full_of_something_else(previous):
         raise RepositoryError(
-            f"{previous} is not a model repository, and would be overwritten: the repository that this export replaces "
-            f"is kept there. Move {previous.name} away, or name another --model_repository.",
+            f"{previous} is not a model repository, and would be overwritten: this export keeps the repository that "
+            f"it replaces there. Move {previous.name} away, or name another --model_repository.",
             previous,
         )
 

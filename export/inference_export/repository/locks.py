@@ -1,4 +1,4 @@
-"""Locks between exports and servers that use the same model repository."""
+"""Locks between the exports and servers that use one model repository."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def lock_folder(folder: Path, *, blocking: bool = True, shared: bool = False) -> Iterator[None]:
-    """Lock a folder; the lock ends with the context or the process.
+    """Lock a folder until the context or the process ends.
 
     Args:
         folder: The folder.
         blocking: Wait until the lock is free, instead of failing.
-        shared: Let others hold shared locks at the same time.
+        shared: Allow other shared locks at the same time.
 
     Raises:
         OSError: The folder does not exist, or the lock is not free and ``blocking`` is off.
@@ -31,7 +31,7 @@ def lock_folder(folder: Path, *, blocking: bool = True, shared: bool = False) ->
 
 @contextlib.contextmanager
 def locked(repository: Path) -> Iterator[None]:
-    """Keep other processes from changing what a repository answers with."""
+    """Keep other processes from changing the version that a repository answers with."""
     with lock_folder(repository.parent):
         yield
 
@@ -43,18 +43,14 @@ def hold_version(repository: Path, version: int) -> Iterator[None]:
     Raises:
         OSError: The version does not exist.
     """
-    with lock_folder(_head_folder(repository, version), shared=True):
+    with lock_folder(repository / "cluster_head" / str(version), shared=True):
         yield
 
 
 def is_held(repository: Path, version: int) -> bool:
     """Tell whether a version is being served."""
     try:
-        with lock_folder(_head_folder(repository, version), blocking=False):
+        with lock_folder(repository / "cluster_head" / str(version), blocking=False):
             return False
     except OSError:
         return True
-
-
-def _head_folder(repository: Path, version: int) -> Path:
-    return repository / "cluster_head" / str(version)

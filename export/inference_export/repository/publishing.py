@@ -1,4 +1,4 @@
-"""Puts an exported version into a model repository, which stays loadable at every moment."""
+"""Publishing an exported version in a model repository, which stays loadable at every moment."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _AT_FDCWD = -100
 def publish(staged: Path, repository: Path, shape: RepositoryShape) -> int:
     """Add a staged version to a repository, or replace the repository.
 
-    A version of the repository's own shape is added. Renaming the ensemble's configuration over the old one is the
-    moment at which the ensemble answers with the new version. The version before it and one that is being served are
-    kept; older versions are removed.
+    A version of the repository's shape is added. The ensemble answers with it as soon as the ensemble's new
+    configuration is renamed over the old one. The version before and the version that is being served are kept; older
+    versions are removed.
 
     A version of another shape makes a new repository, which is exchanged for the old one in one step. The old one is
     kept as ``<name>.previous``.
@@ -38,7 +38,7 @@ def publish(staged: Path, repository: Path, shape: RepositoryShape) -> int:
     Args:
         staged: The folder of ``staging``, with every artefact in place.
         repository: The model repository, resolved.
-        shape: What all its versions share.
+        shape: The shape of the version.
 
     Returns:
         The number of the version.
@@ -56,20 +56,18 @@ def publish(staged: Path, repository: Path, shape: RepositoryShape) -> int:
 
 def is_replaced(repository: Path, shape: RepositoryShape) -> bool:
     """Tell whether an export of this shape replaces the repository, instead of adding a version to it."""
-    return repository.exists() and not (exported_version(repository) is not None and _has_shape(repository, shape))
+    if exported_version(repository) is None:
+        return repository.exists()
+    configs = render_configs(shape, versions=[], pinned=0)
+    try:
+        return read_configs(repository) != {model: without_versions(config) for model, config in configs.items()}
+    except RepositoryError:
+        return True
 
 
 def previous_path(repository: Path) -> Path:
-    """Return where a repository is kept that an export has replaced."""
+    """Return the folder that keeps a repository after an export has replaced it."""
     return repository.with_name(f"{repository.name}.previous")
-
-
-def _has_shape(repository: Path, shape: RepositoryShape) -> bool:
-    configs = render_configs(shape, versions=[], pinned=0)
-    try:
-        return read_configs(repository) == {model: without_versions(config) for model, config in configs.items()}
-    except RepositoryError:
-        return False
 
 
 def _add_version(staged: Path, repository: Path, shape: RepositoryShape, before: int) -> int:
@@ -93,7 +91,7 @@ def _remove_version(model: str, folder: Path) -> None:
         shutil.rmtree(folder)
         return
     tracked = template_files(model)
-    for file in folder.iterdir():  # an export into a checkout: its tracked files stay
+    for file in folder.iterdir():  # this is an export into a checkout, whose tracked files stay
         if file.name not in tracked or not file.samefile(tracked[file.name]):
             file.unlink()
 
@@ -127,7 +125,7 @@ def _exchange(one: Path, other: Path) -> None:
     if rename is None or rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
         reason = "not supported by this system" if rename is None else os.strerror(ctypes.get_errno())
         raise RepositoryError(
-            f"{other} can't be exchanged for the new repository in one step ({reason}). The new one lies in {one}: "
-            f"serve that folder, or export to a folder that does not exist yet.",
+            f"{other} can't be exchanged for the new repository in one step ({reason}). The new repository is in "
+            f"{one}. Serve that folder, or export to a folder that does not exist yet.",
             other,
         )

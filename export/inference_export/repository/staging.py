@@ -12,8 +12,8 @@ from inference_export.repository.configs import MODELS
 from inference_export.repository.locks import lock_folder
 from inference_export.template import template_files
 
-STAGING = ".staging-"  # in the names of such folders
-# An empty file of this name keeps Python from writing a folder of this name, which Triton would take for a change.
+STAGING = ".staging-"  # part of such a folder's name
+# An empty file of this name keeps Python from making a folder of this name, after which Triton would reload the model.
 _BYTECODE_BLOCKER = "__pycache__"
 
 
@@ -21,15 +21,15 @@ _BYTECODE_BLOCKER = "__pycache__"
 def staging(repository: Path) -> Iterator[Path]:
     """Make a folder beside a repository for the version that is being exported, and remove it at the end.
 
-    The folder holds one folder for each model, with the template's Python files inside. What killed exports left behind
-    is removed as well.
+    The folder holds one folder for each model, with the template's Python files inside. Folders that killed exports
+    left behind are removed too.
 
     Args:
         repository: The model repository, resolved; its parent exists.
     """
     prefix = f".{repository.name}{STAGING}"
     with contextlib.ExitStack() as stack:
-        with lock_folder(repository.parent):  # or another export would take the new folder for one left behind
+        with lock_folder(repository.parent):  # or another export would remove the new folder
             for stale in repository.parent.iterdir():
                 if stale.name.startswith(prefix):
                     with contextlib.suppress(OSError), lock_folder(stale, blocking=False):
@@ -38,14 +38,10 @@ def staging(repository: Path) -> Iterator[Path]:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.enter_context(lock_folder(folder))
         for model in MODELS:
-            _copy_template(model, folder / model)
+            (folder / model).mkdir()
+            files = template_files(model)
+            for name, file in files.items():
+                shutil.copyfile(file, folder / model / name)
+            if files:
+                (folder / model / _BYTECODE_BLOCKER).touch()
         yield folder
-
-
-def _copy_template(model: str, folder: Path) -> None:
-    folder.mkdir()
-    files = template_files(model)
-    for name, file in files.items():
-        shutil.copyfile(file, folder / name)
-    if files:
-        (folder / _BYTECODE_BLOCKER).touch()

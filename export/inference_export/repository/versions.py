@@ -1,4 +1,4 @@
-"""The versions in a model repository: which ones are complete, and which one the ensemble answers with."""
+"""The versions in a model repository: the complete ones, and the one that the ensemble answers with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from inference_export.repository.config_files import read_config
 from inference_export.repository.configs import ENSEMBLE, MODELS, pinned_version
 
 FIRST_VERSION = 1
-# Files that make a version complete, beside the template's other files.
+# The files that make a version complete.
 ARTEFACTS = (
     "preprocess/{}/model.py",
     "classifier/{}/model.onnx",
@@ -28,7 +28,7 @@ def exported_version(repository: Path) -> int | None:
 
 
 def complete_versions(repository: Path) -> list[int]:
-    """List the versions of which every model has all files, ascending."""
+    """List the complete versions, ascending."""
     return [version for version in list_versions(repository / MODELS[0]) if is_complete(repository, version)]
 
 

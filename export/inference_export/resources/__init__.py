@@ -1,1 +1,1 @@
-"""Trained resources: labels, checkpoints and logs, read without running any code in them."""
+"""Reading trained resources (labels, checkpoints and logs) without running code in them."""

@@ -1,7 +1,7 @@
-"""A checkpoint file read into a ``state_dict``.
+"""Reading a checkpoint file into a ``state_dict``.
 
-This is the place for another file format: read it in a module like ``torch_file``, and choose that module here by the
-file's first bytes.
+To support another file format, read it in a module like ``torch_file``, and choose that module here by the file's first
+bytes.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def read_state_dict(checkpoint: Path, reader: FileReader) -> dict[str, Tensor]:
 
     Args:
         checkpoint: A ``state_dict`` file.
-        reader: Remembers what was read.
+        reader: Reads the file.
 
     Returns:
         Parameter name to tensor, on the CPU.
 
     Raises:
         ResourcesError: The file can't be read, is unsafe or broken, or holds no ``state_dict``.
-        ChangedError: The file was read before and has changed since.
+        ChangedError: The file has changed since it was read.
     """
     try:
         content = reader.read(checkpoint, MAX_CHECKPOINT_BYTES)
@@ -45,8 +45,8 @@ def read_state_dict(checkpoint: Path, reader: FileReader) -> dict[str, Tensor]:
         state = load_tensors(content)
     except CompressedError as error:
         raise ResourcesError(
-            f"{checkpoint} is compressed, which torch.save never does, so its length does not tell how much memory it "
-            f"takes. {_SAVE_AGAIN}.",
+            f"{checkpoint} is compressed, so its length does not tell how much memory it takes. torch.save never "
+            f"compresses. {_SAVE_AGAIN}.",
             checkpoint,
         ) from error
     except PickleLimitError as error:
@@ -55,7 +55,7 @@ def read_state_dict(checkpoint: Path, reader: FileReader) -> dict[str, Tensor]:
         ) from error
     except pickle.UnpicklingError as error:
         raise ResourcesError(
-            f"{checkpoint} was not read: it is no PyTorch file, or holds more than the weights of a state_dict, and a "
+            f"{checkpoint} was not read: it is no PyTorch file, or holds more than the weights of a state_dict. A "
             f"pickle can run code.\n"
             f"  {_SAVE_AGAIN}, from a source you trust.",
             checkpoint,

@@ -1,4 +1,4 @@
-"""Choosing a checkpoint: the only one, or the one that the training logs call best."""
+"""Choosing a checkpoint: the only one, or the best one by the training logs."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Checkpoint:
 
 
 def list_checkpoints(resources: Path) -> list[Path]:
-    """List the files in ``models/``, sorted by name, without hidden ones.
+    """List the files in ``models/``, sorted by name, except hidden ones.
 
     Args:
-        resources: The trained resources.
+        resources: Folder of the trained resources.
 
     Raises:
         ResourcesError: The folder is missing, holds no file, or holds a link that leads nowhere.
@@ -60,12 +60,12 @@ def select_checkpoint(resources: Path, mode: str, reader: FileReader) -> Checkpo
     """Choose the only checkpoint, or the checkpoint of the epoch with the best validation.
 
     Args:
-        resources: The trained resources.
+        resources: Folder of the trained resources.
         mode: ``classification`` (judged by ``classificationAccuracy``) or ``clustering`` (``embeddingAccuracy``).
-        reader: Reads the logs if there are several checkpoints, and remembers them.
+        reader: Reads the logs if there are several checkpoints.
 
     Returns:
-        The checkpoint. On a tie, that of the first epoch with the highest accuracy.
+        The checkpoint. On a tie, the one of the first epoch with the highest accuracy.
 
     Raises:
         ResourcesError: There is no checkpoint, the logs are unusable, or the best epoch's checkpoint is missing.
@@ -85,9 +85,9 @@ def select_checkpoint(resources: Path, mode: str, reader: FileReader) -> Checkpo
     chosen = resources / MODELS / f"model_{epoch}"
     if chosen not in files:
         raise ResourcesError(
-            f"{chosen} is missing: {path} has the best validation {accuracy}, {best:.4g}, at epoch {epoch}; "
+            f"{chosen} is missing: {path} has the best validation {accuracy}, {best:.4g}, at epoch {epoch}, and "
             f"{resources / MODELS} holds {', '.join(candidates)}.\n"
-            f"  Put that checkpoint back, or keep only the file that is to be served.",
+            f"  Put that checkpoint back, or keep only the file to be served.",
             chosen,
         )
     reason = f"best validation {accuracy}, {best:.4g}, of {len(values)} epochs"
@@ -104,11 +104,11 @@ def _read_validation(reader: FileReader, path: Path, accuracy: str) -> tuple[lis
     except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, RuntimeError) as error:
         raise ResourcesError(
             f"{path} lacks the {form} ({describe_error(error)[:_SHOWN_ERROR_LENGTH]}). They tell which checkpoint is "
-            f"best: mend the file, or keep only one file in {MODELS}/.",
+            f"best. Mend the file, or keep only one file in {MODELS}/.",
             path,
         ) from error
-    if odd := [epoch for epoch in epochs if not 0 <= epoch <= MAX_EPOCH]:
-        raise ResourcesError(f"{path} lists the epoch {describe_value(odd[0])}; epochs are 0 to {MAX_EPOCH}.", path)
+    if wrong := [epoch for epoch in epochs if not 0 <= epoch <= MAX_EPOCH]:
+        raise ResourcesError(f"{path} lists the epoch {describe_value(wrong[0])}; epochs are 0 to {MAX_EPOCH}.", path)
     if len(epochs) != len(values) or not epochs:
         raise ResourcesError(f"{path} lists {len(epochs)} epochs and {len(values)} values of {accuracy}.", path)
     return epochs, values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import numbers
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,15 @@ from inference_export.regular_files import FileReader
 from inference_export.resources.unpickling import read_plain_pickle
 
 LABELS = "labels"
-MAX_NAME_LENGTH = 255  # of a class name, as for a folder's name
+MAX_NAME_LENGTH = 255  # as of a folder's name
 
 
 def read_labels(resources: Path, reader: FileReader) -> list[str]:
     """Read the class names.
 
     Args:
-        resources: The trained resources; ``labels`` in it is a pickle of {class name: index}.
-        reader: Remembers what was read.
+        resources: Folder of the trained resources. Its file ``labels`` is a pickle of {class name: index}.
+        reader: Reads the file.
 
     Returns:
         The C' class names in index order.
@@ -46,18 +45,12 @@ def read_labels(resources: Path, reader: FileReader) -> list[str]:
             raise ResourcesError(
                 f"{path} gives class {name!r} the index {describe_value(index)}, which is no whole number.", path
             )
-        if not 0 <= int(index) < len(labels):
-            raise ResourcesError(
-                f"{path} gives class {name!r} the index {describe_value(index)}; the indices of {len(labels)} classes "
-                f"must be 0 to {len(labels) - 1}, each once.",
-                path,
-            )
     names = sorted(labels, key=lambda name: int(labels[name]))
-    for name, after in itertools.pairwise(names):
-        if labels[name] == labels[after]:
+    for index, name in enumerate(names):
+        if labels[name] != index:
             raise ResourcesError(
-                f"{path} gives the classes {name!r} and {after!r} the same index, {int(labels[name])}; the indices "
-                f"must be 0 to {len(labels) - 1}, each once.",
+                f"{path} gives class {name!r} the index {describe_value(labels[name])}; the indices of {len(labels)} "
+                f"classes must be 0 to {len(labels) - 1}, each once.",
                 path,
             )
     if same := equal_names(names):

@@ -1,4 +1,4 @@
-"""A limit on the memory that reading a file may take, whatever is in the file."""
+"""A limit on the memory that reading a file may take."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def memory_limit(more_bytes: int) -> Iterator[None]:
-    """Limit how much more memory this process can allocate. Beyond that, allocations fail.
+    """Limit how much more memory this process can allocate.
 
     Args:
-        more_bytes: Address space that may be added to what is in use now.
+        more_bytes: Address space in bytes that may be added to the space in use.
 
     Raises:
-        MemoryError: Raised by Python code that allocates more; PyTorch raises RuntimeError instead.
+        MemoryError: Python code allocates more; PyTorch raises RuntimeError instead.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     try:

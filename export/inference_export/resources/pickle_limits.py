@@ -1,8 +1,8 @@
-"""Checking what a pickle would do before it is loaded.
+"""Checking a pickle before it is loaded.
 
-A pickle of a few bytes can take gigabytes (a value with the number 2^28), be hashed for ever (a key made of tuples,
-each of which holds the previous one twice), or overflow the stack (a key of a million nested tuples). No trainer writes
-such pickles.
+A pickle of a few bytes can take gigabytes (a value with the number 2^28), take for ever to hash (a key of tuples, each
+of which holds the previous one twice), or overflow the stack (a key of a million nested tuples). No trainer writes such
+pickles.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 
 MAX_OPERATIONS = 2_000_000  # a number in a log takes about ten
 MAX_NESTING = 100
-# Values that calls may take, shared values counted each time: this many, plus this many for each byte of the file.
+# How many values calls may take, shared values counted each time: FREE_VALUES, and so many for each byte of the file.
 FREE_VALUES, VALUES_PER_BYTE = 1_000_000, 32
-_MAX_KEY_BITS = 61  # hashes of longer integers can be made to collide, and so can those of tuples
+_MAX_KEY_BITS = 61  # longer integers can be made to collide as keys, and so can tuples
 _STORE = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
 _FETCH = {"GET", "BINGET", "LONG_BINGET"}
 _EXTEND = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}
@@ -29,7 +29,7 @@ _HASHING = {
     "builtins set", "builtins frozenset", "builtins dict", "__builtin__ set", "__builtin__ frozenset",
     "__builtin__ dict", "collections Counter", "collections OrderedDict",
 }  # fmt: skip
-_HASHED_NESTING = 2  # arguments: a tuple of a list of values
+_HASHED_NESTING = 2  # of the arguments: a tuple of a list of values
 
 
 class PickleLimitError(ValueError):
@@ -41,9 +41,9 @@ class _Value:
     """A value on an unpickler's stack.
 
     Attributes:
-        size: Number of values inside, shared values counted each time; text and bytes count by their length.
-        nesting: Depth of containers; 0 for values that may be keys: text, and integers of up to 61 bits.
-        text: The value's text if it is one, or its name if it is a function.
+        size: Number of values inside, shared values counted each time. The length of text and bytes is added.
+        nesting: Depth of containers. Only values of depth 0 may be keys; a longer integer than a key has depth 1.
+        text: The text itself, or the name of a function; "" for other values.
     """
 
     size: int
@@ -55,13 +55,13 @@ def check_pickle(file: BinaryIO, length: int) -> None:
     """Follow the operations of a pickle without executing them, and leave the file at the pickle's end.
 
     Args:
-        file: At the beginning of a pickle.
-        length: Bytes of the whole file.
+        file: A file at the beginning of a pickle.
+        length: Length of the whole file in bytes.
 
     Raises:
         PickleLimitError: The pickle takes more than ``MAX_OPERATIONS`` operations, nests more deeply than
             ``MAX_NESTING``, has a key that is neither text nor a number, or copies much more than the file holds.
-        Exception: Any other exception means that the file is not a pickle.
+        Exception: Any other exception: the file is not a pickle.
     """
     follower = _Follower(FREE_VALUES + VALUES_PER_BYTE * length)
     for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
@@ -71,7 +71,7 @@ def check_pickle(file: BinaryIO, length: int) -> None:
 
 
 class _Follower:
-    """The outline of an unpickler's stack and memo.
+    """An unpickler's stack and memo, in outline.
 
     Args:
         copies: Number of values that all calls together may take.
@@ -83,7 +83,7 @@ class _Follower:
         self._memo: dict[int, _Value] = {}
 
     def follow(self, operation: pickletools.OpcodeInfo, argument: Any, count: int) -> None:
-        """Follow an operation that comes after ``count`` others."""
+        """Follow the operation after the first ``count`` operations."""
         name = operation.name
         if name in _STORE:
             number = len(self._memo) if argument is None else argument
@@ -137,7 +137,7 @@ class _Follower:
 
 
 def _make(operation: pickletools.OpcodeInfo, argument: Any, taken: list[_Value]) -> _Value:
-    """Make the value that an operation pushes, without those that it takes."""
+    """Make the value that an operation pushes, without the size of the values that it takes."""
     text = argument if isinstance(argument, str) else ""
     if operation.name == "STACK_GLOBAL":
         text = " ".join(value.text for value in taken)

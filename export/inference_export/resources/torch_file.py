@@ -1,4 +1,4 @@
-"""Reading PyTorch files from strangers: no code runs, and memory is checked before PyTorch reads."""
+"""Reading PyTorch files from strangers: no code runs, and memory is limited."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from inference_export.resources.memory_limit import memory_limit
 from inference_export.resources.pickle_limits import check_pickle
 
 _ZIP, _PICKLE = b"PK\3\4", b"\x80"
-_LEGACY_PICKLES = 5  # of PyTorch before 1.6: a number, a version, the system, the objects, the names of their tensors
+_LEGACY_PICKLES = 5  # before PyTorch 1.6: a number, a version, the system, the objects, and the names of their tensors
 _SPARE_BYTES = 2**30
 _COPIES = 3  # of the file in memory: the archive, its copy, and the tensors
 
 
 class CompressedError(ValueError):
-    """A file is compressed, so its length says nothing about the memory that it takes."""
+    """A file is compressed, so its length does not tell how much memory it takes."""
 
 
 def load_tensors(content: bytes) -> Any:
-    """Read a PyTorch file without running code in it, and without taking more memory than its length allows.
+    """Read a PyTorch file without running code in it, in memory limited by the file's length.
 
     Args:
         content: The file's bytes.
@@ -29,10 +29,10 @@ def load_tensors(content: bytes) -> Any:
         The object in the file, on the CPU.
 
     Raises:
-        CompressedError: The file is compressed, which ``torch.save`` never does.
+        CompressedError: The file is compressed.
         PickleLimitError: A pickle in the file asks for more than a ``state_dict`` needs.
         pickle.UnpicklingError: The file holds more than tensors and plain data, or is not a PyTorch file.
-        Exception: Any other exception means that the file is broken.
+        Exception: Any other exception: the file is broken.
     """
     import torch
 
@@ -42,7 +42,7 @@ def load_tensors(content: bytes) -> Any:
 
 
 def _copy_archive(content: bytes) -> io.BytesIO:
-    """Copy a zip archive entry by entry, with its sizes checked: PyTorch's reader might find other entries in it."""
+    """Copy a zip archive entry by entry, and check its sizes. PyTorch might find other entries in the original."""
     copy = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(copy, "w") as checked:
         entries = archive.infolist()

@@ -1,4 +1,4 @@
-"""Reading pickles from strangers: they yield data, and run no code."""
+"""Reading pickles from strangers without running code in them."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from inference_export.resources.torch_file import load_tensors
 MAX_PICKLE_BYTES = 256 * 2**20
 _SPARE_BYTES = 2**30
 _DTYPE_LENGTH = 8
-_BYTES_PER_BYTE = 8  # every few bytes of the file may become a small object
+_BYTES_PER_BYTE = 8  # of memory: a few bytes of the file may become a small object
 
 
 class _ForbiddenGlobalError(pickle.UnpicklingError):
     pass
 
 
-class PlainUnpickler(pickle.Unpickler):  # noqa: S301  (it admits what is listed below alone)
-    """Admits plain containers, numbers, strings, numpy scalars and torch tensors, which it puts on the CPU."""
+class PlainUnpickler(pickle.Unpickler):  # noqa: S301  (it admits only the globals listed below)
+    """Admits plain containers, numbers, strings, numpy scalars, and torch tensors on the CPU."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Resolve the few globals that plain data needs, some to stricter functions of our own."""
+        """Resolve the few globals that plain data needs, some of them to stricter functions of our own."""
         try:
-            return _GLOBALS["builtins" if module == "__builtin__" else module, name]()  # as protocol 2 calls it
+            return _GLOBALS["builtins" if module == "__builtin__" else module, name]  # protocol 2 says __builtin__
         except KeyError:
             raise _ForbiddenGlobalError(f"{module}.{name}") from None
 
 
 def read_plain_pickle(reader: FileReader, path: Path, allowed: str) -> Any:
-    """Read a pickle that holds nothing but plain data.
+    """Read a pickle of plain data.
 
     Args:
-        reader: Remembers what was read.
+        reader: Reads the file.
         path: The file.
         allowed: What the file may hold, for the error message.
 
@@ -49,9 +49,9 @@ def read_plain_pickle(reader: FileReader, path: Path, allowed: str) -> Any:
         The data.
 
     Raises:
-        ResourcesError: The file is missing, unreadable, longer than ``MAX_PICKLE_BYTES`` or not a pickle, asks for more
-            than plain data needs, or would call other functions when read.
-        ChangedError: The file was read before and has changed since.
+        ResourcesError: The file is missing, unreadable, longer than ``MAX_PICKLE_BYTES``, or not a pickle. It asks for
+            more than plain data needs, or would call other functions when read.
+        ChangedError: The file has changed since it was read.
     """
     try:
         content = reader.read(path, MAX_PICKLE_BYTES)
@@ -84,11 +84,11 @@ def read_plain_pickle(reader: FileReader, path: Path, allowed: str) -> Any:
 def _dtype(name: str, *_: Any) -> np.dtype[Any]:
     if not isinstance(name, str) or len(name) > _DTYPE_LENGTH:
         raise pickle.UnpicklingError("a numpy scalar that is no number")
-    return np.dtype(name, copy=True)  # the pickle sets its state, which would change numpy's own
+    return np.dtype(name, copy=True)  # a copy, since the pickle changes its state
 
 
 def _dict(*_: Any) -> dict[Any, Any]:
-    """Stand in for OrderedDict and defaultdict; the pickle adds the entries afterwards."""
+    """Stand in for OrderedDict and defaultdict. The pickle adds the entries later."""
     return {}
 
 
@@ -104,26 +104,22 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode(encoding)
 
 
-def _rebuild_tensor() -> Any:
+def _rebuild_tensor(*arguments: Any) -> Any:
     import torch
 
-    return torch._utils._rebuild_tensor_v2
+    rebuild: Any = torch._utils._rebuild_tensor_v2
+    return rebuild(*arguments)
 
 
-_GLOBALS: dict[tuple[str, str], Callable[[], Any]] = {
-    ("builtins", "complex"): lambda: complex,
-    ("builtins", "frozenset"): lambda: frozenset,
-    ("builtins", "set"): lambda: set,
-    ("collections", "OrderedDict"): lambda: _dict,
-    ("collections", "defaultdict"): lambda: _dict,
-    ("_codecs", "encode"): lambda: _encode,
-    ("numpy", "dtype"): lambda: _dtype,
-    ("numpy.core.multiarray", "scalar"): lambda: _numpy_scalar,
-    ("numpy._core.multiarray", "scalar"): lambda: _numpy_scalar,
+_GLOBALS: dict[tuple[str, str], Callable[..., Any]] = {
+    **{("builtins", kind.__name__): kind for kind in (complex, dict, float, frozenset, int, list, set)},
+    ("collections", "OrderedDict"): _dict,
+    ("collections", "defaultdict"): _dict,
+    ("_codecs", "encode"): _encode,
+    ("numpy", "dtype"): _dtype,
+    ("numpy.core.multiarray", "scalar"): _numpy_scalar,
+    ("numpy._core.multiarray", "scalar"): _numpy_scalar,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    # The original of this function unpickles anything.
-    ("torch.storage", "_load_from_bytes"): lambda: load_tensors,
-} | {
-    ("builtins", name): (lambda kind=kind: kind)
-    for name, kind in (("list", list), ("dict", dict), ("int", int), ("float", float))
+    # PyTorch's own function of this name unpickles anything.
+    ("torch.storage", "_load_from_bytes"): load_tensors,
 }
