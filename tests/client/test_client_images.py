@@ -140,7 +140,7 @@ def test_file_that_vanishes_meanwhile_costs_only_its_own_result(tmp_path):
         results, status_code = target_server(files)
     assert status_code == 207
     assert [entry["Label"] for entry in results] == ["a", None, "c"]
-    assert "could not be read any more" in results[1]["Error"]
+    assert "could no longer be read" in results[1]["Error"]
 
 
 def vanishing(file: Path):

@@ -52,10 +52,10 @@ def classify(request):
         (Reply(404, b"\xff\xfe"), 404, "a page that is not Triton's"),
         (Reply(301, headers={"Location": "https://elsewhere/"}), 301, "answered 301"),
         (Reply(204), 502, "answered 204"),
-        (Reply(200, b"<html>log in to this network</html>"), 502, "something else than inference results"),
-        (Reply(200, b"{}"), 502, "something else than inference results"),
+        (Reply(200, b"<html>log in to this network</html>"), 502, "something other than inference results"),
+        (Reply(200, b"{}"), 502, "something other than inference results"),
         (Reply(200, b'{"outputs": []}'), 502, "output ERROR is missing"),
-        (Reply(200, b""), 502, "something else than inference results"),
+        (Reply(200, b""), 502, "something other than inference results"),
     ],
     ids=lambda value: f"{value.status}_{value.body[:12]!r}" if isinstance(value, Reply) else None,
 )
