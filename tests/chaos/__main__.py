@@ -14,11 +14,7 @@ from pathlib import Path
 import click
 
 from inference_server.addresses import LOOPBACK
-from tests.gateway import CERTIFICATE, running_gateway
-from tests.heavy import HEAVIEST
-from tests.watched import WatchedServer, watched_server
-
-from . import (
+from tests.chaos import (
     changing_resources,
     closing,
     compressed,
@@ -31,9 +27,12 @@ from . import (
     reloads,
     requests,
 )
-from .load import expected_answers
-from .setting import IMAGE_SIZE, Setting, prepare
-from .tally import Tally, format_table
+from tests.chaos.load import expected_answers
+from tests.chaos.setting import IMAGE_SIZE, Setting, prepare
+from tests.chaos.tally import Tally, format_table
+from tests.gateway import CERTIFICATE, running_gateway
+from tests.heavy import HEAVIEST
+from tests.watched import WatchedServer, watched_server
 
 FOLDER = Path("build/chaos")
 KEY = "correct-horse-battery-staple"

@@ -21,12 +21,11 @@ import torch.nn.functional as F  # noqa: N812
 from inference_client import Classify
 from inference_export.repository.versions import exported_version
 from tests import reference, tiny_network
+from tests.chaos.load import is_right
+from tests.chaos.reloads import run_command
+from tests.chaos.tally import Tally
 from tests.resources import write_faces, write_resources
 from tests.watched import watched_server
-
-from .load import is_right
-from .reloads import run_command
-from .tally import Tally
 
 _IMAGES = 3  # of each class
 _CLASSES = ("alpha", "beta")

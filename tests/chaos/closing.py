@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inference_client import Classify
-
-from .load import LATE_S, Expected, is_right
-from .tally import Tally
+from tests.chaos.load import LATE_S, Expected, is_right
+from tests.chaos.tally import Tally
 
 TIMEOUT_S = 30.0
 CALLERS = 8

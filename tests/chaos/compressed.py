@@ -7,13 +7,12 @@ import ssl
 import time
 from urllib.parse import urlsplit
 
+from tests.chaos.load import Expected, Load
+from tests.chaos.requests import INFER, JSON
+from tests.chaos.tally import Tally
 from tests.compressed import compressed_spaces
 from tests.gateway import CERTIFICATE
 from tests.watched import WatchedServer
-
-from .load import Expected, Load
-from .requests import INFER, JSON
-from .tally import Tally
 
 MEBIBYTES = 2100
 TIMEOUT_S = 120.0

@@ -11,10 +11,9 @@ from pathlib import Path
 import psutil
 
 from inference_server.supervision.shared_memory import FOLDER
+from tests.chaos.load import Expected, Load
+from tests.chaos.tally import Tally
 from tests.watched import WatchedServer
-
-from .load import Expected, Load
-from .tally import Tally
 
 MODELS = ("preprocess", "classifier", "cluster_head")
 SETTLE_S = 1.0

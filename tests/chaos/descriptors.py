@@ -11,10 +11,9 @@ import psutil
 
 from inference_client import Classify
 from inference_server.addresses import LOOPBACK
+from tests.chaos.load import TIMEOUT_S, Expected, Load, is_right
+from tests.chaos.tally import Tally
 from tests.watched import WatchedServer
-
-from .load import TIMEOUT_S, Expected, Load, is_right
-from .tally import Tally
 
 ROOM = 100  # descriptors that it may open beside those that it has
 CONNECTIONS = 300

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inference_server.triton.process import running_server
-
-from .load import Expected, expected_answers
-from .reloads import run_command
-from .tally import Tally
+from tests.chaos.load import Expected, expected_answers
+from tests.chaos.reloads import run_command
+from tests.chaos.tally import Tally
 
 
 def kill_exports(repository: Path, images: Sequence[Path], export: Sequence[object], times: int, log: Path) -> Tally:

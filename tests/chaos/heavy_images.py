@@ -14,12 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from inference_server.addresses import LOOPBACK
+from tests.chaos.load import Expected, Load
+from tests.chaos.tally import Tally
 from tests.heavy import HeavyFile
 from tests.heavy.family import family_mb, family_seconds
 from tests.watched import WatchedServer
-
-from .load import Expected, Load
-from .tally import Tally
 
 # docs/explanation/security.md states these.
 MOST_WAIT_S = 3.0

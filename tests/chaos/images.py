@@ -12,11 +12,10 @@ import psutil
 
 from inference_client import Classify
 from inference_export.base_set.decoding import UndecodableImageError, decode_pixels
+from tests.chaos.load import Expected, is_right
+from tests.chaos.tally import Tally
 from tests.corpus import hostile_files
 from tests.heavy.family import family_mb
-
-from .load import Expected, is_right
-from .tally import Tally
 
 BATCH = 14
 LEAK = re.compile(r"/|0x[0-9a-f]|\bat \w+>|object")

@@ -12,8 +12,7 @@ from unittest.mock import patch
 
 from inference_client import Classify, transport
 from inference_client.failures import may_pass
-
-from .tally import Tally
+from tests.chaos.tally import Tally
 
 TIMEOUT_S = 30.0
 LATE_S = 1.0

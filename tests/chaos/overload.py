@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from inference_server.addresses import LOOPBACK
+from tests.chaos.load import LATE_S, TOLERANCE, Expected
+from tests.chaos.tally import Tally
 from tests.watched import WatchedServer
-
-from .load import LATE_S, TOLERANCE, Expected
-from .tally import Tally
 
 FACTOR = 10
 TIMEOUT_S = 60.0

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inference_export.repository.versions import exported_version
+from tests.chaos.load import Expected, Load, expected_answers, is_right
+from tests.chaos.tally import Tally
 from tests.watched import WatchedServer
-
-from .load import Expected, Load, expected_answers, is_right
-from .tally import Tally
 
 BEFORE_S = 3.0
 AFTER_S = 1.0

@@ -15,9 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from inference_client import Classify
-
-from .load import Expected, is_right
-from .tally import Tally
+from tests.chaos.load import Expected, is_right
+from tests.chaos.tally import Tally
 
 INFER, GENERATE = "/v2/models/ensemble/infer", "/v2/models/ensemble/generate"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

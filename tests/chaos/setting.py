@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import resources
+from tests.chaos.reloads import copy_base, run_command
 from tests.once import make_once
-
-from .reloads import copy_base, run_command
 
 IMAGE_SIZE = 64
 LABELS = ("autistic", "non_autistic", "other")

@@ -17,12 +17,11 @@ import psutil
 
 from inference_client import Classify
 from inference_server.supervision.shared_memory import FOLDER as SHARED_MEMORY
+from tests.chaos.crashes import shared_memory_prefix
+from tests.chaos.load import Expected, expected_answers, is_right
+from tests.chaos.setting import Setting, prepare
 from tests.corpus import hostile_files
 from tests.watched import WatchedServer, watched_server
-
-from .crashes import shared_memory_prefix
-from .load import Expected, expected_answers, is_right
-from .setting import Setting, prepare
 
 FOLDER = Path("build/soak")
 CLIENTS = 2  # of each server

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from .structure import CONTAINERS, Container, Piece
+from tests.fuzz.structure import CONTAINERS, Container, Piece
 
 MOST_INFLATED = 2**20
 Build = Callable[[int], bytes]

@@ -21,10 +21,9 @@ from pathlib import Path
 import click
 
 from inference_export.base_set.decoding import UndecodableImageError, decode_pixels
+from tests.fuzz.moves import Growth, grow
+from tests.fuzz.structure import seeds
 from tests.heavy.measure import measure
-
-from .moves import Growth, grow
-from .structure import seeds
 
 FOUND = Path("build/fuzz")
 SEED = 12

@@ -4,6 +4,6 @@
 longest. *Repetition*: the same data, read again and again. Made by hand, in less time than it takes to read them.
 """
 
-from .files import FILES, HEAVIEST, HeavyFile
+from tests.heavy.files import FILES, HEAVIEST, HeavyFile
 
 __all__ = ["FILES", "HEAVIEST", "HeavyFile"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from .files import FILES
-from .measure import measure
+from tests.heavy.files import FILES
+from tests.heavy.measure import measure
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from inference_export.base_set.decoding import open_decoder
 from tests.corpus import encode, photograph
-
-from .family import family_seconds
+from tests.heavy.family import family_seconds
 
 SIDE = 384
 MOST_ADDRESS_SPACE_BYTES = 6 * 2**30

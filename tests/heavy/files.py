@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from inference_export.base_set.decoding import DEFAULT_LIMITS
-
-from . import metadata, pixels, repetition
+from tests.heavy import metadata, pixels, repetition
 
 MEBIBYTE = 2**20
 _FIXED_BYTES = 32 * MEBIBYTE  # of memory, whatever the image

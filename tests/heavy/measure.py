@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from .family import family_mb, family_seconds
+from tests.heavy.family import family_mb, family_seconds
 
 SAMPLED_S = 0.1
 

@@ -7,8 +7,7 @@ import struct
 import zlib
 
 from tests.corpus import encode, photograph
-
-from .containers import (
+from tests.heavy.containers import (
     ASCII,
     JPEG_START,
     RATIONAL,

@@ -6,8 +6,7 @@ import math
 import struct
 
 from tests.corpus import webp_canvas
-
-from .containers import (
+from tests.heavy.containers import (
     JPEG_END,
     JPEG_START,
     Bits,

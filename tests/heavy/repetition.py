@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from tests.corpus import encode, photograph, progressive_jpeg
-
-from .containers import JPEG_START, deflate, jpeg_segment, longs, shorts, tiff
+from tests.heavy.containers import JPEG_START, deflate, jpeg_segment, longs, shorts, tiff
 
 _ROW = 8  # pixels
 _MOST_STRIP = 2**20  # bytes that libtiff reads without asking whether a strip may have as many
