@@ -34,7 +34,7 @@ _COMPARISON = re.compile(r"\s*(==|>=|>)\s*[\d.]+$")
 class Expression:
     """One query.
 
-    Args:
+    Attributes:
         source: The rule's name, or the dashboard panel's title.
         text: In PromQL, without variables.
     """

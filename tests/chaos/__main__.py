@@ -1,4 +1,4 @@
-"""Do all of it, and print one table."""
+"""Run every scenario and print one table."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ BROKEN_FILES = ("classifier/{}/model.onnx", "cluster_head/{}/heads.py", "preproc
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--only", multiple=True, help="Only scenarios whose names contain this; may be given several times.")
 def main(only: tuple[str, ...]) -> None:
-    """Do bad things to a real server, and print what became of every image.
+    """Do bad things to a real server, and print the fate of every image.
 
-    Exit status: 0 if nothing was answered wrongly, lost, or hung, and every bound was kept; 1 otherwise.
+    Exit status: 0 if no answer was wrong, lost or hung and every bound was kept; 1 otherwise.
     """
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)

@@ -49,7 +49,7 @@ def crash_models(
 
 
 def crash_server(server: WatchedServer, expected: Expected, how: signal.Signals, rounds: int = 1) -> Tally:
-    """Kill or stop tritonserver itself under load; what it leaves in shared memory must be gone."""
+    """Kill or stop tritonserver itself under load. Its shared memory must be freed."""
     tally = Tally(what=f"{how.name} to tritonserver")
     back_s = []
     with Load(server.url, [expected], tally) as load:
@@ -73,14 +73,14 @@ def crash_server(server: WatchedServer, expected: Expected, how: signal.Signals,
 
 
 def _wait_for_more(server: WatchedServer, began_s: float) -> None:
-    """Wait until the service has noticed, and is back."""
+    """Wait until the service has noticed and is back."""
     while server.is_serving() and time.monotonic() - began_s < NOTICED_S[signal.SIGSTOP] + 1:
         time.sleep(0.05)
     server.wait_until_serving()
 
 
 def _outlive(processes: Sequence[psutil.Process]) -> bool:
-    """Whether some of them are alive after a while: on a busy machine it takes a second to die."""
+    """Whether some processes are alive after a while; on a busy machine, a process takes a second to die."""
     ends_s = time.monotonic() + DYING_S
     while alive := [process for process in processes if _is_alive(process)]:
         if time.monotonic() > ends_s:

@@ -16,13 +16,13 @@ from tests.chaos.tally import Tally
 
 
 def kill_exports(repository: Path, images: Sequence[Path], export: Sequence[object], times: int, log: Path) -> Tally:
-    """Kill an export again and again; what lies there must be what was there, or the whole new version, each time.
+    """Kill an export again and again. Each time, the repository must hold the old version or the whole new one.
 
     Args:
-        repository: Exported before; written again.
-        images: What is asked about.
+        repository: An exported repository, which is written again.
+        images: The query images.
         export: Arguments of the export.
-        times: How often.
+        times: Number of kills.
         log: File for the server's output.
     """
     tally = Tally(what="export killed at a random moment", times=times)
@@ -35,7 +35,7 @@ def kill_exports(repository: Path, images: Sequence[Path], export: Sequence[obje
     for number in range(times):
         command = [str(Path(sys.executable).with_name("export-repository")), *map(str, export)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        # Most of what can be half-written is written towards the end.
+        # The files that may be left half-written come towards the end.
         time.sleep(whole_s * chance.uniform(0.2 if number % 2 else 0.7, 1.0))
         process.kill()
         process.wait()
