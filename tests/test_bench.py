@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic, and their input: a figure must be able to miss its target."""
+"""The benchmarks' arithmetic and input: a figure must be able to miss its target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is copied of a server's log."""
+"""The lines of a server's log that are copied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding, by the very module that the server loads."""
+"""Decoding with the module that the server loads."""
 
 from __future__ import annotations
 

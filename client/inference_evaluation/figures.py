@@ -133,7 +133,9 @@ def compute_figures(answers: Answers, *, sim_thres: float | None, copies: frozen
     truths = sorted({prediction.image.truth for prediction in classified})
     labels = list(dict.fromkeys([*sorted(server_classes), *(prediction.label for prediction in classified)]))
     classes, curves = compare_classes(classified, sorted({*truths, *labels}))
-    recalls = [one.recall for one in classes if one.name in server_classes and one.recall is not None]
+    recalls = [
+        of_class.recall for of_class in classes if of_class.name in server_classes and of_class.recall is not None
+    ]
     unknown_label = next(
         (prediction.label for prediction in classified if prediction.label not in prediction.scores), None
     )

@@ -101,11 +101,11 @@ def _images(setting: Setting) -> Iterator[Tally]:
 def _heavy_images(setting: Setting) -> Iterator[Tally]:
     with _serving(setting, "heavy-images") as server:
         expected = expected_answers(server.url, setting.images)
-        each = heavy_images.send_each(server, expected, HEAVIEST, MAX_BATCH_SIZE)
-        yield each
+        alone = heavy_images.send_each(server, expected, HEAVIEST, MAX_BATCH_SIZE)
+        yield alone
         without_pause = heavy_images.send_without_pause(server, expected, HEAVIEST, MAX_BATCH_SIZE, seconds=40)
         yield without_pause
-        heavy_images.require_promised(each)
+        heavy_images.require_promised(alone)
         heavy_images.require_promised(without_pause)
 
 

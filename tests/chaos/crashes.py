@@ -98,9 +98,9 @@ def _is_alive(process: psutil.Process) -> bool:
 
 def shared_memory_prefix(tritonserver: psutil.Process) -> str:
     arguments = " ".join(tritonserver.cmdline())
-    found = re.search(r"shm-region-prefix-name=(\w+)", arguments)
-    assert found is not None
-    return found[1]
+    prefix = re.search(r"shm-region-prefix-name=(\w+)", arguments)
+    assert prefix is not None
+    return prefix[1]
 
 
 def _regions(prefix: str) -> set[Path]:

@@ -40,10 +40,10 @@ def kill_exports(repository: Path, images: Sequence[Path], export: Sequence[obje
         process.kill()
         process.wait()
         with running_server(repository, log=log) as server:
-            found = expected_answers(server.url, images)
-        expected = expected or found
+            answers = expected_answers(server.url, images)
+        expected = expected or answers
         tally.sent += len(images)
-        right = sum(found[image][0] == expected[image][0] for image in images)
+        right = sum(answers[image][0] == expected[image][0] for image in images)
         tally.right += right
         tally.wrong += len(images) - right
     return tally

@@ -120,5 +120,6 @@ def copy_base(base: Path, target: Path, *, without: str | None = None, also: str
 
 def _differ(one: Expected, other: Expected) -> bool:
     return not all(
-        is_right({"Label": label, "Probability": each}, other[image]) for image, (label, each) in one.items()
+        is_right({"Label": label, "Probability": probability}, other[image])
+        for image, (label, probability) in one.items()
     )

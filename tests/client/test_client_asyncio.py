@@ -12,7 +12,7 @@ from test_client_hostile_server import PUMP
 from inference_client import AsyncClassify, Classify, StreamError
 
 LIMIT = 4
-MOST_AHEAD = 17 * LIMIT  # 16 requests, and the one whose results are being given
+MOST_AHEAD = 17 * LIMIT  # 16 requests, and the one whose results the caller is taking
 
 
 def numbers(count):

@@ -1,4 +1,4 @@
-"""Lists on their way: order, limits, connections, threads, and their ends."""
+"""Calls with lists: order, limits, connections, threads and their ends."""
 
 import gc
 import os
@@ -285,7 +285,7 @@ def test_deadline_while_sending_leaves_the_next_call_a_connection_of_its_own():
     def talk(connection):
         connections.append(connection)
         if len(connections) == 1:
-            time.sleep(NEVER_HANGS_S / 4)  # reads nothing
+            time.sleep(NEVER_HANGS_S / 4)  # without reading anything
         else:
             connection.recv(1 << 20)
             connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")

@@ -1,4 +1,4 @@
-"""What may be passed as an image, and what is sent for it."""
+"""The kinds of images that a call takes, and the bytes that it sends."""
 
 import io
 import os
@@ -122,7 +122,7 @@ def test_file_without_permission_raises_before_anything_is_sent(tmp_path, monkey
     secret = tmp_path / "a.jpg"
     secret.write_bytes(b"a")
     secret.chmod(0)
-    if os.access(secret, os.R_OK):  # root reads everything
+    if os.access(secret, os.R_OK):  # root can read every file
         monkeypatch.setattr("builtins.open", refuse_permission)
     with Classify(f"127.0.0.1:{unused_port()}") as target_server, pytest.raises(PermissionError):
         target_server(secret)

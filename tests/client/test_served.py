@@ -14,7 +14,7 @@ from PIL import Image
 from inference_client import AsyncClassify, Classify
 
 NOT_AN_IMAGE = b"not an image"
-# Similarities differ in the last bits with the size of the batch.
+# The last bits of similarities depend on the batch size.
 TOLERANCE = 1e-4
 
 
@@ -26,7 +26,7 @@ def target_server(clustering_server):
 
 @pytest.fixture(scope="module")
 def alone(clustering_server, query_images):
-    """Return each image's entry when it is sent alone, with details."""
+    """Return the entry, with details, of each image sent alone."""
     with Classify(clustering_server.url, details=True) as running:
         answers = [running(image) for image in query_images]
     assert {status_code for _, status_code in answers} == {200}

@@ -79,9 +79,9 @@ def draw_all(figures: Figures) -> dict[str, str]:
 
 def worst_separated(figures: Figures) -> Sequence[str]:
     """Choose the classes whose curves are drawn: the ``MAX_CURVES`` with the smallest areas, sorted by name."""
-    scored = [one for one in figures.classes if one.average_precision is not None]
-    scored.sort(key=lambda one: (1.0 if one.roc_auc is None else one.roc_auc, one.name))
-    return sorted(one.name for one in scored[:MAX_CURVES])
+    scored = [of_class for of_class in figures.classes if of_class.average_precision is not None]
+    scored.sort(key=lambda of_class: (1.0 if of_class.roc_auc is None else of_class.roc_auc, of_class.name))
+    return sorted(of_class.name for of_class in scored[:MAX_CURVES])
 
 
 def draw_roc(figures: Figures, shown: Sequence[str]) -> str:
@@ -89,7 +89,11 @@ def draw_roc(figures: Figures, shown: Sequence[str]) -> str:
 
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="by chance")
-        areas = {one.name: f"area {one.roc_auc:.3f}" for one in figures.classes if one.roc_auc is not None}
+        areas = {
+            of_class.name: f"area {of_class.roc_auc:.3f}"
+            for of_class in figures.classes
+            if of_class.roc_auc is not None
+        }
         _draw_curves(axes, figures.curves.roc, shown, areas)
         axes.set_xlabel("false positive rate")
         axes.set_ylabel("true positive rate")
@@ -102,9 +106,9 @@ def draw_precision_recall(figures: Figures, shown: Sequence[str]) -> str:
 
     def draw(axes: "Axes") -> None:
         averages = {
-            one.name: f"average {one.average_precision:.3f}"
-            for one in figures.classes
-            if one.average_precision is not None
+            of_class.name: f"average {of_class.average_precision:.3f}"
+            for of_class in figures.classes
+            if of_class.average_precision is not None
         }
         _draw_curves(axes, figures.curves.precision_recall, shown, averages, drawstyle="steps-post")
         axes.set_xlabel("recall")
@@ -117,10 +121,10 @@ def draw_calibration(figures: Figures) -> str:
     """Draw the reliability diagram."""
 
     def draw(axes: "Axes") -> None:
-        occupied = [one for one in figures.calibration.bins if one.images]
-        centers = [(one.low + one.high) / 2 for one in occupied]
-        accuracies = [one.right / one.images for one in occupied]
-        means = [one.mean_probability for one in occupied if one.mean_probability is not None]
+        occupied = [bin_ for bin_ in figures.calibration.bins if bin_.images]
+        centers = [(bin_.low + bin_.high) / 2 for bin_ in occupied]
+        accuracies = [bin_.right / bin_.images for bin_ in occupied]
+        means = [bin_.mean_probability for bin_ in occupied if bin_.mean_probability is not None]
         axes.bar(centers, accuracies, width=0.094, color=RIGHT, alpha=0.35, label="accuracy of the answers in a bin")
         axes.plot(means, accuracies, "o", color=RIGHT, markersize=5, label=f"at their mean {_axis_name(figures)}")
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="well calibrated")
