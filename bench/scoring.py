@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import psutil
 from bench.decoding import shortest_s
 from bench.report import Figure, Report
 from bench.setting import Setting
-from inference_export.template import template_directory
+from inference_export.template import load_served_module
 
 EMBEDDING_SIZE = 512
 BATCH = 8
@@ -94,16 +93,13 @@ def _in_process(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def _measure(folder: Path, rounds: int) -> dict[str, Any]:
-    sys.dont_write_bytecode = True
-    sys.path.insert(0, str(template_directory() / "cluster_head" / "1"))
-    from heads import load_head  # type: ignore[import-not-found]
-
+    heads = load_served_module("cluster_head", "heads")
     before_bytes = psutil.Process().memory_full_info().uss
-    head = load_head(folder)
+    head = heads.load_head(folder)
     rng = np.random.default_rng(1)
     queries = rng.standard_normal((BATCH, EMBEDDING_SIZE), dtype=np.float32)
     probabilities = np.zeros((BATCH, 2), np.float32)
-    thresholds = np.full(BATCH, np.nan, np.float32)
+    thresholds = np.full(BATCH, THRESHOLD, np.float32)
 
     def answer() -> None:
         head.answer(queries, probabilities, thresholds)

@@ -321,7 +321,7 @@ def test_classes_at_thresholds_are_the_answers_of_requests_with_these_thresholds
     assert outputs["CLASS_AT"].shape == thresholds.shape
     assert (outputs["CLASS_AT"][-1] == -1).all()
     assert outputs["ERROR"][-1].tolist() == ["broken file"]
-    labels = set()
+    winners = set()
     for column, threshold in enumerate(thresholds[0]):
         _, answer = _ask_head(clustering_server, embeddings, errors, sim_thres=str(threshold))
         assert answer["CLASS_AT"].shape == (len(data), 0)
@@ -329,9 +329,9 @@ def test_classes_at_thresholds_are_the_answers_of_requests_with_these_thresholds
             matched = answer["MATCHES"][row].any()
             wanted = answer["CLASSES"][row].tolist().index(answer["LABEL"][row, 0]) if matched else -1
             assert outputs["CLASS_AT"][row, column] == wanted, (row, threshold)
-            labels.add(wanted)
-    assert -1 in labels
-    assert len(labels) > 1
+            winners.add(wanted)
+    assert -1 in winners
+    assert len(winners) > 1
 
 
 @pytest.mark.parametrize(
