@@ -192,7 +192,7 @@ def _fill(descriptor: int) -> int:
     return written
 
 
-def test_slow_reader_stalls_nobody_and_what_it_does_not_take_is_counted() -> None:
+def test_slow_reader_stalls_nobody_and_dropped_lines_are_counted() -> None:
     reading, writing = os.pipe()
     before = _fill(writing)
     log = access_log.AccessLog(pytest.fail, descriptor=writing)

@@ -302,7 +302,7 @@ def test_sigterm_while_it_starts_ends_it_at_once(setting: Setting) -> None:
     assert process.wait(10) == 0
 
 
-def test_second_server_on_a_port_is_refused_on_whatever_address(setting: Setting, server: WatchedServer) -> None:
+def test_second_server_on_a_port_is_refused_on_any_address(setting: Setting, server: WatchedServer) -> None:
     done = reloads.run_command(
         "inference-server", "--model_repository", setting.folder / "served", "--host", "127.0.0.2", "--port",
         server.port, "--metrics_port", free_ports(1)[0],

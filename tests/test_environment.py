@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
     return folder
 
 
-def test_without_a_python_it_says_what_was_found_and_what_to_install(folder: Path, path: Path) -> None:
+def test_without_a_python_the_message_names_the_found_one_and_the_one_to_install(folder: Path, path: Path) -> None:
     outcome = run(folder, path)
     assert outcome.returncode == 1
     assert "make found no python3" in outcome.stderr

@@ -69,9 +69,7 @@ def _refused(*arguments: object) -> str:
 
 
 @pytest.mark.slow
-def test_base_data_that_have_gone_missing_change_nothing_and_a_change_of_mode_is_said(
-    tiny: list[object], tmp_path: Path
-) -> None:
+def test_missing_base_data_change_nothing_and_a_change_of_mode_is_reported(tiny: list[object], tmp_path: Path) -> None:
     base = tmp_path / "base"
     log = tmp_path / "log"
     with watched_server(*tiny, "-data", base, log=log) as server:

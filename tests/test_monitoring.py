@@ -141,7 +141,7 @@ def _promtool(*arguments: object, text: str | None = None) -> subprocess.Complet
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_each_image_is_counted_once_by_what_became_of_it(server: RunningServer, query_images: list[Path]) -> None:
+def test_each_image_is_counted_once_by_its_outcome(server: RunningServer, query_images: list[Path]) -> None:
     counted = (
         'classify_images_total{client="counted",label=',
         'classify_undecodable_images_total{reason="unsupported"}',

@@ -217,7 +217,7 @@ def test_failed_export_changes_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["repository"]
 
 
-def test_stale_staging_folder_is_removed_whatever_its_name(tmp_path: Path) -> None:
+def test_stale_staging_folder_of_any_name_is_removed(tmp_path: Path) -> None:
     repository = tmp_path / "re[p]o"
     stale = tmp_path / ".re[p]o.staging-old"
     stale.mkdir()

@@ -58,7 +58,7 @@ def test_best_epoch_of_the_mode_is_selected(several: Path, mode: str, name: str)
     assert select_checkpoint(several, mode, FileReader()).path.name == name
 
 
-def test_only_checkpoint_is_selected_whatever_its_name_and_without_logs(several: Path) -> None:
+def test_only_checkpoint_is_selected_under_any_name_and_without_logs(several: Path) -> None:
     for name in ("model_1", "model_2", "model_10"):
         (several / "models" / name).unlink()
     (several / "logs" / "logs").unlink()

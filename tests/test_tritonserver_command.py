@@ -124,7 +124,7 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         prepare_launch([])
 
 
-def test_two_onnxruntimes_are_refused_with_what_to_remove(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_onnxruntimes_are_refused_with_the_command_to_remove_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "_installed", lambda name: True)
     with pytest.raises(extras.MissingExtraError, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
         prepare_launch([])

@@ -89,13 +89,13 @@ def test_grey_of_16_bits_keeps_them(mode):
     ],
     ids=["float", "grey", "rgba", "channels_first", "batch", "no_pixels"],
 )
-def test_array_that_is_no_image_is_refused_with_what_to_pass(array, error, advice):
+def test_array_that_is_no_image_is_refused_with_a_remedy(array, error, advice):
     with pytest.raises(error, match=advice):
         collect([array])
 
 
 @pytest.mark.parametrize("item", [None, 7, {"a.jpg": 1}, {"a.jpg"}, [None], [["a.jpg"]], [3.5]])
-def test_what_is_no_image_is_refused_with_the_corrected_call(item):
+def test_other_objects_than_images_are_refused_with_the_corrected_call(item):
     with pytest.raises(TypeError, match=r"target_server\(\['a.jpg', 'b.jpg'\]\)"):
         collect(item)
 

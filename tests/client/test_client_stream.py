@@ -113,7 +113,7 @@ def test_empty_stream_asks_the_server_nothing():
         assert list(target_server.stream([])) == []
 
 
-def test_bad_image_has_its_error_in_its_place_and_costs_no_other(tmp_path):
+def test_bad_image_has_an_error_in_its_place_and_others_have_results(tmp_path):
     (tmp_path / "good").write_bytes(b"good")
     images = [
         b"a",
@@ -135,13 +135,13 @@ def test_bad_image_has_its_error_in_its_place_and_costs_no_other(tmp_path):
 
 
 @pytest.mark.parametrize("images", ["a.jpg", b"a", {"a.jpg"}, 7, None], ids=repr)
-def test_what_is_no_iterable_of_images_is_refused_at_once(images):
+def test_other_objects_than_iterables_of_images_are_refused_at_once(images):
     with Classify("localhost:1") as target_server, pytest.raises(TypeError, match="pass an iterable"):
         target_server.stream(images)
 
 
 @pytest.mark.parametrize(("source_raises", "expected"), [(7, TypeError), (ZeroDivisionError, ZeroDivisionError)])
-def test_what_the_iterable_raises_comes_after_the_results_of_the_images_before(source_raises, expected):
+def test_exception_of_the_iterable_comes_after_the_results_of_the_images_before(source_raises, expected):
     def images():
         yield from (str(number).encode() for number in range(10))
         if source_raises is ZeroDivisionError:
@@ -221,7 +221,7 @@ def test_request_that_fails_alone_has_errors_and_the_stream_goes_on(status):
 
 
 @pytest.mark.parametrize("leave", ["close", "let_go"])
-def test_stream_that_is_left_breaks_off_what_is_in_flight(leave):
+def test_abandoned_stream_breaks_off_its_requests(leave):
     broken_off = []
 
     def answer(request):

@@ -105,7 +105,7 @@ def test_empty_list_is_200(target_server):
     assert target_server([]) == ([], 200)
 
 
-def test_threshold_of_the_call_decides_what_matches(target_server, query_images):
+def test_threshold_of_the_call_decides_the_matches(target_server, query_images):
     (loose,), _ = target_server(query_images[0], sim_thres=-1, details=True)
     (strict,), _ = target_server(query_images[0], sim_thres=1, details=True)
     assert all(count > 0 for count in loose["Matches"].values())

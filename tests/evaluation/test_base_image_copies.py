@@ -8,7 +8,7 @@ from inference_evaluation.base_image_copies import find_copies
 from inference_evaluation.labelled_images import LabelledImage
 
 
-def test_copies_are_found_by_their_bytes_whatever_their_name_and_class(tmp_path: Path) -> None:
+def test_copies_are_found_by_their_bytes_under_any_name_and_class(tmp_path: Path) -> None:
     base, queries = tmp_path / "base", tmp_path / "queries"
     for file, content in (
         (base / "a" / "1.png", b"same"),

@@ -80,7 +80,7 @@ def test_figures_are_scikit_learns_of_the_csv(evaluated: Evaluated) -> None:
     assert sum(figures["histogram"]["wrong"]) == len(rows) - sum(right)
 
 
-def test_trials_are_what_the_server_answers_at_their_thresholds(
+def test_trials_are_the_servers_answers_at_their_thresholds(
     clustering_evaluation: Evaluated, clustering_server: RunningServer
 ) -> None:
     rows = [row for row in _rows(clustering_evaluation) if not row["error"]]

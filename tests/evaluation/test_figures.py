@@ -231,7 +231,7 @@ def test_threshold_in_force_is_told_with_where_it_comes_from() -> None:
         (0.95, "who?", True, "Use -thres 0.61 instead of 0.95"),
     ],
 )
-def test_change_is_advised_only_where_it_gains_what_the_images_tell(
+def test_change_is_advised_only_if_the_images_show_a_gain(
     threshold: float, unknown_label: str | None, change: bool, headline: str
 ) -> None:
     image = matched("a", {"a": [0.8], "b": [0.4, 0.4]}, threshold=threshold, unknown_label=unknown_label)
@@ -317,7 +317,7 @@ def test_image_that_was_not_decoded_is_named_with_the_reason() -> None:
         assert "Not decoded: a/bad.png: truncated" in say("cautions", figures)
 
 
-def test_threshold_that_is_given_in_classification_mode_is_said_to_have_no_effect() -> None:
+def test_threshold_in_classification_mode_is_reported_to_have_no_effect() -> None:
     images = [classified("a", {"a": 0.9, "b": 0.1})]
     assert "--sim_thres had no effect" in say("cautions", figures_of(*images, sim_thres=0.9))[0]
     assert not any("--sim_thres" in sentence for sentence in say("cautions", figures_of(*images)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from inference_evaluation.labelled_images import read_labelled_images
 
 
-def test_images_are_listed_by_class_and_what_is_left_out_is_said(tmp_path: Path) -> None:
+def test_images_are_listed_by_class_and_omissions_are_reported(tmp_path: Path) -> None:
     for name in ("b/2.png", "b/1.png", "a/3.png", "stray.png", ".hidden/4.png", "a/.DS_Store", "a/deeper/5.png"):
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
