@@ -11,17 +11,17 @@ from pathlib import Path
 
 import click
 
+from bench.cores import bench_cores
+from bench.decoding import bench_decoding
+from bench.embedding import bench_embedding
+from bench.errors import BenchError
+from bench.overhead import bench_overhead, bench_start
+from bench.report import Report
+from bench.scoring import bench_scoring
+from bench.serving import bench_serving
+from bench.setting import Setting
+from inference_client.command_line.options import COMMAND_SETTINGS
 from inference_server.errors import ServerError
-
-from .cores import bench_cores
-from .decoding import bench_decoding
-from .embedding import bench_embedding
-from .errors import BenchError
-from .overhead import bench_overhead, bench_start
-from .report import Report
-from .scoring import bench_scoring
-from .serving import bench_serving
-from .setting import Setting
 
 BENCHMARKS = {
     "serving": bench_serving,
@@ -38,7 +38,7 @@ TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 PACKAGES = ("onnxruntime", "torch", "nvidia-pytriton", "pillow", "numpy", "flask", "litserve")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.command(context_settings=COMMAND_SETTINGS)
 @click.option("--quick", is_flag=True, help="Run one short round of serving, decoding and scoring: under 3 minutes.")
 @click.option(
     "--only",
@@ -46,16 +46,13 @@ PACKAGES = ("onnxruntime", "torch", "nvidia-pytriton", "pillow", "numpy", "flask
     multiple=True,
     help="Run only this benchmark; may be given several times.",
 )
-@click.option(
-    "--rounds", type=click.IntRange(1, 100), default=3, show_default=True, help="How often everything is measured."
-)
+@click.option("--rounds", type=click.IntRange(1, 100), default=3, help="Number of times to measure everything.")
 def main(quick: bool, only: tuple[str, ...], rounds: int) -> None:
-    """Measure the server against this machine's ceiling and against what a user would pick instead.
+    """Compare the server with this machine's ceiling and with other servers.
 
     Measures everything in turn, several times. A ratio compares two
-    measurements of the same round, and the table shows the median ratio of all
-    rounds. Prints tables, and writes bench.json and bench.png into
-    build/bench/.
+    measurements of one round; the table shows the median of all rounds. Prints
+    tables, and writes bench.json and bench.png into build/bench/.
 
     \b
     Examples:

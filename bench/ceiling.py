@@ -1,4 +1,4 @@
-"""The ceiling: one process that decodes and runs the network as fast as this machine can, and does nothing else."""
+"""The ceiling: one process that only decodes and runs the network, as fast as this machine can."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+from bench.in_process import ThreadDecoder
 from inference_export.base_set.decoding import decode_pixels
 from inference_export.onnx_session import open_graph, run_graph
-
-from .in_process import ThreadDecoder
 
 BATCH_SIZES = (1, 4, 8, 16)
 
@@ -28,14 +27,12 @@ class Ceiling:
     Attributes:
         throughput: Images per second, by batch size.
         latency_ms: Median time to decode, resize and classify a single image, in milliseconds.
-        decode_ms: Median time to decode and resize a single image, in milliseconds.
         cpu_s_per_image: CPU time per image at the best batch size, in seconds.
         peak_mb: Largest resident memory of the process, in MB.
     """
 
     throughput: dict[int, float]
     latency_ms: float
-    decode_ms: float
     cpu_s_per_image: float
     peak_mb: float
 
@@ -51,8 +48,8 @@ def measure_apart(graph: Path, images: Path, image_size: int, duration_s: float)
         sys.executable, "-m", "bench.ceiling", "--graph", str(graph), "--images", str(images),
         "--image_size", str(image_size), "--duration_s", str(duration_s),
     ]  # fmt: skip
-    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    return Ceiling(**{**found, "throughput": {int(size): value for size, value in found["throughput"].items()}})
+    ceiling = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return Ceiling(**{**ceiling, "throughput": {int(size): value for size, value in ceiling["throughput"].items()}})
 
 
 @click.command()
@@ -82,18 +79,14 @@ def measure(graph: Path, images: Path, image_size: int, duration_s: float) -> Ce
         throughput[size] = done / (time.monotonic() - began_s)
         cpu_s[size] = (time.process_time() - began_cpu_s) / done
     latencies: list[float] = []
-    decodes: list[float] = []
     began_s = time.monotonic()
     while time.monotonic() - began_s < share_s or not latencies:
         started_s = time.monotonic()
-        pixels = decode_pixels(files[len(latencies) % len(files)], image_size)
-        decodes.append(time.monotonic() - started_s)
-        run_graph(session, pixels[None])
+        run_graph(session, decode_pixels(files[len(latencies) % len(files)], image_size)[None])
         latencies.append(time.monotonic() - started_s)
     return Ceiling(
         throughput=throughput,
         latency_ms=float(np.median(latencies)) * 1000,
-        decode_ms=float(np.median(decodes)) * 1000,
         cpu_s_per_image=cpu_s[max(throughput, key=throughput.__getitem__)],
         peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
     )

@@ -1,4 +1,4 @@
-"""Compares decoding in separate processes with decoding in this one, and reduced with exact decoding."""
+"""Compares decoding in separate processes with decoding in this process, and reduced decoding with exact decoding."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from bench.images import make_large_image
+from bench.in_process import ThreadDecoder
+from bench.report import Figure, Report
+from bench.setting import IMAGE_SIZE, Setting
 from inference_export.base_set.decoding import decode_pixels, open_decoder
-
-from .images import make_large_image
-from .in_process import ThreadDecoder
-from .report import Figure, Report
-from .setting import IMAGE_SIZE, Setting
 
 REPETITIONS = 5
 BATCH = 32
@@ -55,7 +54,7 @@ def _bench_processes(files: Sequence[bytes], size: int, report: Report, rounds: 
 
 def _bench_reduced(report: Report, rounds: int) -> None:
     data = make_large_image()
-    ThreadDecoder(IMAGE_SIZE)  # makes Pillow keep its memory, as on the server
+    ThreadDecoder(IMAGE_SIZE)  # makes Pillow keep its memory, as the server's decoders do
     ratios = []
     for _ in range(rounds):
         exact_s = shortest_s(lambda: decode_pixels(data, IMAGE_SIZE), REPETITIONS)
@@ -72,7 +71,7 @@ def _bench_reduced(report: Report, rounds: int) -> None:
 
 
 def shortest_s(work: Callable[[], object], repetitions: int) -> float:
-    """Run some work several times and return the shortest time in seconds, the one with the least disturbance."""
+    """Run some work several times and return the shortest time, the least disturbed one, in seconds."""
     times = []
     for _ in range(repetitions):
         began_s = time.perf_counter()

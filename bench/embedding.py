@@ -1,4 +1,4 @@
-"""Compares how fast an export embeds the base set with the ceiling."""
+"""Compares the time in which an export embeds the base set with the ceiling."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import itertools
 import time
 from typing import Any
 
+from bench.in_process import ThreadDecoder
+from bench.report import Figure, Report
+from bench.serving import graph_of
+from bench.setting import IMAGE_SIZE, Setting
 from inference_export.base_set.decoding import DEFAULT_LIMITS
 from inference_export.base_set.embedding import embed_images
 from inference_export.base_set.embedding_cache import EmbeddingCache
@@ -13,16 +17,11 @@ from inference_export.base_set.image_files import open_image_files
 from inference_export.onnx_session import open_graph, run_graph
 from inference_export.regular_files import FileReader
 
-from .in_process import ThreadDecoder
-from .report import Figure, Report
-from .serving import graph_of
-from .setting import IMAGE_SIZE, Setting
-
 BATCH = 32  # export-repository's default
 
 
 def bench_embedding(setting: Setting, report: Report, *, quick: bool) -> None:
-    """Embed files as the export does, and in turn only decode them and run the network."""
+    """Embed files as the export does, and in turn decode them and run the network with nothing else."""
     session = open_graph(graph_of(setting.export("fp32")))
     in_process = ThreadDecoder(IMAGE_SIZE)
     files = list(itertools.islice(itertools.cycle(setting.queries), BATCH * (1 if quick else 2)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .errors import BenchError
+from bench.errors import BenchError
 
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 SIZE = (1200, 900)  # width, height
@@ -17,7 +17,7 @@ IMAGES = 32
 TARGET_BYTES = 200_000
 LARGE_SIZE = (4000, 3000)
 LARGE_TARGET_BYTES = 3_500_000
-GRAIN_LEVELS = 3.0  # standard deviation of the added noise, which imitates a sensor's
+GRAIN_LEVELS = 3.0  # standard deviation of the noise added to imitate a sensor
 LARGE_GRAIN_LEVELS = 5.0
 SEED = 0
 

@@ -18,4 +18,4 @@ def encode_input(images: Sequence[bytes]) -> str:
         JSON text. Each BYTES element is base64 of the file's length as a little-endian uint32, followed by the file.
     """
     elements = [struct.pack("<I", len(image)) + image for image in images]
-    return json.dumps({"data": [{"IMAGE": {"b64": base64.b64encode(each).decode("ascii")}} for each in elements]})
+    return json.dumps({"data": [{"IMAGE": {"b64": base64.b64encode(element).decode("ascii")}} for element in elements]})

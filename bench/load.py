@@ -1,4 +1,4 @@
-"""A closed-loop load generator: each client sends its next request when it has the answer to the last one."""
+"""A closed-loop load generator: each client sends its next request once the last one is answered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from .errors import BenchError
+from bench.errors import BenchError
 
 TIMEOUT_S = 120.0
 _OK = 200
@@ -51,11 +51,11 @@ def run_load(
     """Send requests of one image each for a while.
 
     Args:
-        url: Where to send the requests.
+        url: URL of the requests.
         bodies: The requests' bodies, used in turn.
-        headers: The headers of each body, used in turn.
         clients: Number of clients.
-        duration_s: How long to send new requests, in seconds; requests in flight at the end are awaited and count.
+        duration_s: Time to send new requests, in seconds. Requests in flight at the end are awaited and count.
+        headers: The headers of each body, used in turn.
 
     Raises:
         BenchError: The server answered a request with a status other than 200.

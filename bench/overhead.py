@@ -1,4 +1,4 @@
-"""Measures what serving adds to decoding and a small network, and how long the server takes to start."""
+"""Measures the time that serving adds to decoding and a small network, and the start time of the server."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import time
 
 from PIL import Image
 
+from bench.ceiling import measure_apart
+from bench.input_data import encode_input
+from bench.perf_analyzer import WINDOWS, fetch_perf_analyzer, measure
+from bench.report import Figure, Report
+from bench.resources import write_resources
+from bench.serving import graph_of, model_statistics
+from bench.setting import Setting
 from inference_server.triton.process import RunningServer, running_server
-
-from .ceiling import measure_apart
-from .input_data import encode_input
-from .perf_analyzer import WINDOWS, fetch_perf_analyzer, measure
-from .report import Figure, Report
-from .resources import write_resources
-from .serving import graph_of, model_statistics
-from .setting import Setting
 
 SMALL_SIZE = 64
 SMALL_IMAGE = (256, 256)
@@ -63,7 +62,7 @@ def bench_overhead(setting: Setting, report: Report, *, quick: bool) -> None:
 
 
 def bench_start(setting: Setting, report: Report, *, quick: bool) -> None:
-    """Measure how long tritonserver takes from its start until it is ready, with the full network."""
+    """Measure the time from the start of tritonserver until it is ready, with the full network."""
     repository = setting.export("fp32")
     times = []
     for _ in range(2 if quick else 3):
@@ -74,12 +73,12 @@ def bench_start(setting: Setting, report: Report, *, quick: bool) -> None:
 
 
 def _statistics_ms(server: RunningServer) -> dict[str, dict[str, float]]:
-    found = {}
+    statistics_ms = {}
     for model in MODELS:
-        statistics = model_statistics(server, model)
-        found[model] = {phase: statistics["inference_stats"][phase]["ns"] / 1e6 for phase in PHASES}
-        found[model]["requests"] = statistics["inference_stats"]["success"]["count"]
-    return found
+        statistics = model_statistics(server, model)["inference_stats"]
+        statistics_ms[model] = {phase: statistics[phase]["ns"] / 1e6 for phase in PHASES}
+        statistics_ms[model]["requests"] = statistics["success"]["count"]
+    return statistics_ms
 
 
 def _explain(

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import click
 
+from bench.errors import BenchError
+from bench.images import find_photograph
+from bench.input_data import encode_input
+from bench.perf_analyzer import environment, fetch_perf_analyzer, library_path
 from examples.demonstration.errors import DemonstrationError
 from examples.demonstration.layout import Layout
 from examples.demonstration.prepare import prepare_demonstration
 from examples.demonstration.serving import export_demonstration, serve_demonstration
-
-from .errors import BenchError
-from .images import find_photograph
-from .input_data import encode_input
-from .perf_analyzer import environment, fetch_perf_analyzer, library_path
+from inference_client.command_line.options import COMMAND_SETTINGS
 
 BUILD = Path("build")
 DEMONSTRATION = Layout(out=BUILD / "demonstration")
@@ -32,20 +32,20 @@ STABILITY_PERCENT = 50
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.command(context_settings=COMMAND_SETTINGS)
 @click.option(
     "-u",
     "--url",
     metavar="HOST:PORT",
-    help="HTTP address of a running server. Without it, one is started on the demonstration's model repository, "
-    "which is made if it is not there.",
+    help="HTTP address of a running server. Without it, a server is started on the demonstration's model repository, "
+    "which is made if it does not exist.",
 )
 def main(url: str | None) -> None:
     """Measure a server with NVIDIA's perf_analyzer.
 
     Fetches perf_analyzer into build/perf_analyzer/ if it is not there. Then
     drives ensemble with a real JPEG and classifier with random pixels. Prints
-    each command line, which you can run again as it is, and its output.
+    each command line, ready to run again, and its output.
 
     \b
     Examples:

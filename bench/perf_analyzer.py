@@ -18,8 +18,8 @@ from pathlib import Path
 
 import click
 
-from .errors import BenchError
-from .load import Load
+from bench.errors import BenchError
+from bench.load import Load
 
 VERSION = "2.51.0"
 REQUIREMENT = (
@@ -32,7 +32,7 @@ _IN_WHEEL = f"tritonclient-{VERSION}.data/data"
 # The libraries that the binary needs, and their names in nvidia_pytriton.libs.
 _LIBRARY_PATTERNS = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 _PROBE_TIMEOUT_S = 30
-WINDOWS = 3  # perf_analyzer compares this many
+WINDOWS = 3  # perf_analyzer compares three windows
 
 
 def fetch_perf_analyzer(folder: Path) -> Path:
@@ -113,10 +113,12 @@ def _link_libraries(folder: Path) -> None:
     libraries = Path(package.origin).parents[1] / "nvidia_pytriton.libs"
     folder.mkdir()
     for name, pattern in _LIBRARY_PATTERNS.items():
-        found = next(libraries.glob(pattern), None)
-        if found is None:
-            raise BenchError(f"{libraries} holds no {pattern}. Install the nvidia-pytriton that the constraints name.")
-        (folder / name).symlink_to(found)
+        library = next(libraries.glob(pattern), None)
+        if library is None:
+            raise BenchError(
+                f"{libraries} holds no {pattern}. Install the version of nvidia-pytriton in constraints.txt."
+            )
+        (folder / name).symlink_to(library)
 
 
 def _runs(binary: Path) -> bool:

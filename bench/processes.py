@@ -16,9 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from bench.errors import BenchError
 from inference_server.triton.process import free_ports, stop
-
-from .errors import BenchError
 
 START_TIMEOUT_S = 120.0
 _SAMPLE_S = 0.5
@@ -30,6 +29,10 @@ class Usage:
 
     Args:
         pid: The root of the tree.
+
+    Attributes:
+        cpu_s: CPU time, in seconds; 0 until the context closes.
+        peak_mb: Largest memory so far, in MB.
     """
 
     def __init__(self, pid: int) -> None:
@@ -53,11 +56,12 @@ class Usage:
         return [self._root, *self._root.children(recursive=True)]
 
     def _cpu_s(self) -> float:
-        times = []
+        total_s = 0.0
         for process in self._tree():
             with contextlib.suppress(psutil.NoSuchProcess):
-                times.append(process.cpu_times())
-        return float(sum(each.user + each.system for each in times))
+                times = process.cpu_times()
+                total_s += times.user + times.system
+        return total_s
 
     def _sample(self) -> None:
         while True:
@@ -72,7 +76,7 @@ class Usage:
 
 @contextlib.contextmanager
 def awake(pid: int) -> Iterator[None]:
-    """Let a process tree run that is otherwise stopped, so that it takes no core from other measurements."""
+    """Let a stopped process tree run. Stopped, it takes no core from other measurements."""
     send_signal(pid, signal.SIGCONT)
     try:
         yield
@@ -115,7 +119,7 @@ def running_baseline(module: str, arguments: Sequence[str], log: Path) -> Iterat
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-            os.killpg(process.pid, signal.SIGCONT)  # a stopped process would not notice otherwise
+            os.killpg(process.pid, signal.SIGCONT)  # a stopped process would not notice SIGTERM
         stop(process)
 
 
@@ -126,7 +130,7 @@ def _wait_until_listening(port: int, process: subprocess.Popen[bytes], log: Path
             raise BenchError(f"a baseline ended with code {process.returncode}; {log} says why.")
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=_PROBE_TIMEOUT_S).close()
-        except urllib.error.HTTPError:  # an answer of any kind
+        except urllib.error.HTTPError:  # any answer will do
             return
         except OSError:
             time.sleep(_SAMPLE_S)

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from inference_client.command_line.formatting import table_lines
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
@@ -18,10 +20,10 @@ class Figure:
 
     Attributes:
         name: Name of the figure.
-        values: The measurements; a ratio compares two measurements of one round.
+        values: The measurements, one for each round.
         unit: Unit of the values; empty for a ratio.
-        at_least: Lowest value that meets the target, or None.
-        at_most: Highest value that meets the target, or None.
+        at_least: Lowest median that meets the target, or None.
+        at_most: Highest median that meets the target, or None.
         notes: Lines that explain the figure.
     """
 
@@ -49,7 +51,7 @@ class Figure:
 
     @property
     def target(self) -> str:
-        """The target in words."""
+        """The target in words; empty if there is no target."""
         if self.at_least is not None:
             return f"at least {self.at_least:g}"
         return "" if self.at_most is None else f"at most {self.at_most:g}"
@@ -61,13 +63,13 @@ class Row:
 
     Attributes:
         name: Name of the contender.
-        clients: Number of requests in flight; None if the contender decides.
+        clients: Number of requests in flight; None if the contender chooses.
         throughput: Images per second.
-        p50_ms: Median latency in milliseconds; None if a request holds many images.
+        p50_ms: Median latency in milliseconds, or None.
         p95_ms: 95th percentile of the latency in milliseconds, or None.
         p99_ms: 99th percentile of the latency in milliseconds, or None.
-        cpu_s_per_image: CPU time of the server per image, in seconds.
-        peak_mb: Largest memory of the server, in MB.
+        cpu_s_per_image: CPU time of the server per image, in seconds, or None.
+        peak_mb: Largest memory of the server, in MB, or None.
     """
 
     name: str
@@ -82,7 +84,13 @@ class Row:
 
 @dataclass(kw_only=True)
 class Report:
-    """All results of a run."""
+    """All results of a run.
+
+    Attributes:
+        machine: Description of the machine and the packages.
+        figures: All figures.
+        rows: All contenders.
+    """
 
     machine: Mapping[str, Any]
     figures: list[Figure] = field(default_factory=list)
@@ -101,13 +109,13 @@ class Report:
         """Print the tables."""
         if self.rows:
             headings = ["", "clients", "images/s", "p50 ms", "p95 ms", "p99 ms", "CPU s/image", "peak MB"]
-            click.echo(_table([headings, *(_cells(row) for row in self.rows)]))
+            click.echo("\n".join(table_lines([headings, *(_cells(row) for row in self.rows)])))
             click.echo()
         lines = [["figure", "median", "of", "target", ""]]
         for figure in self.figures:
             spread = f"{min(figure.values):.3g} to {max(figure.values):.3g}, {len(figure.values)} rounds"
             lines.append([figure.name, f"{figure.median:.3g} {figure.unit}", spread, figure.target, figure.verdict])
-        click.echo(_table(lines))
+        click.echo("\n".join(table_lines(lines)))
         for figure in self.figures:
             for note in figure.notes:
                 click.echo(f"{figure.name}: {note}")
@@ -142,11 +150,6 @@ def _cells(row: Row) -> list[str]:
         *("-" if value is None else format(value, form) for value, form in numbers),
         "-" if row.peak_mb is None else f"{row.peak_mb:.0f}",
     ]
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 def _plot(rows: Sequence[Row], file: Path) -> None:

@@ -1,4 +1,4 @@
-"""What all benchmarks share: images, trained resources, exported repositories, and how long to measure."""
+"""The setting of all benchmarks: images, trained resources, exported repositories, and durations."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pathlib import Path
 
 import click
 
-from .errors import BenchError
-from .images import write_images
-from .resources import write_resources
+from bench.errors import BenchError
+from bench.images import write_images
+from bench.resources import write_resources
 
 IMAGE_SIZE = 384
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where the files are, and how long to measure.
+    """The folder and the durations.
 
     Attributes:
         folder: The folder for all files of the benchmarks.
-        rounds: How often everything is measured, in turn.
-        seconds: Duration of each measurement.
+        rounds: Number of times to measure everything, in turn.
+        seconds: Duration of each measurement, in seconds.
         classify_images: Length of the list that ``Classify`` gets.
     """
 
@@ -70,19 +70,24 @@ class Setting:
         click.echo("making a network of random weights", err=True)
         write_resources(self.resources, everything[:half], IMAGE_SIZE)
 
-    def export(self, name: str, *options: str, resources: Path | None = None, base: bool = True) -> Path:
-        """Export a repository with the command that users have.
+    def export(self, name: str, *options: str, resources: Path | None = None) -> Path:
+        """Export a repository in clustering mode, once, with the command that users have.
 
         Args:
             name: Name of the repository.
             options: More options of the command.
             resources: Trained resources to use instead of the usual ones.
-            base: Whether to export in clustering mode.
+
+        Returns:
+            The folder of the repository.
+
+        Raises:
+            BenchError: The export failed.
         """
         repository = self.repository(name)
         command = [
             str(Path(sys.executable).with_name("export-repository")), "-r", str(resources or self.resources),
-            *(("-data", str(self.folder / "base")) if base else ()),
+            "-data", str(self.folder / "base"),
             "--model_repository", str(repository), "--cache", str(self.folder / "cache"), *options,
         ]  # fmt: skip
         _run(tuple(command))

@@ -17,14 +17,14 @@ from PIL import Image
 from inference_export.network.resnet50 import TwoHeadedResNet50
 from tests import reference
 
-SPREAD = 0.3  # standard deviation of a head's outputs; more of it enlarges rounding errors as well
+SPREAD = 0.3  # standard deviation of a head's outputs; a larger one would enlarge rounding errors too
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 
 
 def spread_network(classes: int, size: int, files: Sequence[Path], seed: int = 0) -> TwoHeadedResNet50:
     """Make a network of random weights whose embeddings and probabilities differ from image to image.
 
-    Left as it is initialized, a deep network answers every image nearly the same; so its batch-norm statistics, and
+    A freshly initialized deep network gives nearly the same answer for every image. So its batch-norm statistics, and
     the scale and center of its heads, are set from some images.
     """
     torch.manual_seed(seed)
@@ -112,7 +112,7 @@ def write_photographs(folder: Path) -> list[Path]:
 def unsorted_folders(parent: Path, names: Sequence[str]) -> list[str]:
     """Make folders whose listing order differs from their sorted order, and return that order.
 
-    File systems list by hash, by age, or by name; where none of the orders of making helps, longer names are tried.
+    File systems list by hash, by age, or by name. If no order of making helps, longer names are tried.
     """
     for suffix in ("", *(f"_{number}" for number in range(50))):
         wanted = sorted(f"{name}{suffix}" for name in names)

@@ -38,14 +38,14 @@ LINES_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class LoggingServer:
-    """A tritonserver whose outputs are apart."""
+    """A tritonserver with separate outputs."""
 
     url: str
     stdout: Path
     stderr: Path
 
     def lines(self, count: int) -> list[dict[str, Any]]:
-        """The last lines of the access log, once there are ``count`` of them; every line is JSON."""
+        """The last lines of the access log, once there are ``count``; every line is JSON."""
         deadline_s = time.monotonic() + LINES_TIMEOUT_S
         while len(lines := self.stdout.read_text(encoding="ascii").splitlines()) < count:
             assert time.monotonic() < deadline_s, lines
@@ -175,7 +175,7 @@ def test_closed_standard_output_ends_the_log_with_one_warning_and_costs_no_answe
             assert _infer(server, query_images[0].read_bytes()) == 200
             assert _infer(server, b"no image") == 400
         warnings = [line for line in server.stderr.read_text().splitlines() if "access log: " in line]
-    # From cluster_head, and from each instance of preprocess that had something to write.
+    # One from cluster_head, and one from each instance of preprocess that had something to write.
     (group,) = parse_config((small_clustering / "preprocess" / "config.pbtxt").read_text()).instance_group
     assert 2 <= len(warnings) <= 1 + group.count, warnings
     assert all("Broken pipe" in line and "it ends here" in line for line in warnings)
@@ -192,7 +192,7 @@ def _fill(descriptor: int) -> int:
     return written
 
 
-def test_slow_reader_stalls_nobody_and_what_it_does_not_take_is_counted() -> None:
+def test_slow_reader_stalls_nobody_and_dropped_lines_are_counted() -> None:
     reading, writing = os.pipe()
     before = _fill(writing)
     log = access_log.AccessLog(pytest.fail, descriptor=writing)

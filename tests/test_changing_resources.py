@@ -1,4 +1,4 @@
-"""What an export says that it was made of is what it was made of, whatever is replaced meanwhile."""
+"""An export's provenance is true even if files are replaced during the export."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _options(trained: Path, repository: Path, *arguments: object) -> ExportOptio
 def _export(
     options: ExportOptions, do: Callable[[], object] = lambda: None, *, before: str = "embedding base images"
 ) -> Export:
-    """Export; do something before a step."""
+    """Export, and do something before a step."""
 
     @contextlib.contextmanager
     def progress(label: str, _total: int) -> Iterator[Callable[[int], None]]:
@@ -68,9 +68,9 @@ def _export(
         yield lambda _: None
 
     export_repository(options, progress)
-    found = read_export(options.model_repository)
-    assert found is not None
-    return found
+    export = read_export(options.model_repository)
+    assert export is not None
+    return export
 
 
 def _saved(state: dict[str, torch.Tensor]) -> bytes:
@@ -173,7 +173,7 @@ def test_base_image_replaced_after_it_was_read_is_recorded_and_embedded_as_it_wa
 def test_base_image_that_is_another_when_it_is_read_again_ends_the_export(
     trained: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, replaced: bool
 ) -> None:
-    monkeypatch.setattr(image_files, "MAX_KEPT_BYTES", 0)  # so that it has to be read again
+    monkeypatch.setattr(image_files, "MAX_KEPT_BYTES", 0)  # so that the file is read again
     image = min((base / "a").iterdir())
     new = write_faces(tmp_path / "other", [150], "x")[0].read_bytes()
     with pytest.raises(ChangedError, match=r"x000\.png changed while it was being exported\. Export again"):

@@ -1,4 +1,4 @@
-"""Short forms of ``make chaos``: each bad thing is really done, fewer times, and without bounds on time."""
+"""Short forms of ``make chaos``: each scenario really runs, fewer times and without bounds on time."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def setting(shared: Path, workspace: Path) -> Setting:
 
 @pytest.fixture(scope="module")
 def server(setting: Setting) -> Iterator[WatchedServer]:
-    """A server for what must leave no trace in it."""
+    """A server for scenarios that leave no trace."""
     with watched_server("--model_repository", setting.export("served"), log=setting.folder / "log") as running:
         yield running
         assert "replaced" not in running.said()
@@ -142,7 +142,7 @@ def test_process_that_hangs_with_work_waiting_is_replaced(setting: Setting) -> N
             ThreadPoolExecutor(2) as threads,
         ):
             hanging = threads.submit(first, setting.images[0])
-            time.sleep(1)  # or both would be one batch, and nothing wait
+            time.sleep(1)  # otherwise both would be one batch, and nothing would wait
             answers = [second(setting.images[0]), hanging.result()]
         assert [status for _, status in answers] == [200, 200], answers
         assert "was stuck, with work waiting; replaced" in server.said()
@@ -150,7 +150,7 @@ def test_process_that_hangs_with_work_waiting_is_replaced(setting: Setting) -> N
 
 @pytest.fixture(scope="module")
 def expendable(setting: Setting) -> Iterator[WatchedServer]:
-    """A server for what may leave traces, or end it."""
+    """A server for scenarios that may leave traces, or end it."""
     with watched_server("--model_repository", setting.export("expendable"), log=setting.folder / "expended") as running:
         yield running
 
@@ -207,7 +207,7 @@ def test_sigterm_lets_requests_finish_and_leaves_nothing_also_after_a_death(sett
         assert prefix.startswith(PREFIX)
         tally = Tally(what="requests in flight at SIGTERM")
         descendants = server.tritonserver().children(recursive=True)
-        # Later ones find a server that is about to end, or none.
+        # Later requests meet a server that is about to end, or none.
         with Load(server.url, [answers], tally, timeout_s=3, may_refuse=frozenset({404, 503, 504})) as load:
             time.sleep(1)
             began_s = time.monotonic()
@@ -230,7 +230,7 @@ def test_changes_under_load_are_complete_or_refused(setting: Setting) -> None:
         _kept(reloads.reload_under_load(server, setting.images, "network and base set", export, timed=False))
         setting.export("reloads")
         _kept(reloads.refuse_broken_version(server, repository, setting.images, "cluster_head/{}/heads.py"))
-        # More exports than are kept, without a reload: the version that is served stays.
+        # More exports than the versions kept, without a reload: the served version stays.
         another = setting.arguments("reloads", base=setting.smaller)
         assert reloads.run_command("export-repository", *another).returncode == 0
         kept = [version for version in range(1, 5) if (repository / "cluster_head" / str(version)).is_dir()]
@@ -303,7 +303,7 @@ def test_sigterm_while_it_starts_ends_it_at_once(setting: Setting) -> None:
     assert process.wait(10) == 0
 
 
-def test_second_server_on_a_port_is_refused_on_whatever_address(setting: Setting, server: WatchedServer) -> None:
+def test_second_server_on_a_port_is_refused_on_any_address(setting: Setting, server: WatchedServer) -> None:
     done = reloads.run_command(
         "inference-server", "--model_repository", setting.folder / "served", "--host", "127.0.0.2", "--port",
         server.port, "--metrics_port", free_ports(1)[0],

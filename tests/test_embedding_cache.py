@@ -1,4 +1,4 @@
-"""Embeddings are computed once: what a second export of a grown base set, or after an interruption, has to do."""
+"""Embeddings are computed once: the work of an export after the base set has grown, or after an interruption."""
 
 from __future__ import annotations
 
@@ -148,13 +148,13 @@ def test_undecodable_images_leave_no_gap(small_classification: Path, tmp_path: P
     files = write_faces(tmp_path / "images", range(5), "x")
     files[2].write_bytes(b"broken")
     files[3].unlink()
-    found, base = _embed(small_classification, tmp_path / "cache", files, tmp_path / "out.npy")
+    embeddings, base = _embed(small_classification, tmp_path / "cache", files, tmp_path / "out.npy")
     assert base.files == [files[0], files[1], files[4]]
     (note,) = base.notes
     assert f"{files[3]}: No such file or directory" in note
     assert f"{files[2]}: no image in a supported format" in note
-    assert found.shape == (3, 512)
-    assert np.linalg.norm(found, axis=1) == pytest.approx(np.ones(3), abs=1e-5)
+    assert embeddings.shape == (3, 512)
+    assert np.linalg.norm(embeddings, axis=1) == pytest.approx(np.ones(3), abs=1e-5)
 
 
 @pytest.mark.parametrize("damage", ["garbage", "file-for-a-folder", "folder-for-a-file"])
@@ -176,8 +176,8 @@ def test_cache_that_cannot_be_used_costs_only_time(
         (file,) = cache.iterdir()
         file.unlink()
         file.mkdir()
-    found, _ = _embed(small_classification, cache, files, tmp_path / "out.npy")
-    assert found.shape == (3, 512)
+    embeddings, _ = _embed(small_classification, cache, files, tmp_path / "out.npy")
+    assert embeddings.shape == (3, 512)
     assert sum(computed) == 3
 
 

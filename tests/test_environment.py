@@ -1,4 +1,4 @@
-"""What creates ``.venv`` says where there is no fitting Python."""
+"""The message of the script that creates ``.venv`` if there is no suitable Python."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOOLS = ("sh", "dirname", "sed", "cat", "grep", "cut")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A checkout's ``.ci/environment`` with what it reads."""
+    """A checkout's ``.ci/environment`` with the files that it reads."""
     folder = tmp_path / "checkout"
     (folder / ".ci").mkdir(parents=True)
     shutil.copy(CHECKOUT / ".ci" / "environment", folder / ".ci")
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A PATH with what the script calls, and no Python."""
+    """A PATH with the programs that the script calls, and no Python."""
     folder = tmp_path / "path"
     folder.mkdir()
     for tool in TOOLS:
@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
     return folder
 
 
-def test_without_a_python_it_says_what_was_found_and_what_to_install(folder: Path, path: Path) -> None:
+def test_without_a_python_the_message_names_the_found_one_and_the_one_to_install(folder: Path, path: Path) -> None:
     outcome = run(folder, path)
     assert outcome.returncode == 1
     assert "make found no python3" in outcome.stderr
@@ -47,9 +47,7 @@ def test_without_a_python_it_says_what_was_found_and_what_to_install(folder: Pat
 
 def test_named_interpreter_that_does_not_fit_is_refused(folder: Path, path: Path) -> None:
     other = path / "python3.13"
-    other.write_text(
-        '#!/bin/sh\n[ "$1" = --version ] && echo Python 3.13.0\n'
-    )  # no other Python can be counted on here
+    other.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.13.0\n')  # no other Python is certain to be here
     other.chmod(0o755)
     outcome = run(folder, path, "python3.13")
     assert outcome.returncode == 1

@@ -1,4 +1,4 @@
-"""The gateway before two real tritonservers: who is let in, what is let through, and what a dead server costs."""
+"""The gateway before two real tritonservers: admitted clients, admitted requests, and the cost of a dead server."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_form_encoded_body_of_100_mb_is_refused_and_harms_nobody(
     headers = {"Content-Type": "Application/X-WWW-form-urlencoded", **({} if key is None else {"X-API-Key": key})}
     try:
         status, _ = _send(gateway, "POST", INFER, bytes(100 << 20), headers)
-    except (BrokenPipeError, ConnectionResetError, ssl.SSLError):  # refused before it was sent in full
+    except (BrokenPipeError, ConnectionResetError, ssl.SSLError):  # refused before it was sent completely
         status = 413
     assert status in {401, 413, 415}
     status, _ = _send(gateway, "POST", INFER, b"a=b", headers)
@@ -204,8 +204,8 @@ def test_client_keys_are_in_no_process_arguments_and_not_in_the_log(gateway: Gat
     with Classify(gateway.url, api_key=KEY) as classify:
         assert classify(query_images)[1] == 200
     arguments = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
-    assert any("nginx" in each for each in arguments)
-    assert not any(KEY in each for each in arguments)
+    assert any("nginx" in argument for argument in arguments)
+    assert not any(KEY in argument for argument in arguments)
     log = gateway.log.read_text()
     assert '"client": "ward 7"' in log
     assert KEY not in log

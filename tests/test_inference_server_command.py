@@ -55,7 +55,7 @@ def test_resources_are_exported_once_and_again_only_when_something_changed(
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> list[object]:
-    """Arguments for a network of a few weights, without base data; a folder of such lies beside it."""
+    """Arguments for a tiny network without base data; a folder of base data is beside it."""
     tiny_network.write_tiny_resources(tmp_path / "trained")
     for name in "ab":
         write_faces(tmp_path / "base" / name, [1, 2], "x")
@@ -69,9 +69,7 @@ def _refused(*arguments: object) -> str:
 
 
 @pytest.mark.slow
-def test_base_data_that_have_gone_missing_change_nothing_and_a_change_of_mode_is_said(
-    tiny: list[object], tmp_path: Path
-) -> None:
+def test_missing_base_data_change_nothing_and_a_change_of_mode_is_reported(tiny: list[object], tmp_path: Path) -> None:
     base = tmp_path / "base"
     log = tmp_path / "log"
     with watched_server(*tiny, "-data", base, log=log) as server:
@@ -79,7 +77,7 @@ def test_base_data_that_have_gone_missing_change_nothing_and_a_change_of_mode_is
         base.mkdir()
         assert "Is a volume not mounted there?" in _refused(*tiny, "-data", base)
         assert "out answers in clustering mode" in _refused(*tiny)
-        export = CliRunner().invoke(export_main, [str(each) for each in (*tiny, "--mode", "classification")])
+        export = CliRunner().invoke(export_main, [str(argument) for argument in (*tiny, "--mode", "classification")])
         assert export.exit_code == 0, export.output
         change = "the mode has changed: clustering before, classification now"
         reloaded = CliRunner().invoke(reload_main, ["--port", str(server.port)])

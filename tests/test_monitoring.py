@@ -1,4 +1,4 @@
-"""What an operator sees: metrics, rules and dashboard, with a real Prometheus on a real server."""
+"""An operator's view: metrics, rules and dashboard, with a real Prometheus on a real server."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class _Receiver(BaseHTTPRequestHandler):
         assert self.path == "/v1/traces"
         sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.spans += [
-            span for each in sent["resourceSpans"] for scope in each["scopeSpans"] for span in scope["spans"]
+            span for resource in sent["resourceSpans"] for scope in resource["scopeSpans"] for span in scope["spans"]
         ]
         self.send_response(200)
         self.send_header("Content-Length", "0")
@@ -83,14 +83,14 @@ def server(workspace: Path, small_clustering: Path, collector: Collector) -> Ite
         "mode=opentelemetry", f"opentelemetry,url=http://{LOOPBACK}:{collector.server_port}/v1/traces",
         "rate=1", "level=TIMESTAMPS", "opentelemetry,bsp_schedule_delay=200",
     )  # fmt: skip
-    arguments = ["--metrics-config=summary_latencies=true", *(f"--trace-config={each}" for each in traces)]
+    arguments = ["--metrics-config=summary_latencies=true", *(f"--trace-config={setting}" for setting in traces)]
     with running_server(small_clustering, log=workspace / "monitored.log", arguments=arguments) as running:
         yield running
 
 
 @pytest.fixture
 def prometheus(server: RunningServer, query_images: list[Path], tmp_path: Path) -> Iterator[str]:
-    """A Prometheus that sees every kind of request all the time."""
+    """A Prometheus during every kind of request."""
     done = threading.Event()
 
     def send() -> None:
@@ -130,8 +130,8 @@ def _metrics(server: RunningServer) -> str:
 
 
 def _value(text: str, series: str) -> float:
-    found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
-    return float(found[1]) if found else 0.0
+    sample = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
+    return float(sample[1]) if sample else 0.0
 
 
 def _promtool(*arguments: object, text: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -141,7 +141,7 @@ def _promtool(*arguments: object, text: str | None = None) -> subprocess.Complet
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_each_image_is_counted_once_by_what_became_of_it(server: RunningServer, query_images: list[Path]) -> None:
+def test_each_image_is_counted_once_by_its_outcome(server: RunningServer, query_images: list[Path]) -> None:
     counted = (
         'classify_images_total{client="counted",label=',
         'classify_undecodable_images_total{reason="unsupported"}',
@@ -212,7 +212,7 @@ def test_every_metric_is_documented(server: RunningServer, query_images: list[Pa
 
 
 def test_counts_go_on_when_a_second_version_takes_over(small_clustering: Path, tmp_path: Path) -> None:
-    """Both versions count in the same series, and the first one's end takes none away."""
+    """Both versions count in the same series. The end of the first version removes no series."""
     repository = tmp_path / "repository"
     head = shutil.copytree(small_clustering / "cluster_head", repository / "cluster_head")
     shutil.copytree(head / "1", head / "2")
@@ -232,7 +232,7 @@ def test_counts_go_on_when_a_second_version_takes_over(small_clustering: Path, t
 
 
 def test_embeddings_scored_again_are_answered_and_not_counted_as_images(server: RunningServer) -> None:
-    """A request for CLASS_AT, or for all outputs: an evaluation's other thresholds, and a benchmark of cluster_head."""
+    """Requests for CLASS_AT or all outputs, as from an evaluation's other thresholds or a benchmark of cluster_head."""
     before = _metrics(server)
     _score(server, 1, [])
     _score(server, 1, ["CLASS_AT"])
@@ -284,7 +284,7 @@ def test_every_alert_is_shown_firing_and_not_firing_and_has_a_runbook() -> None:
 
 
 def test_every_expression_of_rules_and_dashboard_returns_data(prometheus: str) -> None:
-    """Printed with ``-s``: each panel and rule, its query and its value."""
+    """With ``-s``, prints each panel and rule with its query and value."""
     expressions = [*panel_expressions(), *rule_expressions()]
     values: dict[Expression, str] = {}
     deadline_s = time.monotonic() + SCRAPES_S
@@ -300,12 +300,12 @@ def test_every_expression_of_rules_and_dashboard_returns_data(prometheus: str) -
 
 
 def test_dashboard_is_what_grafana_needs() -> None:
-    found = dashboard()
+    content = dashboard()
     sources = yaml.safe_load((MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text())
-    variables = {variable["name"]: variable for variable in found["templating"]["list"]}
+    variables = {variable["name"]: variable for variable in content["templating"]["list"]}
     assert sources["datasources"][0]["type"] == variables["datasource"]["query"] == "prometheus"
-    assert found["schemaVersion"] >= 39
-    panels = found["panels"]
+    assert content["schemaVersion"] >= 39
+    panels = content["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert len({panel["title"] for panel in panels}) == len(panels)
     filled: set[tuple[int, int]] = set()

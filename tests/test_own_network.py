@@ -1,4 +1,4 @@
-"""``--network``: a network of the user's own, from its module to what the server answers."""
+"""``--network``: a network of the user's own, from its module to the server's answers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ PLAIN = """
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("own_network")
-    # In a process of its own: it sets how many threads PyTorch uses.
+    # In a process of its own, because it sets the number of PyTorch's threads.
     subprocess.run([sys.executable, "-m", "examples.own_network", "--out", out], cwd=ROOT, check=True)
     return out
 
@@ -66,17 +66,17 @@ def outputs(trained: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     network = example.SmallNetwork(2)
     network.load_state_dict(torch.load(trained / "resources" / "models" / "model_16", weights_only=True))
     network.eval()
-    found = {}
+    embedded = {}
     for part in ("base", "query"):
         with torch.inference_mode():
             embeddings, logits = network(read_images(list_part(trained / part)))
-        found[part] = F.normalize(embeddings).numpy(), logits.softmax(1).numpy()
-    return found
+        embedded[part] = F.normalize(embeddings).numpy(), logits.softmax(1).numpy()
+    return embedded
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder: the modules in it are the test's own."""
+    """The current folder, with the test's own modules."""
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
     yield tmp_path

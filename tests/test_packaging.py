@@ -1,4 +1,4 @@
-"""What the wheel holds, and that it works outside the checkout."""
+"""The contents of the wheel, and its work outside the checkout."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_wheel_built_beside_an_export_holds_the_template_and_nothing_of_the_expo
         ["git", "ls-files"], cwd=template_directory(), capture_output=True, text=True, check=True
     ).stdout.split()
     prefix = "inference_export/model_repository/"
-    found = {name.removeprefix(prefix) for name in zipfile.ZipFile(wheel).namelist() if name.startswith(prefix)}
-    assert found == set(tracked)
+    files = {name.removeprefix(prefix) for name in zipfile.ZipFile(wheel).namelist() if name.startswith(prefix)}
+    assert files == set(tracked)
 
 
 def test_wheel_holds_the_backend_the_license_and_the_type_markers(wheel: Path) -> None:
@@ -67,7 +67,7 @@ def test_installed_wheel_exports_serves_and_classifies_in_an_empty_folder(
     binaries = environment / "bin"
     subprocess.run([binaries / "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
     site = next(environment.glob("lib/python*/site-packages"))
-    # The packages of the extras are those of this environment; its link to the checkout is not followed.
+    # The extras' packages come from this environment, but its link to the checkout is not followed.
     (site / "extras.pth").write_text(sysconfig.get_path("purelib") + "\n")
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -1,4 +1,4 @@
-"""What a request says beside its tensors: who sent it, and its threshold."""
+"""A request's parameters: its client and its threshold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ parameters = load_served_module("preprocess", "parameters")
 
 
 class Request:
-    """As Triton hands a request over."""
+    """A request as Triton passes it to a model."""
 
     def __init__(self, text: str | bytes, request_id: bytes = b"") -> None:
         self._text, self._id = text if isinstance(text, bytes) else text.encode(), request_id

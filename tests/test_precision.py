@@ -1,4 +1,4 @@
-"""Fewer bits: what is checked before such a network is exported, and that it serves."""
+"""Fewer bits: the checks before such a network is exported, and its answers."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def test_int8_is_calibrated_with_base_images_checked_on_others_and_served(
     with running_server(repository, log=tmp_path / "log") as server, Classify(server.url, details=True) as classify:
         results, status = classify(files)
     assert status == 200
-    # The base embeddings are those of the quantized graph: each image finds itself.
+    # The base embeddings come from the quantized graph, so each image finds itself.
     itself = [row["Neighbors"][0]["Similarity"] for row in results]
     assert itself == pytest.approx(np.ones(len(files)), abs=1e-4)
 
 
-def test_loss_beyond_what_is_sound_is_refused_and_nothing_written(small: Trained, base: Path, tmp_path: Path) -> None:
-    # The test network's heads enlarge every difference, so that it loses much.
+def test_too_large_a_loss_is_refused_and_nothing_is_written(small: Trained, base: Path, tmp_path: Path) -> None:
+    # The test network's heads enlarge every difference, so it loses much.
     result = _export(small, tmp_path / "repository", "-data", base, "--precision", "int8")
     assert result.exit_code == 1
     assert "int8 was not exported" in result.stderr
@@ -70,9 +70,9 @@ def test_loss_beyond_what_is_sound_is_refused_and_nothing_written(small: Trained
     assert not (tmp_path / "repository").exists()
 
 
-def test_fp16_is_exported_for_a_gpu_and_what_it_loses_is_said(small: Trained, base: Path, tmp_path: Path) -> None:
+def test_fp16_is_exported_for_a_gpu_and_its_loss_is_reported(small: Trained, base: Path, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
-    # The test network's heads enlarge every difference: without the last option it is refused on some processors.
+    # The test network's heads enlarge every difference. Without the last option, it is refused on some processors.
     arguments = ("--precision", "fp16", "--device", "gpu", "--calibration", base, "--accept_loss")
     result = _export(small, repository, *arguments)
     assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""Decoding, by the very module that the server loads."""
+"""Decoding with the module that the server loads."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_reduced_decoding_is_close_on_photographs(name: str) -> None:
         pytest.param(4 * 224, 224, "PNG", id="no-jpeg"),
     ],
 )
-def test_reduced_decoding_leaves_alone_what_it_would_harm(side: int, size: int, kind: str) -> None:
+def test_reduced_decoding_leaves_alone_images_that_it_would_harm(side: int, size: int, kind: str) -> None:
     data = _encode(_photograph((side + 10, side)), kind)
     np.testing.assert_array_equal(decode_pixels(data, size), decode_pixels(data, size, reduced=True))
 

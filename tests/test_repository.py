@@ -1,4 +1,4 @@
-"""What lies in a repository at every moment of an export; with small files in place of large ones."""
+"""The contents of a repository at every moment of an export, with small files in place of large ones."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def _export(repository: Path, content: str, shape: RepositoryShape = SHAPE) -> i
 
 
 def _served(repository: Path) -> str:
-    """Read what the version says that the ensemble answers with, as Triton would find it."""
+    """Read the version that the ensemble answers with, as Triton would find it."""
     version = exported_version(repository)
     assert version is not None
     for model in MODELS:
         versions = list(parse_config((repository / model / CONFIG_FILE).read_text()).version_policy.specific.versions)
         assert version in versions
-        assert all(is_complete(repository, each) for each in versions), "Triton hangs on an incomplete version"
+        assert all(is_complete(repository, version) for version in versions), "Triton hangs on an incomplete version"
     return (repository / "classifier" / str(version) / "model.onnx").read_text()
 
 
@@ -68,7 +68,7 @@ def test_configurations_are_the_templates_with_the_values_of_the_export() -> Non
     assert queue.max_queue_size > 0
     for model, config in configs.items():
         assert config.max_batch_size == 5
-        tensors, given = ([*each.input, *each.output] for each in (config, template[model]))
+        tensors, given = ([*model_config.input, *model_config.output] for model_config in (config, template[model]))
         for tensor, wanted in zip(tensors, given, strict=True):
             assert (tensor.name, tensor.data_type) == (wanted.name, wanted.data_type)
             assert list(tensor.dims) == dims.get(tensor.name, list(wanted.dims)), (model, tensor.name)
@@ -182,7 +182,7 @@ def test_template_without_an_export_gets_version_1_and_keeps_its_files(tmp_path:
 
 
 def test_export_into_a_checkout_adds_nothing_that_git_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The third export there removes the first, in whose folders the template's own files lie."""
+    """The third export removes the first one, whose folders hold the template's own files."""
     copy_checkout(tmp_path)
     for command in (["init", "-q"], ["add", "."]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
@@ -217,7 +217,7 @@ def test_failed_export_changes_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["repository"]
 
 
-def test_stale_staging_folder_is_removed_whatever_its_name(tmp_path: Path) -> None:
+def test_stale_staging_folder_of_any_name_is_removed(tmp_path: Path) -> None:
     repository = tmp_path / "re[p]o"
     stale = tmp_path / ".re[p]o.staging-old"
     stale.mkdir()

@@ -1,4 +1,4 @@
-"""Which checkpoint is chosen, and what is said of resources that are unsafe or malformed."""
+"""The choice of a checkpoint, and the messages about unsafe or malformed resources."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LABELS = {"autistic": 0, "non_autistic": 1}
 
 
 class Payload:
-    """Creates a file when an ordinary unpickler reads it."""
+    """An object that creates a file if an ordinary unpickler reads it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -42,7 +42,7 @@ class Payload:
 
 @pytest.fixture
 def several(tmp_path: Path) -> Path:
-    """Resources of four epochs, of which one mode prefers another than the other does; first best on a tie."""
+    """Resources of four epochs. The modes prefer different epochs; the first of equals is best."""
     return write_resources(
         tmp_path / "trained",
         {f"model_{epoch}": {} for epoch in (1, 2, 3, 10)},
@@ -58,7 +58,7 @@ def test_best_epoch_of_the_mode_is_selected(several: Path, mode: str, name: str)
     assert select_checkpoint(several, mode, FileReader()).path.name == name
 
 
-def test_only_checkpoint_is_selected_whatever_its_name_and_without_logs(several: Path) -> None:
+def test_only_checkpoint_is_selected_under_any_name_and_without_logs(several: Path) -> None:
     for name in ("model_1", "model_2", "model_10"):
         (several / "models" / name).unlink()
     (several / "logs" / "logs").unlink()
@@ -156,7 +156,7 @@ def _nested(depth: int) -> bytes:
     return b"\x80\x02" + b"]" * depth + b"a" * (depth - 1) + b"."
 
 
-# What each would do, were it loaded: take gigabytes, hours, or end the process.
+# If loaded, each would take gigabytes or hours, or end the process.
 HOSTILE_PICKLES = {
     "numbered-2^28": b"\x80\x02}r\xff\xff\xff\x0f.",
     "key-hashed-for-hours": b"\x80\x02})" + b"2\x86" * 60 + b"K\x00s.",
@@ -188,7 +188,7 @@ def test_pickle_that_would_take_gigabytes_or_hours_is_refused_before_it_is_loade
 
 
 def test_pickle_of_too_many_operations_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickle_limits, "MAX_OPERATIONS", 10_000)  # of the real 2,000,000, which take half a minute
+    monkeypatch.setattr(pickle_limits, "MAX_OPERATIONS", 10_000)  # the real 2,000,000 would take half a minute
     labels = {str(index): index for index in range(1000)}  # about 5 operations each
     (tmp_path / "labels").write_bytes(pickle.dumps(labels))
     assert read_labels(tmp_path, FileReader()) == list(labels)
@@ -217,7 +217,7 @@ def test_missing_labels_are_named(tmp_path: Path) -> None:
 
 
 class _TensorWithPayload:
-    """Pickles as a tensor does, with a storage that an ordinary unpickler would execute."""
+    """An object that pickles like a tensor, with a storage that an ordinary unpickler would execute."""
 
     def __init__(self, payload: Payload) -> None:
         self._payload = payload
@@ -242,11 +242,11 @@ def test_code_in_a_pickle_does_not_run(tmp_path: Path, wrap: Callable[[Payload],
 def test_numpy_scalars_and_tensors_are_read(tmp_path: Path, protocol: int) -> None:
     value = {"a": np.float32(0.5), "b": np.int64(3), "c": torch.arange(3), "d": [1.5, "x", None, (1, {2})]}
     (tmp_path / "logs").write_bytes(pickle.dumps(value, protocol))
-    found = read_plain_pickle(FileReader(), tmp_path / "logs", "anything plain")
-    assert found["a"] == np.float32(0.5)
-    assert found["b"] == 3
-    assert torch.equal(found["c"], torch.arange(3))
-    assert found["d"] == value["d"]
+    read = read_plain_pickle(FileReader(), tmp_path / "logs", "anything plain")
+    assert read["a"] == np.float32(0.5)
+    assert read["b"] == 3
+    assert torch.equal(read["c"], torch.arange(3))
+    assert read["d"] == value["d"]
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +291,7 @@ def test_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes) -> 
 
 
 def _replace_entry(checkpoint: Path, ending: str, content: bytes, compression: int = zipfile.ZIP_STORED) -> None:
-    """Write a checkpoint's archive anew, with something else in the place of an entry."""
+    """Write a checkpoint's archive again with one entry replaced."""
     with zipfile.ZipFile(checkpoint) as archive:
         entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     with zipfile.ZipFile(checkpoint, "w", compression) as archive:
@@ -300,7 +300,7 @@ def _replace_entry(checkpoint: Path, ending: str, content: bytes, compression: i
 
 
 def _peak_mb_of(checkpoint: Path) -> float:
-    """Load a checkpoint in a process of its own; return the memory that this added, in MB."""
+    """Load a checkpoint in a process of its own, and return the added memory in MB."""
     script = (
         "import resource, sys, torch\n"
         "from pathlib import Path\n"
@@ -323,7 +323,7 @@ def _deflated(checkpoint: Path) -> None:
 
 
 def _one_entry_many_times(checkpoint: Path) -> None:
-    """Have many entries of the archive's directory name the same bytes."""
+    """Make many entries of the archive's directory point to the same bytes."""
     with zipfile.ZipFile(checkpoint, "w") as archive:
         archive.writestr("archive/data/0", bytes(2**20))
         first = archive.infolist()[0]

@@ -1,4 +1,4 @@
-"""Labels and evidence from similarities, by the very modules that the server loads."""
+"""Labels and evidence from similarities, with the modules that the server loads."""
 
 from __future__ import annotations
 
@@ -151,21 +151,21 @@ def test_comparison_in_blocks_equals_the_plain_one(scoring: Any, base_images: in
     starts = np.concatenate([[0], np.sort(rng.choice(np.arange(1, base_images), class_count - 1, replace=False))])
     queries = rng.normal(size=(40, 24)).astype(np.float32)
     thresholds = np.linspace(-1, 0.8, 40, dtype=np.float32)
-    found = scoring.Comparer(base, starts).compare(queries, thresholds, neighbors=20)
+    comparison = scoring.Comparer(base, starts).compare(queries, thresholds, neighbors=20)
 
     exact = (queries.astype(np.float64) / np.linalg.norm(queries, axis=1, keepdims=True)) @ base.T.astype(np.float64)
     for query, row in enumerate(exact):
         classes = np.split(row, starts[1:])
-        assert found.scores[query] == pytest.approx([values.max() for values in classes], abs=1e-6)
+        assert comparison.scores[query] == pytest.approx([values.max() for values in classes], abs=1e-6)
         wanted = np.array([(values >= thresholds[query]).sum() for values in classes])
         unsure = np.array([(np.abs(values - thresholds[query]) < 1e-6).sum() for values in classes])
-        assert (np.abs(found.matches[query] - wanted) <= unsure).all()
+        assert (np.abs(comparison.matches[query] - wanted) <= unsure).all()
         best = np.argsort(-row, kind="stable")[:20]
-        assert found.neighbor_similarities[query] == pytest.approx(row[best], abs=1e-6)
-        assert row[found.neighbors[query]] == pytest.approx(row[best], abs=1e-6)
-        similarities = found.neighbor_similarities[query]
+        assert comparison.neighbor_similarities[query] == pytest.approx(row[best], abs=1e-6)
+        assert row[comparison.neighbors[query]] == pytest.approx(row[best], abs=1e-6)
+        similarities = comparison.neighbor_similarities[query]
         equal = np.flatnonzero(similarities[:-1] == similarities[1:])
-        assert (found.neighbors[query][equal] < found.neighbors[query][equal + 1]).all()
+        assert (comparison.neighbors[query][equal] < comparison.neighbors[query][equal + 1]).all()
 
 
 def test_classes_that_begin_and_end_with_a_block_are_kept_apart(scoring: Any) -> None:
@@ -174,12 +174,12 @@ def test_classes_that_begin_and_end_with_a_block_are_kept_apart(scoring: Any) ->
     base[:, 1] = 1
     base[[0, rows, 2 * rows], 0], base[[0, rows, 2 * rows], 1] = 1, 0
     starts = np.array([0, 1, rows, 2 * rows])
-    found = scoring.Comparer(base, starts).compare(
+    comparison = scoring.Comparer(base, starts).compare(
         np.array([[1, 0]], np.float32), np.full(1, 0.5, np.float32), neighbors=4
     )
-    assert found.matches.tolist() == [[1, 0, 1, 1]]
-    assert found.scores.tolist() == [[1, 0, 1, 1]]
-    assert found.neighbors.tolist() == [[0, rows, 2 * rows, 1]]
+    assert comparison.matches.tolist() == [[1, 0, 1, 1]]
+    assert comparison.scores.tolist() == [[1, 0, 1, 1]]
+    assert comparison.neighbors.tolist() == [[0, rows, 2 * rows, 1]]
 
 
 def test_base_set_is_mapped_and_names_its_images(heads: Any, tmp_path: Path) -> None:

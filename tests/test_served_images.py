@@ -1,4 +1,4 @@
-"""Odd, broken and many images through the real server."""
+"""Odd images, broken images and many images through the real server."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def test_odd_but_valid_images_are_classified_as_plain_pytorch_does(
     with Classify(classification_server.url) as classify:
         results, status = classify(odd_images)
     assert status == 200
-    for found, wanted in zip(
+    for entry, wanted in zip(
         results, reference.classify(small.state, LABELS, odd_images, small.image_size), strict=True
     ):
-        assert found["Label"] == wanted["Label"]
-        assert found["Probability"] == pytest.approx(wanted["Probability"], abs=TOLERANCE)
+        assert entry["Label"] == wanted["Label"]
+        assert entry["Probability"] == pytest.approx(wanted["Probability"], abs=TOLERANCE)
 
 
 def test_16_bit_grey_is_classified_as_its_8_bit_image(classification_server: RunningServer, tmp_path: Path) -> None:
@@ -168,8 +168,8 @@ def test_requests_of_one_batch_keep_their_own_thresholds(
             assert status == 200
             return sum(row["Matches"].values())
 
-        found = list(threads.map(matches, [-1, 1] * 30))
-    assert found == [21, 0] * 30
+        counts = list(threads.map(matches, [-1, 1] * 30))
+    assert counts == [21, 0] * 30
 
 
 def test_parameter_that_is_no_text_costs_nobody_else_an_answer(
@@ -321,7 +321,7 @@ def test_classes_at_thresholds_are_the_answers_of_requests_with_these_thresholds
     assert outputs["CLASS_AT"].shape == thresholds.shape
     assert (outputs["CLASS_AT"][-1] == -1).all()
     assert outputs["ERROR"][-1].tolist() == ["broken file"]
-    found = set()
+    winners = set()
     for column, threshold in enumerate(thresholds[0]):
         _, answer = _ask_head(clustering_server, embeddings, errors, sim_thres=str(threshold))
         assert answer["CLASS_AT"].shape == (len(data), 0)
@@ -329,9 +329,9 @@ def test_classes_at_thresholds_are_the_answers_of_requests_with_these_thresholds
             matched = answer["MATCHES"][row].any()
             wanted = answer["CLASSES"][row].tolist().index(answer["LABEL"][row, 0]) if matched else -1
             assert outputs["CLASS_AT"][row, column] == wanted, (row, threshold)
-            found.add(wanted)
-    assert -1 in found
-    assert len(found) > 1
+            winners.add(wanted)
+    assert -1 in winners
+    assert len(winners) > 1
 
 
 @pytest.mark.parametrize(

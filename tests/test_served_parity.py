@@ -1,4 +1,4 @@
-"""The served answers equal plain PyTorch's, at full and at small size, in both modes."""
+"""The server's answers equal plain PyTorch's, at full and small size, in both modes."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_served_classification_equals_plain_pytorch(
     expected = reference.classify(trained_resources.state, LABELS, query_images, trained_resources.image_size)
     results = _classify(request.getfixturevalue(server).url, query_images)
     assert len({row["Label"] for row in expected}) > 1, "the images must tell the classes apart"
-    for found, wanted in zip(results, expected, strict=True):
-        assert found["Label"] == wanted["Label"]
-        assert found["Probability"] == pytest.approx(wanted["Probability"], abs=TOLERANCE)
-        assert found["Scores"] == pytest.approx(wanted["Scores"], abs=TOLERANCE)
-        assert list(found["Scores"]) == list(LABELS)
-        assert found["Matches"] == {}
-        assert found["Neighbors"] == []
+    for entry, wanted in zip(results, expected, strict=True):
+        assert entry["Label"] == wanted["Label"]
+        assert entry["Probability"] == pytest.approx(wanted["Probability"], abs=TOLERANCE)
+        assert entry["Scores"] == pytest.approx(wanted["Scores"], abs=TOLERANCE)
+        assert list(entry["Scores"]) == list(LABELS)
+        assert entry["Matches"] == {}
+        assert entry["Neighbors"] == []
 
 
 @pytest.mark.parametrize("threshold", ["exported", "median"])
@@ -66,15 +66,15 @@ def test_served_clustering_equals_plain_pytorch(
     if threshold == "median":
         counts = {count for row in expected for count in row["Matches"].values()}
         assert len(counts) > 2, "some base images must match, others not"
-    for found, wanted in zip(results, expected, strict=True):
-        assert found["Scores"] == pytest.approx(wanted["Scores"], abs=TOLERANCE)
-        assert list(found["Scores"]) == sorted(base_data)
+    for entry, wanted in zip(results, expected, strict=True):
+        assert entry["Scores"] == pytest.approx(wanted["Scores"], abs=TOLERANCE)
+        assert list(entry["Scores"]) == sorted(base_data)
         near = [abs(value - used) < TOLERANCE for values in wanted["Similarities"].values() for value in values]
         if not any(near):
-            assert found["Matches"] == wanted["Matches"]
-            assert found["Label"] == wanted["Label"]
-            assert found["Probability"] == pytest.approx(wanted["Probability"], abs=TOLERANCE)
-        neighbors = [(row["Similarity"], row["Image"]) for row in found["Neighbors"]]
+            assert entry["Matches"] == wanted["Matches"]
+            assert entry["Label"] == wanted["Label"]
+            assert entry["Probability"] == pytest.approx(wanted["Probability"], abs=TOLERANCE)
+        neighbors = [(row["Similarity"], row["Image"]) for row in entry["Neighbors"]]
         assert [value for value, _ in neighbors] == pytest.approx(
             [value for value, _ in wanted["Neighbors"][:5]], abs=TOLERANCE
         )

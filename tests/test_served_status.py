@@ -1,4 +1,4 @@
-"""Rows of the client's status table that need a server in a situation of their own; all of them real."""
+"""Statuses of the client that need a server in a special situation; all servers are real."""
 
 from __future__ import annotations
 

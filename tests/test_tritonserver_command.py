@@ -1,4 +1,4 @@
-"""``tritonserver``: which binary it becomes, what it adds, and what it refuses."""
+"""``tritonserver``: the binary that it starts, the arguments that it adds, and its refusals."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ SCRIPT = Path(sys.executable).parent / "tritonserver"
 
 
 def test_pips_binary_is_started_with_backends_loopback_and_client_id_header() -> None:
-    found = prepare_launch(["--model-repository=x"])
-    assert found.arguments[0].endswith("pytriton/tritonserver/bin/tritonserver")
-    assert found.arguments[1] == "--model-repository=x"
-    backends = Path(found.arguments[found.arguments.index("--backend-directory") + 1])
+    launch = prepare_launch(["--model-repository=x"])
+    assert launch.arguments[0].endswith("pytriton/tritonserver/bin/tritonserver")
+    assert launch.arguments[1] == "--model-repository=x"
+    backends = Path(launch.arguments[launch.arguments.index("--backend-directory") + 1])
     assert {path.name for path in backends.iterdir()} == {"python", "onnxruntime"}
     for option in ("http", "grpc", "metrics"):
-        assert f"--{option}-address=127.0.0.1" in found.arguments
-    assert "--http-header-forward-pattern=(?i)^x-client-id$" in found.arguments
-    assert found.environment["PATH"].startswith(str(Path(sys.prefix) / "bin"))
-    assert "127.0.0.1" in found.notes[0]
+        assert f"--{option}-address=127.0.0.1" in launch.arguments
+    assert "--http-header-forward-pattern=(?i)^x-client-id$" in launch.arguments
+    assert launch.environment["PATH"].startswith(str(Path(sys.prefix) / "bin"))
+    assert "127.0.0.1" in launch.notes[0]
 
 
 @pytest.mark.parametrize("form", [["--http-address", "0.0.0.0"], ["--http-address=0.0.0.0"]], ids=["two", "one"])
@@ -124,7 +124,7 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         prepare_launch([])
 
 
-def test_two_onnxruntimes_are_refused_with_what_to_remove(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_onnxruntimes_are_refused_with_the_command_to_remove_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "_installed", lambda name: True)
     with pytest.raises(extras.MissingExtraError, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
         prepare_launch([])

@@ -15,7 +15,7 @@ WIDE_NETWORK = f"{__name__}:WideNetwork"
 IMAGE_SIZE = 32
 WIDE = 20_000
 
-# Called whenever a network is made, which is after its checkpoint was read.
+# Called when a network is made, after its checkpoint was read.
 when_made: list[Callable[[], object]] = []
 
 
@@ -39,7 +39,7 @@ class TinyNetwork(nn.Module):
 
 
 class WideNetwork(TinyNetwork):
-    """Returns embeddings that take more room than its weights."""
+    """Returns embeddings that are larger than its weights."""
 
     embedding_size = WIDE
 
@@ -49,7 +49,7 @@ class WideNetwork(TinyNetwork):
 
 
 def make_state(seed: int, network: type[TinyNetwork] = TinyNetwork, classes: int = 2) -> dict[str, Tensor]:
-    """Make weights, others for each seed."""
+    """Make weights, different ones for each seed."""
     torch.manual_seed(seed)
     return network(classes).state_dict()
 

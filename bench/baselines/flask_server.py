@@ -1,4 +1,4 @@
-"""The original's design: one Flask process around eager PyTorch, which classifies one image after the other.
+"""The original's design: one Flask process with eager PyTorch, which classifies one image after the other.
 
 A request is a JSON list of base64 images. The server decodes, resizes and classifies each image, and answers with
 a list of {'Label', 'Probability'}.

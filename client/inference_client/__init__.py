@@ -5,8 +5,8 @@
 
 A call, ``target_server(["a.jpg", "b.jpg"])``, returns ``(results, status_code)``; see :class:`Classify`.
 
-The star import gives exactly ``Classify``. The other names are imported one by one: ``AsyncClassify``, the same for
-asyncio, and ``StreamError``, which only streams raise.
+The star import gives exactly ``Classify``. Import the other names one by one: ``AsyncClassify``, the same for asyncio,
+and ``StreamError``, which only streams raise.
 """
 
 from inference_client.async_classify import AsyncClassify as AsyncClassify

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 from typing import Any
 
@@ -22,10 +22,10 @@ EVIDENCE_COLUMN = HEADINGS.index("matches")
 
 
 class LinksCommand(click.Command):
-    """A command whose ``-l`` takes every argument up to the next option, as the original's did."""
+    """A command whose ``-l`` takes every argument up to the next option, as the original's does."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat the option before each of its values, which is how click wants it."""
+        """Repeat the option before each of its values, as click wants it."""
         return super().parse_args(ctx, list(_repeat_links(args, ctx)))
 
 
@@ -62,15 +62,15 @@ def main(
 ) -> None:
     """Classify images on an inference server.
 
-    Prints one line per image: file, label, probability, and where the server has a base set how many of the label's
-    base images match, and the most similar one.
+    Prints one line per image: file, label and probability. If the server has a base set, the line also has the number
+    of the label's base images that match, and the most similar base image.
 
     \b
     Examples:
       classify -l a.jpg b.jpg -ip http://localhost:8080
       classify -ip http://localhost:8080 --json --sim_thres 0.8 -l photos/*.jpg
 
-    Exit status: 0 every image classified, 1 not every one, 2 wrong usage.
+    Exit status: 0 every image classified, 1 some images not classified, 2 wrong usage.
     """  # noqa: D301  (click wants the backspace itself)
     try:
         with (
@@ -94,7 +94,7 @@ def _repeat_links(args: Sequence[str], ctx: click.Context) -> Iterator[str]:
     rest = list(args)
     while rest:
         argument = rest.pop(0)
-        if argument == "--":  # what follows are images, whatever they begin with
+        if argument == "--":  # only images follow, whatever their names begin with
             for image in rest:
                 yield from ("-l", image)
             return
@@ -114,10 +114,8 @@ def _is_option(argument: str) -> bool:
     return argument.startswith("-") and argument != "-"
 
 
-@contextmanager
-def _progress(images: int) -> Iterator[Callable[[int], None] | None]:
-    with progress("Classifying", images) if images > LONG_LIST_IMAGES else nullcontext() as advance:
-        yield advance
+def _progress(images: int) -> AbstractContextManager[Callable[[int], None] | None]:
+    return progress("Classifying", images) if images > LONG_LIST_IMAGES else nullcontext()
 
 
 def _report(images: Sequence[str], results: Results, status_code: int) -> dict[str, Any]:
@@ -136,16 +134,12 @@ def _table(images: Sequence[str], results: Sequence[dict[str, Any]]) -> Iterator
 def _row(image: str, entry: dict[str, Any]) -> tuple[str, ...]:
     if "Error" in entry:
         return image, f"no result: {entry['Error']}"
-    evidence = [
-        cell
-        for neighbor in entry["Neighbors"][:1]
-        # A label that is no class, of a query that nothing matches, has no matches either.
-        for cell in (
-            str(entry["Matches"].get(entry["Label"], 0)),
-            f"{neighbor['Image']} ({neighbor['Similarity']:.4f})",
-        )
-    ]
-    return image, str(entry["Label"]), f"{entry['Probability']:.4f}", *evidence
+    cells = (image, str(entry["Label"]), f"{entry['Probability']:.4f}")
+    if not entry["Neighbors"]:
+        return cells
+    nearest = entry["Neighbors"][0]
+    matches = entry["Matches"].get(entry["Label"], 0)  # the unknown label is no class
+    return *cells, str(matches), f"{nearest['Image']} ({nearest['Similarity']:.4f})"
 
 
 def _summary(results: Results, status_code: int) -> str:

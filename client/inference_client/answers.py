@@ -1,4 +1,4 @@
-"""The ensemble's answer: output tensors for each image, and the entry that a caller gets."""
+"""The ensemble's answer: each image's output tensors, and the entry that the caller gets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ def split_by_image(response: Tensors, images: int, outputs: Sequence[str]) -> li
     Args:
         response: The answer to a request for ``outputs``.
         images: Number of images in the request.
-        outputs: The outputs' names, ``ERROR`` among them.
+        outputs: Names of the outputs, including ``ERROR``.
 
     Returns:
         One item per image, in the request's order.
@@ -103,5 +103,5 @@ def _text(value: bytes | str | np.bytes_) -> str:
 
 
 def _shortest(value: np.float32) -> float:
-    # float(np.float32(0.8)) is 0.800000011920929, which is not the threshold that anybody set.
+    # float(np.float32(0.8)) is 0.800000011920929, but somebody set 0.8.
     return float(str(value))

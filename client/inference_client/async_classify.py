@@ -11,15 +11,15 @@ from inference_client.errors import StreamError
 from inference_client.images import Image, ImageInput, collect_lazily, collect_to_send
 
 if TYPE_CHECKING:
-    from inference_client.calls import Request, Requests
-    from inference_client.transport import Options
+    from inference_client.calls import Requests
+    from inference_client.transport import Answer, Options
 
 
 class AsyncClassify(Client):
     """An inference server that classifies images, for asyncio.
 
-    The options, results, status codes and retries are those of :class:`inference_client.Classify`. Any number of tasks
-    of one event loop may use one ``AsyncClassify`` at the same time. It is an async context manager.
+    Options, results, status codes and retries are those of :class:`inference_client.Classify`. Any number of tasks of
+    one event loop may use one ``AsyncClassify`` at the same time. It is an async context manager.
 
     Args:
         url: ``http://host:port``, ``host:port`` or ``https://host:port``; a base path may follow. No connection is
@@ -28,7 +28,7 @@ class AsyncClassify(Client):
         connect_timeout_s: Deadline of opening a connection, seconds, finite and > 0.
         sim_thres: Lowest cosine similarity at which a base image is a match, -1 to 1; None leaves it to the server.
         details: Whether each entry also has the evidence for its label.
-        client_id: Who is asking, for the server's metrics; sent as ``X-Client-Id``, printable ASCII.
+        client_id: Name of this client in the server's metrics; sent as ``X-Client-Id``, printable ASCII.
         api_key: Sent as ``X-API-Key``, printable ASCII.
 
     Raises:
@@ -71,7 +71,7 @@ class AsyncClassify(Client):
         details: bool | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> tuple[Results, int]:
-        """Classify images. Cancelling the task breaks off what is in flight.
+        """Classify images. Cancelling the task breaks off the requests in flight.
 
         Args:
             images: As :meth:`inference_client.Classify.__call__` takes them.
@@ -95,36 +95,26 @@ class AsyncClassify(Client):
         self._require_open()
         if isinstance(images, bytes):
             collected = collect_to_send(images)
-        else:  # files are opened, which may take long on a network file system
+        else:  # this opens files, which may take long on a network file system
             images = list(images) if isinstance(images, Iterator) else images
             collected = await asyncio.to_thread(collect_to_send, images)
         self._require_open()
         if not collected:
             return [], 200
-        call = Call(
-            self._transport,
-            self._submit,
-            collected,
-            options=options,
-            timeout_s=self._settings.timeout_s,
-            progress=progress,
-        )
+        call = Call(self._transport, self._submit, collected, options=options, progress=progress)
         try:
-            async with aclosing(self._drive(call)) as requests:
-                async for request in requests:
-                    call.add(request)
+            async with aclosing(self._drive(call)) as answers:
+                return call.outcome([answer async for answer in answers])
         except RequestError as failure:
             return {"error": failure.message}, failure.status
-        return call.outcome()
 
     def stream(
         self, images: Iterable[ImageInput], *, sim_thres: float | None = None, details: bool | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Classify any number of images, in bounded memory.
 
-        Images are taken from the iterable as you take results, in the event loop, at most 16 requests ahead: an
-        iterable that blocks holds up the event loop. ``aclose()``, or cancelling the task, breaks off what is in
-        flight.
+        The stream takes images as you take results, in the event loop, at most 16 requests ahead: an iterable that
+        blocks holds up the event loop. ``aclose()``, or cancelling the task, breaks off the requests in flight.
 
         Args:
             images: As :meth:`inference_client.Classify.stream` takes them.
@@ -150,11 +140,11 @@ class AsyncClassify(Client):
         from inference_client.failures import RequestError
 
         self._require_open()
-        stream = Stream(self._transport, self._submit, images, options=options, timeout_s=self._settings.timeout_s)
+        stream = Stream(self._transport, self._submit, images, options=options)
         try:
-            async with aclosing(self._drive(stream)) as requests:
-                async for request in requests:
-                    for entry in stream.entries(request):
+            async with aclosing(self._drive(stream)) as answers:
+                async for answer in answers:
+                    for entry in answer.results_or_raise():
                         yield entry
         except RequestError as failure:
             raise StreamError(failure.message, failure.status) from None
@@ -162,7 +152,7 @@ class AsyncClassify(Client):
     async def close(self) -> None:
         """End all connections.
 
-        Calls and streams in flight end with RuntimeError, and lose the results that they had not given yet; every later
+        Calls and streams in flight raise RuntimeError, and lose the results that they had not given yet. Every later
         call raises RuntimeError too.
         """
         self._closed = True
@@ -177,13 +167,13 @@ class AsyncClassify(Client):
     ) -> None:
         await self.close()
 
-    async def _drive(self, requests: "Requests") -> "AsyncGenerator[Request, None]":
-        """Send requests, and give each in order, once it is answered."""
-        from inference_client.calls import Request
+    async def _drive(self, requests: "Requests") -> "AsyncGenerator[Answer, None]":
+        """Send requests, and give the answers in order."""
+        from inference_client.transport import Answer
 
         try:
             for step in requests.steps():
-                if isinstance(step, Request):
+                if isinstance(step, Answer):
                     yield step
                 else:
                     await asyncio.wait(step, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
@@ -207,7 +197,7 @@ class AsyncClassify(Client):
 
 
 async def _cancel(tasks: "Iterable[asyncio.Task[Any]]") -> None:
-    cancelled = list(tasks)
+    cancelled = list(tasks)  # a task that ends leaves the set that it is in
     for task in cancelled:
         task.cancel()
     await asyncio.gather(*cancelled, return_exceptions=True)

@@ -8,19 +8,19 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPo
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from inference_client.calls import Request, Requests
+from inference_client.calls import Requests
 from inference_client.settings import Settings
-from inference_client.transport import Transport
+from inference_client.transport import Answer, Transport
 
 STOP_TIMEOUT_S = 2.0
-# Python handles a signal that arrives just before it waits for a lock only after that wait.
+# If a signal arrives just before Python waits for a lock, Python handles the signal only after that wait.
 LONGEST_WAIT_S = 0.25
 
 T = TypeVar("T")
 
 
 class StoppedError(Exception):
-    """The event loop was stopped, and with it everything that was in flight."""
+    """The event loop was stopped, with everything in flight."""
 
 
 class Background:
@@ -28,12 +28,15 @@ class Background:
 
     Args:
         settings: How the server is reached.
+
+    Attributes:
+        closed: Whether ``close`` was called.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._threads: dict[int, LoopThread] = {}
-        self._closed = False
+        self.closed = False
+        self._threads: dict[int, LoopThread] = {}  # by process id
 
     def thread(self) -> "LoopThread":
         """Return this process's thread.
@@ -45,35 +48,30 @@ class Background:
         process = os.getpid()
         thread = self._threads.get(process)
         if thread is None:
-            # No lock: a child process could inherit it locked. Two threads may make one each; one of these is used.
+            # No lock, because a child process could inherit it locked. If two threads make one each, only one is kept.
             made = LoopThread(self._settings)
             thread = self._threads.setdefault(process, made)
             if thread is not made:
                 made.stop()
-        if self._closed:
+        if self.closed:
             thread.stop()
         self.require_open()
         return thread
 
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return self._closed
-
     def require_open(self) -> None:
         """Raise StoppedError if it is closed."""
-        if self._closed:
+        if self.closed:
             raise StoppedError
 
     def close(self) -> None:
-        """Stop the thread; from any thread or a signal handler. Repeated calls do nothing."""
-        self._closed = True
+        """Stop the threads. Any thread or signal handler may call this, any number of times."""
+        self.closed = True
         for thread in list(self._threads.values()):
             thread.stop()
 
 
 class LoopThread:
-    """Runs an event loop, and in there a transport, for the threads of one process.
+    """Runs an event loop with a transport, for the threads of one process.
 
     Args:
         settings: How the server is reached.
@@ -86,9 +84,9 @@ class LoopThread:
         self._loop = self._runner.get_loop()
         self._stopping = asyncio.Event()
         self._stopped = False
-        # Reentrant, since a signal handler or the garbage collector may stop the loop in a thread that holds the lock.
+        # Reentrant: a signal handler or the garbage collector may stop the loop in a thread that holds the lock.
         self._lock = threading.RLock()
-        # A daemon, since the interpreter's exit stops it through weakref.finalize.
+        # A daemon: at exit, weakref.finalize stops it.
         self._thread = threading.Thread(target=self._run, name="inference_client", daemon=True)
         self._thread.start()
 
@@ -103,7 +101,7 @@ class LoopThread:
             RuntimeError: The process was forked.
         """
         self._check()
-        with self._lock:  # so that the coroutine is begun before the loop can be told to stop
+        with self._lock:  # the loop can't be told to stop before the coroutine has begun
             self._check()
             return asyncio.run_coroutine_threadsafe(function(*arguments), self._loop)
 
@@ -122,11 +120,11 @@ class LoopThread:
         finally:
             self._cancel([future])
 
-    def drive(self, requests: Requests) -> Iterator[Request]:
-        """Send requests that were made with this thread's ``transport`` and ``submit``.
+    def drive(self, requests: Requests) -> Iterator[Answer]:
+        """Send requests that use this thread's ``transport`` and ``submit``.
 
         Yields:
-            Each request in order, once it is answered.
+            The answers, in order.
 
         Raises:
             StoppedError: The loop was stopped.
@@ -136,7 +134,7 @@ class LoopThread:
         """
         try:
             for step in requests.steps():
-                if isinstance(step, Request):
+                if isinstance(step, Answer):
                     yield step
                     self._check()
                 else:
@@ -147,7 +145,7 @@ class LoopThread:
             self._cancel(requests.in_flight)
 
     def stop(self) -> None:
-        """Cancel all coroutines and end the thread, within ``STOP_TIMEOUT_S``. A forked child leaves it alone."""
+        """Cancel all coroutines and end the thread, within ``STOP_TIMEOUT_S``. In a forked child, do nothing."""
         if self._process != os.getpid():
             return
         with self._lock:
@@ -193,7 +191,7 @@ class LoopThread:
 
 
 class _DaemonThreads(ThreadPoolExecutor):
-    """Runs each function in a thread of its own, which nothing waits for: a file system or name server may hang."""
+    """Runs each function in a thread that nothing waits for at exit: a file system or name server may hang."""
 
     def submit(self, function: Callable[..., T], /, *arguments: Any, **options: Any) -> "Future[T]":
         future: Future[T] = Future()

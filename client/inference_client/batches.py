@@ -1,30 +1,20 @@
-"""How images are split into requests, and how many requests are in flight."""
+"""How to split images into requests, and how many requests to keep in flight."""
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol, TypeVar
+
+from inference_client.images import Image
 
 MAX_REQUEST_BYTES = 32 * 2**20
 MAX_IN_FLIGHT = 8
-# A stream's requests, in flight or answered, whose results the caller has not taken yet.
+# Most requests of a stream, in flight or answered, whose results the caller has not taken yet.
 MAX_AHEAD = 2 * MAX_IN_FLIGHT
 
 
-class Sized(Protocol):
-    """Anything that is sent and has a size."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the file to send, bytes."""
-
-
-I = TypeVar("I", bound=Sized)  # noqa: E741  (Image, and whatever the tests send)
-
-
-def split(images: Iterable[I], max_images: int) -> Iterator[list[I]]:
-    """Split images into requests, in order, taking no more images than the next request needs.
+def split(images: Iterable[Image], max_images: int) -> Iterator[list[Image]]:
+    """Split images into requests, in order. Each request takes no more images than it holds.
 
     Args:
-        images: The images. If the iterable raises, the images before are still given.
+        images: The images. If the iterable raises, the images before still come first.
         max_images: Most images in one request, >= 1.
 
     Yields:
@@ -35,26 +25,21 @@ def split(images: Iterable[I], max_images: int) -> Iterator[list[I]]:
     >>> [len(request) for request in split([half] * 3, max_images=32)]
     [2, 1]
     """
-    request: list[I] = []
+    request: list[Image] = []
     request_bytes = 0
-    source = iter(images)
     failure: Exception | None = None
-    while True:
-        try:
-            image = next(source)
-        except StopIteration:
-            break
-        except Exception as error:
-            failure = error
-            break
-        if request and request_bytes + image.size_bytes > MAX_REQUEST_BYTES:
-            yield request
-            request, request_bytes = [], 0
-        request.append(image)
-        request_bytes += image.size_bytes
-        if len(request) == max_images:
-            yield request
-            request, request_bytes = [], 0
+    try:
+        for image in images:
+            if request and request_bytes + image.size_bytes > MAX_REQUEST_BYTES:
+                yield request
+                request, request_bytes = [], 0
+            request.append(image)
+            request_bytes += image.size_bytes
+            if len(request) == max_images:
+                yield request
+                request, request_bytes = [], 0
+    except Exception as error:
+        failure = error
     if request:
         yield request
     if failure is not None:
@@ -62,10 +47,10 @@ def split(images: Iterable[I], max_images: int) -> Iterator[list[I]]:
 
 
 def requests_in_flight(slowest_answer_s: float | None, timeout_s: float) -> int:
-    """Choose how many requests of one call are in flight, so that they never time each other out.
+    """Choose how many requests of one call are in flight, so that they do not time each other out.
 
-    A server that handles one request at a time answers the last of W requests after W times the time of one. Half of
-    the timeout is left for the requests of other clients.
+    A server that answers one request at a time answers the last of W requests after W times the time of one. Half of
+    the timeout is left for other clients' requests.
 
     Args:
         slowest_answer_s: Time of this call's slowest answer so far, seconds; None before the first answer.

@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 class Classify(Client):
     """An inference server that classifies images.
 
-    Any number of threads may call one ``Classify`` at the same time. It is a context manager; ``close()`` ends its
-    connections, and otherwise they end with the program.
+    Any number of threads may call one ``Classify`` at the same time. It is a context manager. ``close()`` ends its
+    connections; otherwise they end with the program.
 
     Args:
         url: ``http://host:port``, ``host:port`` or ``https://host:port``; a base path may follow. No connection is
             opened yet.
         timeout_s: Deadline of each request with its retries, seconds, finite and > 0. A long list is several requests.
-            A request is sent again if the server was overloaded; and if a server that has answered before, or one of
-            its model processes, is being restarted.
+            A request is retried if the server is overloaded, if one of its model processes is being restarted, or if
+            a server that has answered before is being restarted.
         connect_timeout_s: Deadline of opening a connection, seconds, finite and > 0.
         sim_thres: Lowest cosine similarity at which a base image is a match, -1 to 1; None leaves it to the server. The
             server refuses a value out of range.
         details: Whether each entry also has the evidence for its label.
-        client_id: Who is asking, for the server's metrics; sent as ``X-Client-Id``, printable ASCII.
+        client_id: Name of this client in the server's metrics; sent as ``X-Client-Id``, printable ASCII.
         api_key: Sent as ``X-API-Key``, printable ASCII.
 
     Raises:
@@ -83,8 +83,8 @@ class Classify(Client):
                 list of these. Files are sent as they are on disk.
             sim_thres: As in the constructor, for this call.
             details: As in the constructor, for this call.
-            progress: Called in the calling thread with the number of images finished since the last call: classified,
-                undecodable or failed.
+            progress: Called in the calling thread with the number of images that were classified, were undecodable or
+                failed since the last call.
 
         Returns:
             ``(results, status_code)``. If the server answered any image, ``results`` is a list with one entry per
@@ -94,18 +94,19 @@ class Classify(Client):
             first, ``Version``, the version of the models that answered, and ``Threshold``, the similarity threshold
             in force, None without a base set. Otherwise ``results`` is ``{'error': message}``. ``status_code`` is
 
-            * 200: every image is classified, also an empty list's,
+            * 200: every image is classified, or the list is empty,
             * 207: some images are undecodable, or some requests of a long list failed,
-            * 400: every image is undecodable; with ``{'error': ...}`` the request was refused,
-            * 503, 504: overloaded or unreachable; too slow,
-            * another: as the server answered, 401 or 403 for an API key.
+            * 400: every image is undecodable; with ``{'error': ...}``, the server refused the request,
+            * 503: the server is overloaded or unreachable,
+            * 504: the server is too slow,
+            * another: the server's own status, for example 401 or 403 for a wrong API key.
 
         Raises:
             OSError: A path can't be read, for example FileNotFoundError; raised before anything is sent.
             TypeError: Not an image; the message shows what to pass.
             ValueError: An array of another shape, or a file that is not a regular one.
-            RuntimeError: This Classify is closed, or was closed during the call; or ``progress`` forked the process,
-                and this is the child.
+            RuntimeError: This Classify is closed, or was closed during the call; or ``progress`` forked the process and
+                this is the child.
         """
         from inference_client.background import StoppedError
         from inference_client.calls import Call
@@ -118,17 +119,8 @@ class Classify(Client):
             if not collected:
                 return [], 200
             thread = self._background.thread()
-            call = Call(
-                thread.transport,
-                thread.submit,
-                collected,
-                options=options,
-                timeout_s=self._settings.timeout_s,
-                progress=progress,
-            )
-            for request in thread.drive(call):
-                call.add(request)
-            return call.outcome()
+            call = Call(thread.transport, thread.submit, collected, options=options, progress=progress)
+            return call.outcome(list(thread.drive(call)))
         except RequestError as failure:
             return {"error": failure.message}, failure.status
         except StoppedError:
@@ -139,24 +131,24 @@ class Classify(Client):
     ) -> Generator[dict[str, Any], None, None]:
         """Classify any number of images, in bounded memory.
 
-        Images are taken from the iterable as you take results, in the same thread, at most 16 requests ahead. Closing
-        the generator, or leaving a loop over it and letting go of it, breaks off what is in flight.
+        The stream takes images as you take results, in the same thread, at most 16 requests ahead. Closing or deleting
+        the generator breaks off the requests in flight.
 
         Args:
-            images: As many as you like, each as a call takes it; an iterator or generator is read once.
+            images: Any number of images, each as a call takes it. An iterator or generator is read once.
             sim_thres: As in the constructor, for this stream.
             details: As in the constructor, for this stream.
 
         Yields:
             Each image's entry, in order, as in a call's list. A path that can't be read, an array of another shape, and
-            an image whose request failed have an entry with ``Error`` too.
+            an image whose request failed also have an entry with ``Error``.
 
         Raises:
             TypeError: Not an iterable of images. If one item is not an image, TypeError comes after the results of the
                 items before it, and so does any exception of the iterable.
             StreamError: The server is gone, refuses the first request, or has failed 8 requests in a row. The images
                 before have their results; the others have none.
-            RuntimeError: This Classify is closed, or was closed meanwhile; or the process was forked, and this is the
+            RuntimeError: This Classify is closed, or was closed meanwhile; or the process was forked and this is the
                 child.
         """
         options = self._options(sim_thres=sim_thres, details=details)
@@ -172,11 +164,8 @@ class Classify(Client):
 
         try:
             thread = self._background.thread()
-            stream = Stream(
-                thread.transport, thread.submit, images, options=options, timeout_s=self._settings.timeout_s
-            )
-            for request in thread.drive(stream):
-                yield from stream.entries(request)
+            for answer in thread.drive(Stream(thread.transport, thread.submit, images, options=options)):
+                yield from answer.results_or_raise()
         except RequestError as failure:
             raise StreamError(failure.message, failure.status) from None
         except StoppedError:
@@ -185,9 +174,9 @@ class Classify(Client):
     def close(self) -> None:
         """End all connections, from any thread or a signal handler.
 
-        Calls and streams in flight end with RuntimeError at once, and lose the results that they had not given yet;
-        every later call raises RuntimeError too. Returns within 2 s. A thread that is reading a file, or looking up the
-        host name, ends when it is done.
+        Calls and streams in flight raise RuntimeError at once, and lose the results that they had not given yet. Every
+        later call raises RuntimeError too. Returns within 2 s. A thread that is reading a file, or looking up the host
+        name, ends when it is done.
         """
         self._background.close()
 

@@ -1,4 +1,4 @@
-"""What ``Classify`` and ``AsyncClassify`` have in common: their options."""
+"""The options of ``Classify`` and ``AsyncClassify``."""
 
 import math
 from functools import partial
@@ -13,7 +13,7 @@ Results: TypeAlias = list[dict[str, Any]] | dict[str, str]
 
 
 class Client:
-    """How a server is reached, and what it is asked for; see :class:`inference_client.Classify`."""
+    """The options of a client; see :class:`inference_client.Classify`."""
 
     def __init__(
         self,
@@ -49,13 +49,13 @@ class Client:
 
 
 def threshold_text(sim_thres: float | None) -> str | None:
-    """Write a threshold as it is sent.
+    """Write a threshold as the text to send.
 
-    As text even NaN reaches the server, which refuses it by name; as a number it would break the request's JSON.
+    As text, even NaN reaches the server, which refuses it by name; as a number, it would break the request's JSON.
 
     Raises:
-        TypeError: Not a number.
-        ValueError: Not a number, as text.
+        TypeError: Neither a number nor text.
+        ValueError: Text that is not a number.
     """
     if sim_thres is None:
         return None

@@ -1,13 +1,13 @@
-"""The exception of a stream whose server is lost."""
+"""The exception that ends a stream."""
 
 
 class StreamError(Exception):
     """A stream can't go on: the server is gone, refuses everything, or fails again and again.
 
-    All images before have their results, without a gap, so a new stream can begin with the next image.
+    All images before have their results, without a gap. A new stream can begin with the next image.
 
     Attributes:
-        message: What was wrong, where, and what to do: the message that a call gives as ``{'error': message}``.
+        message: What was wrong, where, and what to do, as in a call's ``{'error': message}``.
         status_code: The status code that a call would return.
     """
 

@@ -1,10 +1,10 @@
-"""Every way in which a request can fail, in one table: the exception, the caller's status, and what to do about it."""
+"""Every way in which a request can fail: the exception, the caller's status, and what to do."""
 
 import json
 import socket
 import ssl
-from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
 
 import aiohttp
 
@@ -13,14 +13,14 @@ from inference_client.settings import Settings
 NO_DECODABLE_IMAGE = "no decodable image: "
 # Triton's words about a model whose process has died; ``inference-server`` replaces such a process within seconds.
 _MODEL_PROCESS_DIED = "is not healthy"
-# Triton's words about a model that it has unloaded, as ``inference-server`` does before it ends.
+# Triton's words about a model that is unloaded, as ``inference-server`` does before it ends.
 _UNLOADED = "has no available versions"
 # Triton's words about a request for an output that the model lacks.
 _NO_SUCH_OUTPUT = "unexpected inference output"
 MAX_WORDS_CHARACTERS = 2000
 _NOT_TRITONS = "a page that is not Triton's, so it comes from a proxy or another server"
 
-# Failures that depend on what the request carried: the next request of a list can fare better.
+# Failures that depend on the request's images: the next request of a list may succeed.
 ABOUT_THE_CONTENT = frozenset(
     {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.INTERNAL_SERVER_ERROR}
 )
@@ -36,7 +36,7 @@ class RefusedError(Exception):
 
     Attributes:
         status: The status.
-        words: The reason that the answer gives.
+        words: The reason in the answer.
     """
 
     def __init__(self, status: int, words: str) -> None:
@@ -67,108 +67,87 @@ class RequestError(Exception):
 
     @property
     def about_one_request(self) -> bool:
-        """Whether the cause lies in what this request carried, not in the server."""
+        """Whether the cause lies in this request, not in the server."""
         return self.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
     @property
     def lost(self) -> bool:
-        """Whether there is no server any more, or none yet."""
+        """Whether no server is there, or none any more."""
         return self.status == HTTPStatus.SERVICE_UNAVAILABLE and not self.answered
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Failure(NamedTuple):
     raised: type[Exception] | tuple[type[Exception], ...]
     says: str
-    status: int | None = None  # None: the answer's own
-    answered: int | None = None  # only for answers of this status
-    words: str = ""  # only for answers that say this
+    status: int
 
 
+# What to do about a refusal, by its status.
+_REMEDIES: dict[int, str] = {
+    HTTPStatus.UNAUTHORIZED: "Is api_key right?",
+    HTTPStatus.FORBIDDEN: "Is api_key right?",
+    HTTPStatus.NOT_FOUND: "Is the model ensemble loaded there, and the url's path right? "
+    "curl {url}/v2/models/ensemble/ready",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "This request is too large for a proxy: send smaller images, or raise its "
+    "limit.",
+    HTTPStatus.TOO_MANY_REQUESTS: "You have sent too many requests: wait, or ask for a higher limit.",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "The server's log says more.",
+    HTTPStatus.BAD_GATEWAY: "Is tritonserver running behind it? curl {url}/v2/health/ready",
+    HTTPStatus.SERVICE_UNAVAILABLE: "It was overloaded for the {timeout_s:g} s of timeout_s: send less at a time, or "
+    "wait longer.",
+}
+_OLD_REPOSITORY = "The model repository was exported by an earlier version: export it again."
+
+# The first row that fits an exception describes it.
 _TABLE = (
-    _Row(
-        RefusedError,
-        "{detail} The model repository was exported by an earlier version: export it again.",
-        answered=HTTPStatus.BAD_REQUEST,
-        words=_NO_SUCH_OUTPUT,
-    ),
-    _Row(RefusedError, "{detail} Is api_key right?", answered=HTTPStatus.UNAUTHORIZED),
-    _Row(RefusedError, "{detail} Is api_key right?", answered=HTTPStatus.FORBIDDEN),
-    _Row(
-        RefusedError,
-        "{detail} Is the model ensemble loaded there, and the url's path right? curl {url}/v2/models/ensemble/ready",
-        answered=HTTPStatus.NOT_FOUND,
-    ),
-    _Row(
-        RefusedError,
-        "{detail} A proxy admits less than this request: send smaller images, or raise its limit.",
-        answered=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    ),
-    _Row(
-        RefusedError,
-        "{detail} You have sent too many requests: wait, or ask for a higher limit.",
-        answered=HTTPStatus.TOO_MANY_REQUESTS,
-    ),
-    _Row(RefusedError, "{detail} The server's log says more.", answered=HTTPStatus.INTERNAL_SERVER_ERROR),
-    _Row(
-        RefusedError,
-        "{detail} Is tritonserver running behind it? curl {url}/v2/health/ready",
-        answered=HTTPStatus.BAD_GATEWAY,
-    ),
-    _Row(
-        RefusedError,
-        "{detail} It was overloaded for the {timeout_s:g} s of timeout_s: send less at a time, or wait longer.",
-        answered=HTTPStatus.SERVICE_UNAVAILABLE,
-    ),
-    _Row(RefusedError, "{detail}"),
-    # TimeoutError is an OSError, and so is each one before OSError itself.
-    _Row(
+    # TimeoutError and all exceptions up to OSError itself are OSErrors.
+    _Failure(
         TimeoutError,
         "{url} gave no answer in time (timeout_s={timeout_s:g}, connect_timeout_s={connect_timeout_s:g}). "
         "Is it busy, or the address wrong? curl {url}/v2/health/ready",
         HTTPStatus.GATEWAY_TIMEOUT,
     ),
-    _Row(
+    _Failure(
         ConnectionRefusedError,
         "{url} refused the connection. Is tritonserver running there? curl {url}/v2/health/ready",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
-    _Row(
+    _Failure(
         socket.gaierror,
         "{url} was not found: its host name has no address ({detail}). Is it spelt right, and known here?",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
-    _Row(
+    _Failure(
         ssl.SSLCertVerificationError,
-        "{url} has a certificate that is not trusted here ({detail}). If it is yours, name the file of the "
-        "authority that signed it in the environment variable SSL_CERT_FILE.",
+        "{url} has a certificate that is not trusted here ({detail}). If the server is yours, set the environment "
+        "variable SSL_CERT_FILE to the certificate of the authority that signed it.",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
-    _Row(
+    _Failure(
         ssl.SSLError,
         "{url} does not speak TLS as expected ({detail}). Is it http:// instead of https://?",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
-    _Row(
+    _Failure(
         OSError,
         "{url} could not be reached, or was lost ({detail}). curl {url}/v2/health/ready",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
-    _Row(
+    _Failure(
         aiohttp.ClientConnectionError,
         "{url} closed the connection without an answer. Has tritonserver died? curl {url}/v2/health/ready",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
-    _Row(
+    _Failure(
         _BROKEN_ANSWER,
         "{url} broke off its answer, or does not speak HTTP ({detail}). Is it tritonserver's HTTP port, and up? "
         "curl {url}/v2/health/ready",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
-    _Row(
+    _Failure(
         Exception,
-        "{url} answered with something else than inference results ({detail}). Is it tritonserver, with a "
-        "repository of ours?",
+        "{url} answered with something other than inference results ({detail}). Is it tritonserver, with a "
+        "repository that export-repository wrote?",
         HTTPStatus.BAD_GATEWAY,
     ),
 )
@@ -200,22 +179,22 @@ def describe(error: Exception, settings: Settings) -> RequestError:
         settings: How the server is reached.
 
     Returns:
-        The status and the message of the table's first row that fits.
+        The status and the message for the caller.
     """
-    answer, words = (error.status, error.words) if isinstance(error, RefusedError) else (None, "")
-    row = next(
-        row for row in _TABLE if isinstance(error, row.raised) and row.answered in {None, answer} and row.words in words
-    )
-    message = row.says.format(
+    if isinstance(error, RefusedError):
+        # A success without results is a failure too.
+        status = error.status if error.status >= HTTPStatus.MULTIPLE_CHOICES else HTTPStatus.BAD_GATEWAY
+        lacks_output = error.status == HTTPStatus.BAD_REQUEST and _NO_SUCH_OUTPUT in error.words
+        remedy = _OLD_REPOSITORY if lacks_output else _REMEDIES.get(error.status, "")
+        says = f"{{url}} answered {error.status}: {{detail}}. {remedy}".rstrip()
+    else:
+        _, says, status = next(failure for failure in _TABLE if isinstance(error, failure.raised))
+    message = says.format(
         url=settings.url,
-        detail=_detail(error, settings),
+        detail=_detail(error),
         timeout_s=settings.timeout_s,
         connect_timeout_s=settings.connect_timeout_s,
     )
-    status = row.status or answer or HTTPStatus.BAD_GATEWAY
-    # A success without results is none.
-    if status < HTTPStatus.MULTIPLE_CHOICES:
-        status = HTTPStatus.BAD_GATEWAY
     return RequestError(int(status), message, answered=not isinstance(error, (OSError, aiohttp.ClientError)))
 
 
@@ -224,8 +203,8 @@ def may_pass(error: Exception, *, known: bool) -> bool:
 
     Args:
         error: What the request raised.
-        known: Whether this server has answered before. If so, a server that is gone, or a proxy without a server behind
-            it, is taken to be restarting; otherwise the address is taken to be wrong.
+        known: Whether this server has answered before. If so, a server that can't be reached, directly or through a
+            proxy, counts as restarting; otherwise the address counts as wrong.
     """
     if not isinstance(error, RefusedError):
         return known and isinstance(error, (ConnectionError, *CONNECTION_CLOSED, *_BROKEN_ANSWER))
@@ -240,14 +219,14 @@ def undecodable_reasons(error: RefusedError, images: int) -> list[str] | None:
     """Read why a request's images can't be decoded.
 
     Args:
-        error: What the request raised.
-        images: Number of the request's images.
+        error: The refusal.
+        images: Number of images in the request.
 
     Returns:
-        The reason for each image, in order; None if the request was refused for something else.
+        The reason for each image, in order; None if the request was refused for another reason.
     """
-    _, found, reasons_json = error.words.partition(NO_DECODABLE_IMAGE)
-    if error.status != HTTPStatus.BAD_REQUEST or not found:
+    _, separator, reasons_json = error.words.partition(NO_DECODABLE_IMAGE)
+    if error.status != HTTPStatus.BAD_REQUEST or not separator:
         return None
     try:
         reasons, _ = json.JSONDecoder().raw_decode(reasons_json)
@@ -258,12 +237,10 @@ def undecodable_reasons(error: RefusedError, images: int) -> list[str] | None:
     return [str(reason) for reason in reasons]
 
 
-def _detail(error: Exception, settings: Settings) -> str:
+def _detail(error: Exception) -> str:
     if isinstance(error, RefusedError):
-        words = error.words
-        if len(words) > MAX_WORDS_CHARACTERS:
-            words = f"{words[:MAX_WORDS_CHARACTERS]} ..."
-        return f"{settings.url} answered {error.status}: {words.rstrip('.')}."
+        cut = " \N{HORIZONTAL ELLIPSIS}" if len(error.words) > MAX_WORDS_CHARACTERS else ""
+        return error.words[:MAX_WORDS_CHARACTERS].rstrip(".") + cut
     if isinstance(error, aiohttp.ClientResponseError):
         return " ".join(error.message.split())
     if isinstance(error, OSError) and error.strerror:

@@ -1,4 +1,4 @@
-"""The kinds of images that a caller may give, and the bytes to send for each."""
+"""The kinds of images that a caller may pass, and the bytes to send for each."""
 
 import io
 import os
@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, Union
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeAlias, Union
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,12 +23,12 @@ PNG_COMPRESS_LEVEL = 1
 RGB_CHANNELS = 3
 IMAGE_DIMENSIONS = 3
 
-# Encoding reads an image that was opened from a file, which Pillow does not allow in two threads at once.
+# Encoding may read the image's file, which Pillow does not allow in two threads at once.
 _encoding = threading.Lock()
 
 
 def _forget_encoding_after_fork() -> None:
-    global _encoding  # noqa: PLW0603  (nobody in the child would release the parent's)
+    global _encoding  # noqa: PLW0603  (no thread of the child would release the parent's lock)
     _encoding = threading.Lock()
 
 
@@ -37,7 +37,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class UnreadableImageError(Exception):
-    """An image can't be read, although it passed the check at the start of the call."""
+    """An image passed the check at the start of the call, but can't be read."""
 
 
 class Image(Protocol):
@@ -51,12 +51,12 @@ class Image(Protocol):
         """Return the file's bytes.
 
         Raises:
-            UnreadableImageError: The image could not be read; the message says why.
+            UnreadableImageError: The image can't be read; the message says why.
         """
 
 
 class FileImage:
-    """A file on disk. It is sent unchanged, and read when its request is sent."""
+    """A file on disk, sent unchanged. It is read when its request is sent."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         status = os.stat(path)  # noqa: PTH116 - Path would accept what open() refuses, a null byte for one
@@ -73,7 +73,7 @@ class FileImage:
             return self.path.read_bytes()
         except OSError as error:
             raise UnreadableImageError(
-                f"{self.path} could not be read any more when its turn came: {error.strerror or error}"
+                f"{self.path} could no longer be read when its turn came: {error.strerror or error}"
             ) from error
 
 
@@ -112,7 +112,7 @@ class PixelImage:
                 elif image.mode not in PNG_MODES:
                     image = image.convert("RGB")
                 image.save(file, format="PNG", compress_level=PNG_COMPRESS_LEVEL)
-        except Exception as error:  # Pillow raises almost any type for what it can't decode or encode
+        except Exception as error:  # Pillow raises almost any type for an image that it can't decode or encode
             raise UnreadableImageError(f"Pillow could not read the image: {error}") from error
         return file.getvalue()
 
@@ -131,7 +131,7 @@ class MissingImage:
 
 
 def collect(images: "ImageInput | Iterable[ImageInput]") -> list[Image]:
-    """Check what the caller gave, one image or several, before anything is sent.
+    """Check one image or several, before anything is sent.
 
     Args:
         images: A path, the bytes of a file, a PIL image, a uint8 array [height, width, 3] in RGB order, or an iterable
@@ -149,14 +149,14 @@ def collect(images: "ImageInput | Iterable[ImageInput]") -> list[Image]:
     if one is not None:
         return [one]
     if isinstance(images, (Mapping, Set)) or not isinstance(images, Iterable):
-        raise _not_an_image(images)
+        _refuse(images)
     return [_image(item) or _refuse(item) for item in images]
 
 
 def collect_to_send(images: "ImageInput | Iterable[ImageInput]") -> list[Image]:
     """Check images as ``collect`` does, and read the image if there is only one.
 
-    Handing a single small image to another thread for reading would take about as long as reading it.
+    For a single small image, the step to another thread would take about as long as reading the file.
     """
     collected = collect(images)
     if len(collected) != 1:
@@ -171,7 +171,7 @@ def collect_lazily(images: "Iterable[ImageInput]") -> Iterator[Image]:
     """Check images one by one, each when it is taken.
 
     Args:
-        images: As ``collect`` takes several.
+        images: Any iterable of images as ``collect`` takes them.
 
     Returns:
         One item per image, in the caller's order. An image that can't be sent raises the reason when it is read.
@@ -203,7 +203,7 @@ def _image(item: object) -> Image | None:
         return FileImage(item)
     if isinstance(item, (bytes, bytearray, memoryview)):
         return BytesImage(bytes(item))
-    # Who holds such an object has imported its package; importing inference_client brings neither.
+    # An image of either kind means that its package is imported already; importing it here would be slow.
     pillow = sys.modules.get("PIL.Image")
     if pillow is not None and isinstance(item, pillow.Image):
         return PixelImage(item)
@@ -219,25 +219,21 @@ def _array(pixels: "NDArray[np.uint8]") -> PixelImage:
     shape = "x".join(map(str, pixels.shape)) or "no dimensions"
     if pixels.dtype != "uint8":
         raise TypeError(
-            f"an array of dtype {pixels.dtype} is no image: pass uint8 pixels of 0 to 255, for values of 0 to 1 "
+            f"an array of dtype {pixels.dtype} is no image: pass uint8 pixels of 0 to 255; for values of 0 to 1, pass "
             "(array * 255).round().astype('uint8')"
         )
     if pixels.ndim != IMAGE_DIMENSIONS or pixels.shape[2] != RGB_CHANNELS:
         instead = {
-            2: "for a grey image np.stack([array] * 3, axis=-1)",
-            3: "for RGBA array[..., :3], for channels first array.transpose(1, 2, 0)",
-            4: "for several images list(array)",
-        }.get(pixels.ndim, "one image at a time")
-        raise ValueError(f"an array of shape {shape} is no image: pass height x width x 3 in RGB order, {instead}")
+            2: "for a grey image, pass np.stack([array] * 3, axis=-1)",
+            3: "for RGBA, pass array[..., :3]; for channels first, array.transpose(1, 2, 0)",
+            4: "for several images, pass list(array)",
+        }.get(pixels.ndim, "pass one image at a time")
+        raise ValueError(f"an array of shape {shape} is no image: pass height x width x 3 in RGB order; {instead}")
     return PixelImage(PillowImage.fromarray(pixels))
 
 
-def _refuse(item: object) -> Image:
-    raise _not_an_image(item)
-
-
-def _not_an_image(item: object) -> TypeError:
-    return TypeError(
+def _refuse(item: object) -> NoReturn:
+    raise TypeError(
         f"{type(item).__name__} is no image: pass a path, the bytes of a file, a PIL image, a uint8 array "
         "[height, width, 3], or a list of these, for example target_server(['a.jpg', 'b.jpg'])"
     )

@@ -1,4 +1,4 @@
-"""Output tensors instead of entries, for packages that are built on the client."""
+"""Output tensors instead of entries, for packages that build on the client."""
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -60,7 +60,7 @@ class TensorClient:
         """Send images to the ensemble, split into requests as ``Classify`` splits a list.
 
         Args:
-            images: As :meth:`inference_client.Classify.__call__` takes them. They are checked at once; their files are
+            images: As :meth:`inference_client.Classify.__call__` takes them. They are checked at once. Their files are
                 read when they are sent, at most 16 requests ahead of the results that you have taken.
             outputs: Names of the outputs.
             sim_thres: Lowest cosine similarity at which a base image is a match, -1 to 1; None leaves it to the server.
@@ -83,13 +83,8 @@ class TensorClient:
 
     def _images(self, images: Sequence[Image], options: Options) -> Iterator[ImageTensors]:
         thread = self._background.thread()
-        requests = _UntilFirstFailure(
-            thread.transport, thread.submit, images, options=options, timeout_s=self._settings.timeout_s
-        )
-        for request in thread.drive(requests):
-            if request.failure is not None:
-                raise request.failure
-            yield from request.results(options)
+        for answer in thread.drive(_UntilFirstFailure(thread.transport, thread.submit, images, options=options)):
+            yield from answer.results_or_raise()
 
     def infer(
         self,
@@ -104,9 +99,9 @@ class TensorClient:
 
         Args:
             model: The model's name.
-            inputs: Its input tensors, batch dimension first; bytes in arrays of dtype object.
+            inputs: The model's input tensors, batch dimension first; bytes in arrays of dtype object.
             outputs: Names of the outputs.
-            version: The model's version; empty for the one that the server chooses.
+            version: The model's version; empty lets the server choose.
             parameters: Request parameters.
 
         Returns:
@@ -123,7 +118,7 @@ class TensorClient:
 
         Args:
             model: The model's name.
-            version: The model's version; empty for the one that the server chooses.
+            version: The model's version; empty lets the server choose.
 
         Returns:
             The configuration as Triton gives it.

@@ -61,7 +61,7 @@ class Options:
 
     Attributes:
         sim_thres: The threshold as text; None leaves it to the server.
-        outputs: Names of the ensemble's outputs, ``ERROR`` among them.
+        outputs: Names of the ensemble's outputs, including ``ERROR``.
         read: Turns the tensors or the error of one image into its result for the caller.
     """
 
@@ -69,21 +69,33 @@ class Options:
     outputs: Sequence[str]
     read: Callable[[ImageTensors], Any]
 
+    def failed(self, failure: RequestError, images: int) -> list[Any]:
+        """Make the results of this many images that a failure leaves without an answer."""
+        return [self.read(ImageTensors(error=failure.message)) for _ in range(images)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """The outcome of one request for images.
 
     Attributes:
-        results: The result of each image, in order; empty if the request failed.
-        elapsed_s: How long the server took, seconds; None if it gave no results, or if no image could be read and
+        results: The result of each image, in order; if the request failed, each has its error.
+        elapsed_s: How long the server took, seconds; None if the request failed, or if no image could be read and
             nothing was sent.
-        failure: Why there are no results; None if there are.
+        failure: Why the request failed; None if it did not.
+        ends: Whether nothing more is sent because of this failure.
     """
 
-    results: Sequence[Any] = ()
+    results: Sequence[Any]
     elapsed_s: float | None = None
     failure: RequestError | None = None
+    ends: bool = False
+
+    def results_or_raise(self) -> Sequence[Any]:
+        """Return the results, or raise the failure if nothing more is sent because of it."""
+        if self.ends and self.failure is not None:
+            raise self.failure
+        return self.results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +104,12 @@ class _Body:
     json_bytes: int  # the rest are tensors
 
 
-# The connection of the request that the current task sends.
+# The connection that carries the current task's request.
 _connection: ContextVar[asyncio.Transport | None] = ContextVar("_connection", default=None)
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells which connection a request gets."""
+    """Sets ``_connection`` to the connection that a request gets."""
 
     async def connect(self, *arguments: Any, **options: Any) -> aiohttp.connector.Connection:
         connection = await super().connect(*arguments, **options)
@@ -106,14 +118,14 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class Transport:
-    """Sends requests to one server, all of them from one event loop.
+    """Sends requests to one server, all from one event loop.
 
-    Args:
+    Attributes:
         settings: How the server is reached.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._known = False  # whether a request has succeeded
         self._session: aiohttp.ClientSession | None = None
         self._reading_limit: asyncio.Task[int | RequestError] | None = None
@@ -126,7 +138,7 @@ class Transport:
             await self._session.close()
 
     async def max_batch_size(self) -> int:
-        """Return how many images one request may carry; 1 if the server does not tell.
+        """Return how many images one request may carry; 1 if the server's answer does not say.
 
         Raises:
             RequestError: The server was not reached.
@@ -134,13 +146,9 @@ class Transport:
         # Calls that come while the limit is being read wait for the same answer.
         reading = self._reading_limit
         if reading is None or (reading.done() and isinstance(reading.result(), RequestError)):
-            reading = self._reading_limit = asyncio.create_task(self._read_max_batch_size())
+            reading = self._reading_limit = asyncio.create_task(self._outcome(self._read_max_batch_size))
         limit = await asyncio.shield(reading)
-        if isinstance(limit, RequestError):
-            if limit.answered:
-                return 1
-            raise limit
-        return limit
+        return 1 if isinstance(limit, RequestError) and limit.answered else _raise_failure(limit)
 
     async def classify(self, images: Sequence[Image], options: Options) -> Answer:
         """Send images in one request.
@@ -150,7 +158,7 @@ class Transport:
             options: What to ask for.
 
         Returns:
-            The outcome. A failure is returned, not raised: a traceback would keep the images in memory.
+            The outcome. A failure is returned, not raised, because a traceback would keep the images in memory.
         """
         unreadable, body = await _inline_or_in_thread(
             partial(_encode_images, images, options),
@@ -176,7 +184,7 @@ class Transport:
         started_s = time.monotonic()
         outcome = await self._outcome(request)
         if isinstance(outcome, RequestError):
-            return Answer(failure=outcome)
+            return Answer(results=options.failed(outcome, len(images)), failure=outcome)
         sent = iter(outcome)
         return Answer(
             results=[
@@ -209,11 +217,8 @@ class Transport:
         """Read a model's configuration; see :meth:`inference_client.tensors.TensorClient.config`."""
         return _raise_failure(await self._outcome(partial(self._config, model, version)))
 
-    async def _read_max_batch_size(self) -> int | RequestError:
-        async def request() -> int:
-            return max(1, int((await self._config(MODEL, ""))["max_batch_size"]))
-
-        return await self._outcome(request)
+    async def _read_max_batch_size(self) -> int:
+        return max(1, int((await self._config(MODEL, ""))["max_batch_size"]))
 
     async def _config(self, model: str, version: str) -> dict[str, Any]:
         content, _ = await self._exchange("GET", f"{_path(model, version)}/config", None)
@@ -232,17 +237,17 @@ class Transport:
         try:
             return await self._retry(request)
         except Exception as error:
-            return describe(error, self._settings)
+            return describe(error, self.settings)
 
     async def _retry(self, request: Callable[[], Awaitable[T]]) -> T:
         passing: Exception | None = None
         try:
-            async with asyncio.timeout(self._settings.timeout_s) as deadline:
+            async with asyncio.timeout(self.settings.timeout_s) as deadline:
                 for attempt in itertools.count():
                     try:
                         answer = await request()
                     except Exception as error:
-                        # The last try is made while there is still time for an answer.
+                        # The last try starts while there is still time for an answer.
                         left_s = (deadline.when() or 0) - asyncio.get_running_loop().time() - FIRST_BACKOFF_S
                         if left_s <= 0 or not may_pass(error, known=self._known):
                             raise
@@ -251,12 +256,12 @@ class Transport:
                         self._known = True
                         return answer
                     longest_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**attempt)
-                    # At random, so that clients do not come back all at once.
+                    # Random, so that clients do not come back all at once.
                     await asyncio.sleep(min(left_s, longest_s * random.uniform(0.5, 1)))  # noqa: S311
         except TimeoutError:
             if passing is None:
                 raise
-            # The server's last word tells more than that the last try was cut short.
+            # The server's last answer says more than that the deadline cut the last try short.
             raise passing from None
         raise AssertionError("unreachable")
 
@@ -264,7 +269,7 @@ class Transport:
         try:
             return await self._exchange_once(method, path, body)
         except CONNECTION_CLOSED:
-            # A server may close a kept connection at any time, also while the next request is on its way.
+            # A server may close a kept connection at any time, even while the next request is on its way.
             return await self._exchange_once(method, path, body)
 
     async def _exchange_once(self, method: str, path: str, body: _Body | None) -> tuple[bytes, int | None]:
@@ -272,7 +277,7 @@ class Transport:
         try:
             async with self._connected().request(
                 method,
-                URL(f"{self._settings.url}{path}", encoded=True),
+                URL(f"{self.settings.url}{path}", encoded=True),
                 data=None if body is None else io.BytesIO(body.content),
                 headers={} if body is None else {TENSORS_HEADER: str(body.json_bytes)},
                 allow_redirects=False,
@@ -280,14 +285,14 @@ class Transport:
                 json_bytes = _read_json_bytes(response)
                 content = await _read_content(response, MAX_JSON_BYTES if json_bytes is None else MAX_ANSWER_BYTES)
         except BaseException as error:
-            # aiohttp closes the connection, but only once the server has read all that was written.
+            # aiohttp would close the connection only after the server has read everything that was written.
             connection = _connection.get()
             if connection is not None:
                 connection.abort()
             if isinstance(error, aiohttp.ClientConnectorError):
                 raise error.os_error from None
             if isinstance(error, aiohttp.ClientOSError):
-                raise OSError(*error.args) from None  # of the type for its number, ConnectionResetError for one
+                raise OSError(*error.args) from None  # of the subclass for its number
             raise
         if response.status != HTTPStatus.OK:
             raise refusal(response.status, content)
@@ -295,7 +300,7 @@ class Transport:
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
-            settings = self._settings
+            settings = self.settings
             self._session = aiohttp.ClientSession(
                 headers={**settings.headers, "Accept-Encoding": "identity"},
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s),
@@ -328,8 +333,8 @@ def _encode_images(images: Sequence[Image], options: Options) -> tuple[dict[int,
     """Read images, and encode a request for them.
 
     Returns:
-        The places of the images that could not be read, with their errors; and the request for the others, None if
-        there are none.
+        The error of each image that could not be read, by its place; and the request for the others, None if there are
+        no others.
     """
     unreadable: dict[int, ImageTensors] = {}
     contents = []
@@ -357,7 +362,7 @@ def _encode(inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], paramete
 
 
 def _read_json_bytes(response: aiohttp.ClientResponse) -> int | None:
-    """Read how much of an answer's content is JSON, before its tensors; None if it has no tensors."""
+    """Read the size of the JSON that precedes an answer's tensors; None if the answer has no tensors."""
     encoding = response.headers.get("Content-Encoding")
     if encoding is not None:
         raise ValueError(f"the answer is compressed ({encoding!r:.40}), which was not asked for")

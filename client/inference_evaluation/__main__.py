@@ -43,15 +43,15 @@ CLIENT_ID = "evaluation"
     "--base_data",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The server's base images, a folder for each class. The report then shows the nearest ones beside each error, "
-    "and images in DIR that are copies of base images are found by comparing the files.",
+    help="The server's base images, a folder for each class. With them, the report shows the nearest base images "
+    "beside each error, and counts the images that are copies of base images.",
 )
 @click.option(
     "--out",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("evaluation"),
-    help="Folder for the results; it is made if it does not exist.",
+    help="Folder for the results; created if it does not exist.",
 )
 @request_options
 @click.version_option(__version__, prog_name="classify-evaluate")
@@ -82,14 +82,14 @@ def main(
       classify-evaluate queries/ -ip http://localhost:8080
       classify-evaluate queries/ -ip http://localhost:8080 -data base/ --out monday/
 
-    The results of an earlier evaluation in --out are replaced at the end, when all new ones are complete.
+    Results of an earlier evaluation in --out stay until all new results are complete.
 
-    All requests come from the client "evaluation" unless --client_id says otherwise, so the server's access log and
+    The requests have the client id "evaluation" unless --client_id gives another, so the server's access log and
     metrics tell them apart from other requests.
 
     Exit status: 0 evaluated, 1 failed (nothing written), 2 wrong usage.
     """  # noqa: D301  (click wants the backspace itself)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))  # so that nothing is left behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))  # so that no staging folder stays
     require_extras("report")
     client_id = CLIENT_ID if client_id is None else client_id
     try:
@@ -99,7 +99,7 @@ def main(
     try:
         labelled = read_labelled_images(folder)
         if not labelled.images:
-            raise click.UsageError(f"{folder} holds no images: make a folder for each class in it, with images inside.")
+            raise click.UsageError(f"{folder} holds no images: make a folder of images in it for each class.")
         copies = None if base_data is None else find_copies(labelled.images, base_data)
         with client, _replacing(out) as staging:
             with progress("Evaluating", len(labelled.images)) as advance:
@@ -135,7 +135,7 @@ def _replacing(out: Path) -> Iterator[Path]:
     The folder lies within ``out``, so that both are on one file system.
 
     Raises:
-        OSError: ``out`` can't be written, or a file in it can't be replaced; the latter is checked before yielding.
+        OSError: ``out`` can't be written, or a file in it can't be replaced.
     """
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Labelled images that are copies of base images; a copy is always recognized, so it says nothing about new images."""
+"""Finds labelled images that are copies of base images: a copy is always right, so it says nothing about new images."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from inference_evaluation.labelled_images import LabelledImage
 
 
 def find_copies(images: Sequence[LabelledImage], base_data: Path) -> frozenset[Path]:
-    """Find images whose files equal a base image byte for byte, whatever their names.
+    """Find images whose files equal a base image byte for byte, under any name.
 
     Args:
         images: The labelled images.
@@ -21,7 +21,7 @@ def find_copies(images: Sequence[LabelledImage], base_data: Path) -> frozenset[P
     Raises:
         OSError: A file or folder can't be read.
     """
-    base_files: defaultdict[int, list[Path]] = defaultdict(list)  # by size, so that few files have to be read
+    base_files: defaultdict[int, list[Path]] = defaultdict(list)  # by size, to read few files
     for folder in filter(Path.is_dir, base_data.iterdir()):
         for file in filter(Path.is_file, folder.iterdir()):
             base_files[file.stat().st_size].append(file)

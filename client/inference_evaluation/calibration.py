@@ -1,4 +1,4 @@
-"""How often answers with a given probability are right."""
+"""Accuracy of the answers by their probability."""
 
 import math
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ class Bin:
         low: Lower edge.
         high: Upper edge.
         images: Answers in the bin.
-        right: How many of them are right.
-        mean_probability: Their mean probability; None if there are none.
-        accuracy: ``right / images``; None if there are none.
+        right: Right answers in the bin.
+        mean_probability: Mean probability of the answers; None if the bin is empty.
+        accuracy: ``right / images``; None if the bin is empty.
     """
 
     low: float
@@ -37,8 +37,8 @@ class Calibration:
 
     Attributes:
         bins: ``BINS`` bins of equal width, 0 to 1. A similarity below 0 counts as 0.
-        ece: Expected calibration error: mean of |accuracy - mean probability| over the bins, weighted by their images;
-            None if no image was classified.
+        ece: Expected calibration error: mean of |accuracy - mean probability| over the bins, weighted by images; None
+            if no image was classified.
     """
 
     bins: Sequence[Bin]
@@ -47,7 +47,13 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram:
-    """Right and wrong answers by probability, in clustering mode by similarity."""
+    """Right and wrong answers by probability, or by similarity in clustering mode.
+
+    Attributes:
+        edges: Edges of the bins, ascending, [bins + 1].
+        right: Right answers in each bin.
+        wrong: Wrong answers in each bin.
+    """
 
     edges: Sequence[float]
     right: Sequence[int]
@@ -58,7 +64,7 @@ def calibrate(probability: NDArray[np.float64], right: NDArray[np.bool_]) -> Cal
     """Compare the probability of answers with their accuracy.
 
     Args:
-        probability: Each answer's probability, or similarity, [N].
+        probability: Each answer's probability, or its similarity in clustering mode, [N].
         right: Whether each answer is right, [N].
 
     >>> round(calibrate(np.array([0.81, 0.89, 0.2]), np.array([True, False, False])).ece, 3)
@@ -82,18 +88,18 @@ def calibrate(probability: NDArray[np.float64], right: NDArray[np.bool_]) -> Cal
         )
     ]
     gaps = [
-        each.images * abs(each.accuracy - each.mean_probability)
-        for each in bins
-        if each.accuracy is not None and each.mean_probability is not None
+        occupied.images * abs(occupied.accuracy - occupied.mean_probability)
+        for occupied in bins
+        if occupied.accuracy is not None and occupied.mean_probability is not None
     ]
     return Calibration(bins=bins, ece=sum(gaps) / len(right) if gaps else None)
 
 
 def count_by_probability(probability: NDArray[np.float64], right: NDArray[np.bool_]) -> Histogram:
-    """Count right and wrong answers by probability, in bins that reach down to the lowest one.
+    """Count right and wrong answers by probability, in bins that reach down to the lowest probability.
 
     Args:
-        probability: Each answer's probability, or similarity, [N].
+        probability: Each answer's probability, or its similarity in clustering mode, [N].
         right: Whether each answer is right, [N].
     """
     lowest = math.floor(probability.min(initial=0.9) * 20) / 20

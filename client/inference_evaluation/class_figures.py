@@ -1,4 +1,4 @@
-"""Figures of each class against all others, and which classes are confused."""
+"""Figures of each class against all others, and confusions between classes."""
 
 import math
 from collections import Counter
@@ -21,8 +21,8 @@ class ClassFigures:
         name: The class.
         images: Classified images of this class.
         answered: Images with this label.
-        precision: Share of ``answered`` that are of this class.
-        recall: Share of ``images`` that have this label.
+        precision: Share of ``answered`` that is of this class.
+        recall: Share of ``images`` that has this label.
         f1: Harmonic mean of precision and recall.
         roc_auc: Area under the ROC curve of the class's score.
         average_precision: Area under the precision-recall curve of the class's score.
@@ -42,7 +42,7 @@ class ClassFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A curve of one class: ``x`` and ``y`` have the same length, at most ``MAX_CURVE_POINTS``."""
+    """A curve of one class. ``x`` and ``y`` have the same length, at most ``MAX_CURVE_POINTS``."""
 
     name: str
     x: Sequence[float]

@@ -29,11 +29,12 @@ class Unmatched:
 
     Attributes:
         images: Images without a match.
-        wrong: How many of them have a nearest base image of another class: the answers that an unknown label withholds.
+        wrong: Images without a match whose nearest base image has the wrong class; an unknown label withholds these
+            answers.
         matched: Images with a match.
-        matched_wrong: How many of them have a wrong label.
+        matched_wrong: Images with a match and a wrong label.
         unknown_images: Images whose class the server does not know.
-        unknown_unmatched: How many of them have no match.
+        unknown_unmatched: Images without a match whose class the server does not know.
     """
 
     images: int
@@ -46,7 +47,7 @@ class Unmatched:
 
 @dataclass(frozen=True, kw_only=True)
 class InBaseSet:
-    """Images that may be in the base set; such an image always finds itself there.
+    """Images that may be in the base set, where such an image always finds itself.
 
     Attributes:
         near: Images whose nearest base image has a similarity of at least ``NEAR_COPY_SIMILARITY``.
@@ -66,14 +67,15 @@ class Figures:
         version: The version that answered; None if nothing was classified.
         threshold: The threshold in force; None in classification mode.
         sim_thres_ignored: Whether a threshold was given in classification mode, where it has no effect.
-        unknown_label: The server's label for an image that nothing matches; None if no image got one.
+        unknown_label: The server's label for an image that nothing matches; None if no image got it.
         server_classes: The server's classes.
         unknown_classes: Class folders with images whose names the server does not know.
         images: All images.
         classified: Images with an answer.
         errors: Names of the images without an answer, by reason, the most frequent reason first.
         in_base_set: Images that may be in the base set; None in classification mode.
-        accuracy: Right answers among all. The unknown label is right for an image whose class the server does not know.
+        accuracy: Right answers among all. For an image whose class the server does not know, the unknown label is
+            right.
         known_accuracy: Right answers among the images whose class the server knows.
         macro_recall: Mean recall of the server's classes that have images.
         confusion: Images by class and label.
@@ -83,8 +85,8 @@ class Figures:
         histogram: Right and wrong answers by probability.
         unmatched: Whether an unknown label would help; None in classification mode.
         trials: What each threshold of similarity, or in classification mode of probability, would do.
-        choice: The recommended threshold; None if there is none.
-        no_choice: Why no threshold is recommended.
+        choice: The recommended threshold; None if no threshold is recommended.
+        no_choice: Why no threshold is recommended; None if one is.
         change_advised: Whether the recommended threshold gains more than one standard error over the one in force;
             None without a recommendation.
     """
@@ -120,7 +122,7 @@ def compute_figures(answers: Answers, *, sim_thres: float | None, copies: frozen
 
     Args:
         answers: The server's answers.
-        sim_thres: The threshold given with the requests; None if the server's own was in force.
+        sim_thres: The threshold in the requests; None if the server's own was in force.
         copies: Files that are copies of base images; None if the base images were not given.
     """
     classified = [prediction for prediction in answers.predictions if prediction.error is None]
@@ -131,8 +133,12 @@ def compute_figures(answers: Answers, *, sim_thres: float | None, copies: frozen
     truths = sorted({prediction.image.truth for prediction in classified})
     labels = list(dict.fromkeys([*sorted(server_classes), *(prediction.label for prediction in classified)]))
     classes, curves = compare_classes(classified, sorted({*truths, *labels}))
-    recalls = [each.recall for each in classes if each.name in server_classes and each.recall is not None]
-    unknown_label = next((each.label for each in classified if each.label not in each.scores), None)
+    recalls = [
+        of_class.recall for of_class in classes if of_class.name in server_classes and of_class.recall is not None
+    ]
+    unknown_label = next(
+        (prediction.label for prediction in classified if prediction.label not in prediction.scores), None
+    )
 
     in_clustering_mode = any(prediction.matches for prediction in classified)
     mode = (CLUSTERING if in_clustering_mode else CLASSIFICATION) if classified else None
@@ -178,8 +184,10 @@ def _errors(predictions: Sequence[Prediction]) -> dict[str, Sequence[str]]:
 
 def _in_base_set(classified: Sequence[Prediction], copies: frozenset[Path] | None) -> InBaseSet:
     return InBaseSet(
-        near=sum(each.neighbors[0][1] >= NEAR_COPY_SIMILARITY for each in classified if each.neighbors),
-        copies=None if copies is None else sum(each.image.path in copies for each in classified),
+        near=sum(
+            prediction.neighbors[0][1] >= NEAR_COPY_SIMILARITY for prediction in classified if prediction.neighbors
+        ),
+        copies=None if copies is None else sum(prediction.image.path in copies for prediction in classified),
     )
 
 
@@ -203,5 +211,5 @@ def _change_advised(
         return None
     if choice.trial.right_with_unknown - in_force.outcome.right_with_unknown <= choice.tolerance_images:
         return False
-    # Without an unknown label, an image that nothing matches gets a class nevertheless.
+    # Without an unknown label, even an image that nothing matches gets a class.
     return unknown_label is not None or choice.trial.right - in_force.outcome.right > choice.tolerance_images

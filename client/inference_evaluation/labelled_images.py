@@ -43,7 +43,7 @@ class LabelledImages:
 def read_labelled_images(folder: Path) -> LabelledImages:
     """List the images in a folder of class folders.
 
-    Hidden entries, files beside the class folders and folders inside them are left out with a note. The server decides
+    Leaves out hidden entries, files beside the class folders and folders inside them, with a note. The server decides
     whether a file is an image.
 
     Args:

@@ -1,4 +1,4 @@
-"""The images of an evaluation with the server's answers."""
+"""Images and a server's answers to them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,13 +17,13 @@ class Prediction:
 
     Attributes:
         image: The image.
-        error: Why the image has no answer; None if it has one. All other attributes describe the answer.
+        error: Why the image has no answer; None if it has one. The attributes below describe the answer.
         label: The label.
-        probability: Highest similarity in the label's class, -1 to 1; in classification mode the class's probability.
-        scores: Highest similarity in each class; in classification mode each class's probability.
+        probability: Highest similarity in the label's class, -1 to 1; in classification mode, the label's probability.
+        scores: Highest similarity in each class; in classification mode, each class's probability.
         matches: Number of matches in each class; empty in classification mode.
         neighbors: Names and similarities of the nearest base images, best first; empty in classification mode.
-        labels_at: The class that wins at each of ``THRESHOLDS``, whether or not anything matches; None if unknown.
+        labels_at: The class that wins at each of the T ``THRESHOLDS``, even if nothing matches; None if unknown.
         matched_at: Whether anything matches at each of ``THRESHOLDS``, bool [T]; None if unknown.
     """
 
@@ -44,7 +44,7 @@ class Prediction:
 
     @property
     def is_right(self) -> bool:
-        """Whether the label is the image's class or, if the server does not know that, none of the server's classes."""
+        """Whether the label is the image's class; for a class that the server does not know, any label but a class."""
         return self.label == self.image.truth or not (self.is_known or self.label in self.scores)
 
     @property
@@ -54,7 +54,7 @@ class Prediction:
 
     @property
     def nearest_class(self) -> str:
-        """The class with the highest score; of several, the first."""
+        """The class with the highest score; the first of equals."""
         return max(self.scores, key=self.scores.__getitem__)
 
 
@@ -65,8 +65,8 @@ class Answers:
     Attributes:
         predictions: One for each image, in the images' order.
         version: The version that answered; None if no image was classified.
-        threshold: The threshold in force, -1 to 1; None in classification mode or if no image was classified.
-        no_trials: Why the server did not answer at other thresholds; None if it did, or in classification mode.
+        threshold: The threshold in force, -1 to 1; None in classification mode, or if no image was classified.
+        no_trials: Why the server did not answer at other thresholds; None if it did, and in classification mode.
     """
 
     predictions: Sequence[Prediction]

@@ -9,7 +9,7 @@ from inference_client.command_line.formatting import printable
 from inference_evaluation.predictions import Prediction
 
 COLUMNS = ("file", "truth", "label", "probability", "right", "error", "nearest", "nearest_similarity")
-# What spreadsheets read as the start of a formula, even after spaces and in East Asian full-width and small forms.
+# A spreadsheet reads a formula after any of these, even after spaces and in East Asian full-width and small forms.
 FORMULA_SIGNS = ("=", "+", "-", "@")
 
 
@@ -46,7 +46,7 @@ def write_predictions(file: Path, predictions: Sequence[Prediction], classes: Se
 
 
 def _cell(text: str) -> str:
-    """Make text safe to open in a spreadsheet: an apostrophe keeps it from being read as a formula.
+    """Make text safe for a spreadsheet: after an apostrophe, nothing is read as a formula.
 
     >>> _cell("=1+1/a.jpg"), _cell("  @a.jpg")
     ("'=1+1/a.jpg", "'  @a.jpg")

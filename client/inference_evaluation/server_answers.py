@@ -18,7 +18,7 @@ EMBEDDING, PROBABILITIES, CLASS_AT = "EMBEDDING", "PROBABILITIES", "CLASS_AT"
 
 
 class EvaluationError(Exception):
-    """An evaluation came to no result; the message says why and what to do."""
+    """An evaluation has no result; the message says why and what to do."""
 
 
 def collect_answers(
@@ -46,7 +46,7 @@ def collect_answers(
     outputs = (*output_names(details=True), EMBEDDING)
     answers = client.images([image.path for image in images], outputs=outputs, sim_thres=sim_thres)
     predictions: list[Prediction] = []
-    embeddings: dict[int, NDArray[np.float32]] = {}  # of the images that were compared with base images
+    embeddings: dict[int, NDArray[np.float32]] = {}  # of images that the server compared with base images, by position
     version: int | None = None
     threshold: float | None = None
     try:
@@ -55,8 +55,8 @@ def collect_answers(
             if "Error" not in entry:
                 _require_same_version(version, entry["Version"])
                 version, threshold = entry["Version"], entry["Threshold"]
-            if threshold is not None and "Error" not in entry:
-                embeddings[len(predictions)] = answer.tensors[EMBEDDING]
+                if threshold is not None:
+                    embeddings[len(predictions)] = answer.tensors[EMBEDDING]
             predictions.append(_prediction(image, entry))
             progress(1)
     except RequestError as failure:
@@ -96,11 +96,11 @@ def _prediction(image: LabelledImage, entry: dict[str, Any]) -> Prediction:
 
 
 def _ask_at_thresholds(client: TensorClient, embeddings: NDArray[np.float32], *, version: str) -> NDArray[np.int32]:
-    """Ask ``cluster_head`` alone, which takes milliseconds and runs no network, one request a batch.
+    """Ask ``cluster_head`` alone, in batches: without the network, a request takes milliseconds.
 
     Args:
         client: The server.
-        embeddings: Embeddings that the server answered, [N, D].
+        embeddings: The server's embeddings of the images, float32 [N, D].
         version: The version that answered.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What each threshold would do to the images of an evaluation, and which threshold to recommend."""
+"""The effect of each threshold on the images of an evaluation, and the threshold to recommend."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from inference_evaluation.shares import Share, wilson
 
 FOLDS = 5
 FEWEST_IMAGES = 10
-LOWEST_OFFERED = 0.0  # an image and a base image with a lower similarity are unlike
+LOWEST_OFFERED = 0.0  # at a lower similarity, two images are unlike
 CLASSIFICATION_THRESHOLDS = np.arange(0, 101) / 100
 
 Booleans: TypeAlias = NDArray[np.bool_]
@@ -21,15 +21,15 @@ Booleans: TypeAlias = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One threshold, and what it does to the images.
+    """One threshold, and its effect on the images.
 
     Attributes:
         threshold: Lowest similarity that counts as a match; in classification mode, lowest probability to accept.
         matched: Images with a match; in classification mode, images whose probability reaches the threshold.
-        matched_right: How many of ``matched`` have the right label.
+        matched_right: Images in ``matched`` with the right label.
         right: Images with the right label if an image without a match gets the class of the nearest base image.
-        right_with_unknown: Images with the right label if an image without a match gets the unknown label, which is
-            right for images whose class the server does not know.
+        right_with_unknown: Images with the right label if an image without a match gets the unknown label. That label
+            is right for images whose class the server does not know.
     """
 
     threshold: float
@@ -46,7 +46,7 @@ class ThresholdInForce:
     Attributes:
         value: The threshold, -1 to 1.
         given: The value of ``sim_thres``; None if the server's own threshold was in force.
-        outcome: What this threshold did.
+        outcome: Effect of this threshold.
     """
 
     value: float
@@ -60,12 +60,12 @@ class ThresholdChoice:
 
     Attributes:
         threshold: The threshold.
-        trial: What it does to the images that it was chosen by.
-        low: Lowest threshold of the unbroken range around the best one in which every threshold is within one standard
-            error of the best; at least ``LOWEST_OFFERED``.
-        high: Highest threshold of that range.
+        trial: Effect of the threshold on the images by which it was chosen.
+        low: Lowest threshold of the range; at least ``LOWEST_OFFERED``. The range is unbroken and holds the best
+            threshold, and every threshold in it is within one standard error of the best.
+        high: Highest threshold of the range.
         tolerance_images: One standard error of ``right_with_unknown``, rounded down.
-        held_out: ``right_with_unknown`` in cross-validation, on images that did not take part in the choice.
+        held_out: ``right_with_unknown`` in cross-validation, on images that took no part in the choice.
         fold_choices: The thresholds chosen in cross-validation.
     """
 
@@ -79,9 +79,9 @@ class ThresholdChoice:
 
 
 class _Outcomes(NamedTuple):
-    """What T thresholds do to N images; every field but the first is [N, T]."""
+    """The effect of T thresholds on N images; the flags are bool [N, T]."""
 
-    thresholds: NDArray[np.float64]
+    thresholds: NDArray[np.float64]  # [T]
     matched: Booleans
     right: Booleans
     counts: Booleans  # whether the image counts as right with an unknown label
@@ -102,7 +102,7 @@ class _Outcomes(NamedTuple):
 
 
 def try_thresholds(classified: Sequence[Prediction], *, mode: str | None) -> Sequence[Trial]:
-    """Compute what each threshold would do; nothing if the server did not answer at other thresholds."""
+    """Compute the effect of each threshold; nothing if the server did not answer at other thresholds."""
     outcomes = _outcomes(classified, mode)
     if outcomes is None:
         return []
@@ -112,7 +112,7 @@ def try_thresholds(classified: Sequence[Prediction], *, mode: str | None) -> Seq
 def try_threshold_in_force(
     classified: Sequence[Prediction], threshold: float, *, given: float | None
 ) -> ThresholdInForce:
-    """Compute what the threshold in force does, in clustering mode, from the answers themselves."""
+    """Compute the effect of the threshold in force, in clustering mode, from the answers themselves."""
     matched = np.array([[prediction.is_matched] for prediction in classified], bool)
     labels = [[prediction.label if prediction.is_matched else prediction.nearest_class] for prediction in classified]
     outcomes = _compare(classified, np.array([threshold]), matched, labels)
@@ -124,10 +124,10 @@ def choose_threshold(
 ) -> tuple[ThresholdChoice | None, str | None]:
     """Recommend a threshold.
 
-    An image counts as right at a threshold if its label is right and at least one base image matches or, if the server
-    does not know the image's class, if nothing matches. The choice is the middle of the unbroken range of thresholds
-    around the best one in which every count is within one standard error of the best count. Thresholds below
-    ``LOWEST_OFFERED`` are never chosen.
+    An image counts as right at a threshold if its label is right and at least one base image matches. An image whose
+    class the server does not know counts as right if nothing matches. The choice is the middle of an unbroken range of
+    thresholds that holds the best one. In the range, every count is within one standard error of the best count.
+    Thresholds below ``LOWEST_OFFERED`` are never chosen.
 
     Args:
         classified: The images with an answer.
@@ -135,7 +135,7 @@ def choose_threshold(
         no_trials: Why the server did not answer at other thresholds; None if it did.
 
     Returns:
-        The choice, or None and the reason why there is none.
+        The choice, or None and the reason.
     """
     if not classified:
         return None, "no image was classified"
@@ -174,12 +174,12 @@ def _outcomes(classified: Sequence[Prediction], mode: str | None) -> _Outcomes |
     if mode == "classification":
         thresholds = CLASSIFICATION_THRESHOLDS
         reached = np.array([[prediction.probability] for prediction in classified]) >= thresholds
-        return _compare(classified, thresholds, reached, [[each.label] * len(thresholds) for each in classified])
-    matched = [prediction.matched_at for prediction in classified]
-    labels = [prediction.labels_at for prediction in classified]
-    if None in labels:
+        labels = [[prediction.label] * len(thresholds) for prediction in classified]
+        return _compare(classified, thresholds, reached, labels)
+    if any(prediction.labels_at is None for prediction in classified):
         return None
-    return _compare(classified, THRESHOLDS, np.array(matched, bool), labels)
+    matched = np.array([prediction.matched_at for prediction in classified], bool)
+    return _compare(classified, THRESHOLDS, matched, [prediction.labels_at for prediction in classified])
 
 
 def _compare(
@@ -192,7 +192,7 @@ def _compare(
 
 
 def _first_shown(outcomes: _Outcomes) -> int:
-    """Skip the thresholds below those offered at which nothing changes, but for the last of them."""
+    """Find the first threshold to show: of the lowest ones, which change nothing and are not offered, only the last."""
     lowest_offered = int(np.searchsorted(outcomes.thresholds, LOWEST_OFFERED))
     changes = np.diff(outcomes.matched, axis=1).any(axis=0) | np.diff(outcomes.right, axis=1).any(axis=0)
     return int(np.argmax([*changes[:lowest_offered], True]))
@@ -206,7 +206,7 @@ def _choose(counts: Booleans) -> tuple[int, int, int, int]:
     """
     images = len(counts)
     totals = counts.sum(axis=0)
-    # The estimate of Agresti and Coull: its standard error is not zero if all images count.
+    # By Agresti and Coull's estimate, because its standard error is not zero if all images count.
     share = (totals.max() + 2) / (images + 4)
     tolerance = math.floor(math.sqrt(share * (1 - share) / (images + 4)) * images)
     good = totals >= totals.max() - tolerance

@@ -1,4 +1,4 @@
-"""Random changes to train images that keep their class."""
+"""Random changes to train images; the class stays the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (its customary name)
 from torch import Tensor
 
-from .settings import TrainingSettings
+from examples.demonstration.settings import TrainingSettings
 
 
 def augment_images(images: Tensor, settings: TrainingSettings) -> Tensor:
@@ -19,7 +19,7 @@ def augment_images(images: Tensor, settings: TrainingSettings) -> Tensor:
         settings: The largest changes.
 
     Returns:
-        Changed images, float32 [N, 3, S, S], channels last. Pixels from outside of an image repeat its border.
+        Changed images, float32 [N, 3, S, S], channels last. Pixels from outside an image repeat its border.
     """
     count = len(images)
     angles = _spread(count, math.radians(settings.max_rotation_degrees))

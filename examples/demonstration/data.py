@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .errors import DemonstrationError
+from examples.demonstration.errors import DemonstrationError
 
 CLASSES = ("face", "not_face")
 IMAGES_PER_CLASS = 100
-# With the present settings, all 60 query images were classified correctly; with splits 0, 4 and 6, 57 to 60 were.
+# With this split, all 60 query images were classified correctly; with splits 0, 4 and 6, 57 to 60.
 SPLIT_SEED = 5
 JPEG_QUALITY = 95
 PART_SIZES = {"train": 60, "base": 10, "query": 30}  # images of each class
@@ -71,7 +71,7 @@ def split_images(seed: int = SPLIT_SEED) -> dict[str, dict[str, list[int]]]:
         seed: The same seed gives the same split, on any machine.
 
     Returns:
-        Part to class name to sorted positions in ``read_images()``, ``PART_SIZES`` images of each class.
+        For each part and class name, sorted positions in ``read_images()``: ``PART_SIZES`` images of each class.
     """
     shuffler = random.Random(seed)  # noqa: S311  (a split, not a secret)
     parts: dict[str, dict[str, list[int]]] = {part: {} for part in PART_SIZES}
@@ -115,16 +115,13 @@ def list_part(folder: Path) -> LabeledFiles:
 
 def _encode(image: npt.NDArray[np.uint8], suffix: str) -> bytes:
     file = io.BytesIO()
-    if suffix == ".jpg":
-        Image.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY)
-    else:
-        Image.fromarray(image).save(file, "PNG")
+    Image.fromarray(image).save(file, "JPEG" if suffix == ".jpg" else "PNG", quality=JPEG_QUALITY)  # PNG has none
     return file.getvalue()
 
 
 def _replace_part(folder: Path, expected: dict[Path, bytes]) -> None:
-    found = {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    if found == expected:
+    present = {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    if present == expected:
         return
     staging = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)

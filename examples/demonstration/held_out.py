@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from examples.demonstration.errors import DemonstrationError
 from inference_client import Classify
+from inference_client.command_line.formatting import table_lines
 from inference_export.regular_files import FileReader
 from inference_export.resources.checkpoints import select_checkpoint
-
-from .errors import DemonstrationError
 
 ACCURACY_GOAL = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The server's answer about a query image, and its true class.
+    """The server's answer for a query image, and the image's true class.
 
     Attributes:
         file: Name of the image file.
@@ -77,8 +77,7 @@ def format_answers(answers: Sequence[Answer]) -> str:
                 answer.truth if answer.is_right else f"{answer.truth}  <- wrong",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(table_lines(rows))
 
 
 def format_accuracy(right: int, total: int) -> str:
@@ -103,9 +102,9 @@ def explain_shortfall(resources: Path, mode: str) -> str:
     checkpoint = select_checkpoint(resources, mode, FileReader())
     return (
         f"the held-out accuracy is below {ACCURACY_GOAL}: the network does worse on new images than it should.\n"
-        f"  {checkpoint.path.name} was served; in validation: {checkpoint.reason}. The base images are few, so "
+        f"  {checkpoint.path.name} was served; in validation: {checkpoint.reason}. With so few base images, "
         f"validation can miss a weak network.\n"
-        f"  To train again, remove {resources}. The same machine may arrive at the same weights; for others, change "
+        f"  To train again, remove {resources}. The same machine may arrive at the same weights; to get others, change "
         f"the seed in examples/demonstration/settings.py."
     )
 

@@ -1,4 +1,4 @@
-"""Where the demonstration keeps its files."""
+"""The places of the demonstration's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the demonstration's images and trained resources, once."""
+"""Makes the demonstration's images and trained resources."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from pathlib import Path
 
 import click
 
+from examples.demonstration.data import list_part, write_images
+from examples.demonstration.layout import Layout
+from examples.demonstration.settings import TrainingSettings
+from examples.demonstration.trained_resources import are_complete, staged_resources
 from inference_client.command_line.progress import progress
-
-from .data import list_part, write_images
-from .layout import Layout
-from .settings import TrainingSettings
-from .trained_resources import are_complete, staged_resources
 
 
 def prepare_demonstration(layout: Layout) -> None:
@@ -38,9 +37,9 @@ def prepare_demonstration(layout: Layout) -> None:
 
 
 def _train(layout: Layout, settings: TrainingSettings) -> None:
-    # PyTorch reads this when it is imported. On shared cores, actively waiting threads slow each other down many times.
+    # PyTorch reads this on import. On shared cores, threads that wait actively make each other many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from .train import train_network
+    from examples.demonstration.train import train_network
 
     with staged_resources(layout.resources) as staging, progress("training, epochs", settings.epochs) as advance:
         logs = train_network(

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import click
 
+from examples.demonstration.errors import DemonstrationError
+from examples.demonstration.layout import Layout
+from examples.demonstration.settings import TrainingSettings
 from inference_server.errors import ServerError
 from inference_server.triton.process import running_server
-
-from .errors import DemonstrationError
-from .layout import Layout
-from .settings import TrainingSettings
 
 
 def export_command(layout: Layout, mode: str) -> list[str]:

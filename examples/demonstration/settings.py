@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .data import SPLIT_SEED
+from examples.demonstration.data import SPLIT_SEED
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """Everything that decides the outcome of the training.
+    """All settings that decide the outcome of the training.
 
     Attributes:
         image_size: Side S in pixels.
         epochs: Passes over the train part.
-        checkpoint_epochs: Epochs, counted from 1, after which a checkpoint is validated and written. All of them are
-            late, when the learning rate has fallen to a tenth of its peak: the few validation images rate these
-            checkpoints equal, and then the first one is served.
+        checkpoint_epochs: Epochs, counted from 1, after which a checkpoint is validated and written. All are late,
+            when the learning rate has fallen to a tenth of its peak. The few validation images may rate these
+            checkpoints equal; then the first one is served.
         batch_size: Images per training step.
         max_learning_rate: Peak of the one-cycle schedule.
         weight_decay: Weight decay of AdamW.

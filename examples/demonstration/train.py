@@ -1,4 +1,4 @@
-"""Trains the real architecture from scratch, for a short time, on the train part; never reads the query part."""
+"""Trains the real architecture from scratch, for a short time, on the train part. Never reads the query part."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ import torch.nn.functional as F  # noqa: N812  (its customary name)
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from examples.demonstration.augmentation import augment_images
+from examples.demonstration.data import CLASSES, LabeledFiles
+from examples.demonstration.settings import TrainingSettings
+from examples.demonstration.trained_resources import TrainingLogs, write_checkpoint, write_labels, write_logs
 from inference_export.base_set.decoding import decode_pixels
 from inference_export.network.preprocessing import MEAN, STD
 from inference_export.network.resnet50 import Bottleneck, TwoHeadedResNet50
 
-from .augmentation import augment_images
-from .data import CLASSES, LabeledFiles
-from .settings import TrainingSettings
-from .trained_resources import TrainingLogs, write_checkpoint, write_labels, write_logs
-
-MAX_THREADS = 8  # the images are small, so more threads would wait for each other
+MAX_THREADS = 8  # for images this small, more threads would wait for each other
 
 
 def train_network(
@@ -39,12 +38,12 @@ def train_network(
     Args:
         resources: An existing folder to write to.
         train: Images to learn from.
-        validation: Images for the accuracies in the logs, by which the export selects a checkpoint.
+        validation: Images for the accuracies in the logs. By these accuracies, the export selects a checkpoint.
         settings: The settings of the training.
         advance: Called with 1 after each epoch.
 
     Returns:
-        The logs, as written.
+        The logs that were written.
     """
     torch.set_num_threads(min(_available_cores(), MAX_THREADS))
     torch.manual_seed(settings.seed)
@@ -74,7 +73,7 @@ def train_network(
             schedule.step()
             logs.batch_loss.append(loss.detach())
         if epoch in settings.checkpoint_epochs:
-            # The running statistics of a few small, augmented batches are noisy, so take those of the plain images.
+            # A few small, augmented batches leave noisy running statistics, so take those of the plain images.
             update_bn([images], network)
             classification, embedding = validate_network(network, validation_images, validation_targets)
             logs.epoch.append(epoch)
@@ -87,17 +86,17 @@ def train_network(
 
 
 def similarity_loss(embeddings: Tensor, targets: Tensor) -> Tensor:
-    """Measure how far a batch is from cosine similarity 1 within a class and 0 across classes, the aim of clustering.
+    """Measure how far a batch is from the aim of clustering: cosine similarity 1 within a class and 0 across classes.
 
-    Cross-entropy alone asks no such thing: embeddings of different classes that a classifier can tell apart may well be
-    more similar than any threshold.
+    Cross-entropy has another aim: a classifier may tell embeddings of different classes apart although they are more
+    similar than any threshold.
 
     Args:
         embeddings: float32 [N, D].
         targets: Class indices, int64 [N].
 
     Returns:
-        The mean squared difference over all N * N pairs, 0 to 4, a scalar.
+        The mean squared difference over all N * N pairs, a scalar, 0 to 4.
     """
     directions = F.normalize(embeddings, dim=1)
     same = targets[:, None] == targets
@@ -108,14 +107,14 @@ def validate_network(network: nn.Module, images: Tensor, targets: Tensor) -> tup
     """Measure both heads.
 
     Args:
-        network: Returns (embedding, logits); left in evaluation mode.
+        network: Maps images to (embedding, logits). It stays in evaluation mode.
         images: Mean/std-normalized images, float32 [N, 3, S, S], at least two of each class.
         targets: Their class indices, int64 [N].
 
     Returns:
         The classification accuracy and the embedding accuracy, both 0 to 1. The embedding accuracy is the share of
-        images whose most similar *other* image (leave one out) has the same class. Clustering mode does the same with
-        base images. The train images, which the network has memorized, play no part in it.
+        images whose most similar *other* image is of the same class (leave one out), as in clustering mode. It leaves
+        the train images out, because the network has memorized them.
     """
     network.eval()
     with torch.inference_mode():
@@ -147,7 +146,7 @@ def _available_cores() -> int:
 
 
 def _start_shallow(network: nn.Module) -> None:
-    # Residual blocks that start as identities steady a training that is this short for a network this deep.
+    # Residual blocks start as identities, which steadies so short a training of so deep a network.
     # Source: Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017, section 5.1.
     for block in network.modules():
         if isinstance(block, Bottleneck):

@@ -33,7 +33,7 @@ class TrainingLogs:
         batch_loss: Training loss of each batch, scalar tensors.
         epoch: Epochs after which a checkpoint was validated and written, from 1.
         classification_accuracy: Share of validation images classified correctly, 0 to 1, for each of ``epoch``.
-        embedding_accuracy: Share of validation images whose nearest neighbor has their class, 0 to 1, for each of
+        embedding_accuracy: Share of validation images whose nearest neighbor is of the same class, 0 to 1, for each of
             ``epoch``.
     """
 
@@ -46,13 +46,13 @@ class TrainingLogs:
 
 @contextmanager
 def staged_resources(destination: Path) -> Iterator[Path]:
-    """Provide a folder for trained resources, and move it into place once everything is written.
+    """Provide a folder for trained resources, and move it into place at the end.
 
     Args:
-        destination: Where the resources belong; resources that are there are replaced at the end.
+        destination: The place of the resources. Resources that are there are replaced at the end.
 
     Yields:
-        An empty folder beside ``destination``; it is removed if the body fails or is interrupted.
+        An empty folder beside ``destination``, removed if the body fails or is interrupted.
     """
     staging = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
@@ -82,7 +82,7 @@ def write_checkpoint(resources: Path, epoch: int, state: Mapping[str, Tensor]) -
 
 
 def write_logs(resources: Path, logs: TrainingLogs) -> None:
-    """Write ``logs/logs``: accuracies as numpy scalars, losses as torch tensors, as the original trainer left them."""
+    """Write ``logs/logs`` as the original trainer does: accuracies as numpy scalars, losses as torch tensors."""
     path = resources / LOGS
     path.parent.mkdir(parents=True, exist_ok=True)
     validation = {

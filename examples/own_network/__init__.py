@@ -1,1 +1,1 @@
-"""A network of another architecture, with all that ``--network`` needs to serve it."""
+"""A network of another architecture, which ``--network`` can serve."""

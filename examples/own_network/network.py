@@ -1,4 +1,4 @@
-"""The network: depthwise separable convolutions, 83,000 weights instead of ResNet-50's 25 million."""
+"""The network: depthwise separable convolutions with 83,000 weights; ResNet-50 has 25 million."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ EMBEDDING_SIZE = 96
 
 
 class Block(nn.Module):
-    """Convolves each channel separately, then mixes the channels at each pixel; halves the image, or adds its input.
+    """Convolves each channel separately, then mixes the channels at each pixel.
+
+    A block with as many output as input channels adds its input to its output. Any other block halves the image.
 
     Source:
         Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018.
@@ -30,7 +32,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [N, channels_in, H, W] to [N, channels_out, H, W], or to half of H and W."""
+        """Map [N, channels_in, H, W] to [N, channels_out, H, W], or to [N, channels_out, H / 2, W / 2]."""
         out: Tensor = self.layers(x)
         return out if self.halves else x + out
 
@@ -42,7 +44,7 @@ class SmallNetwork(nn.Module):
         classes: Number of classes C'; the only argument that the export passes.
     """
 
-    # How the exported graph prepares pixels for this network.
+    # The exported graph prepares pixels in this way.
     preprocessing = {"image_size": 48, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}  # noqa: RUF012
 
     def __init__(self, classes: int) -> None:

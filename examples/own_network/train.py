@@ -17,9 +17,8 @@ from examples.demonstration.data import CLASSES, LabeledFiles
 from examples.demonstration.settings import TrainingSettings
 from examples.demonstration.train import similarity_loss
 from examples.demonstration.trained_resources import TrainingLogs, write_checkpoint, write_labels, write_logs
+from examples.own_network.network import SmallNetwork
 from inference_export.base_set.decoding import decode_pixels
-
-from .network import SmallNetwork
 
 SETTINGS = TrainingSettings(image_size=48, epochs=16, checkpoint_epochs=(16,), max_learning_rate=5e-3)
 
@@ -67,7 +66,7 @@ def read_images(part: LabeledFiles) -> Tensor:
     Returns:
         float32 [N, 3, S, S].
     """
-    asked = SmallNetwork.preprocessing
+    preprocessing = SmallNetwork.preprocessing
     pixels = np.stack([decode_pixels(file.read_bytes(), SETTINGS.image_size) for file in part.files])
-    mean, std = (torch.tensor(asked[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    mean, std = (torch.tensor(preprocessing[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     return (torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32) / 255 - mean) / std

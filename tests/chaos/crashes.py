@@ -11,10 +11,9 @@ from pathlib import Path
 import psutil
 
 from inference_server.supervision.shared_memory import FOLDER
+from tests.chaos.load import Expected, Load
+from tests.chaos.tally import Tally
 from tests.watched import WatchedServer
-
-from .load import Expected, Load
-from .tally import Tally
 
 MODELS = ("preprocess", "classifier", "cluster_head")
 SETTLE_S = 1.0
@@ -50,7 +49,7 @@ def crash_models(
 
 
 def crash_server(server: WatchedServer, expected: Expected, how: signal.Signals, rounds: int = 1) -> Tally:
-    """Kill or stop tritonserver itself under load; what it leaves in shared memory must be gone."""
+    """Kill or stop tritonserver itself under load. Its shared memory must be freed."""
     tally = Tally(what=f"{how.name} to tritonserver")
     back_s = []
     with Load(server.url, [expected], tally) as load:
@@ -74,14 +73,14 @@ def crash_server(server: WatchedServer, expected: Expected, how: signal.Signals,
 
 
 def _wait_for_more(server: WatchedServer, began_s: float) -> None:
-    """Wait until the service has noticed, and is back."""
+    """Wait until the service has noticed and is back."""
     while server.is_serving() and time.monotonic() - began_s < NOTICED_S[signal.SIGSTOP] + 1:
         time.sleep(0.05)
     server.wait_until_serving()
 
 
 def _outlive(processes: Sequence[psutil.Process]) -> bool:
-    """Whether some of them are alive after a while: on a busy machine it takes a second to die."""
+    """Whether some processes are alive after a while; on a busy machine, a process takes a second to die."""
     ends_s = time.monotonic() + DYING_S
     while alive := [process for process in processes if _is_alive(process)]:
         if time.monotonic() > ends_s:
@@ -99,9 +98,9 @@ def _is_alive(process: psutil.Process) -> bool:
 
 def shared_memory_prefix(tritonserver: psutil.Process) -> str:
     arguments = " ".join(tritonserver.cmdline())
-    found = re.search(r"shm-region-prefix-name=(\w+)", arguments)
-    assert found is not None
-    return found[1]
+    prefix = re.search(r"shm-region-prefix-name=(\w+)", arguments)
+    assert prefix is not None
+    return prefix[1]
 
 
 def _regions(prefix: str) -> set[Path]:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import resources
+from tests.chaos.reloads import copy_base, run_command
 from tests.once import make_once
-
-from .reloads import copy_base, run_command
 
 IMAGE_SIZE = 64
 LABELS = ("autistic", "non_autistic", "other")
@@ -20,12 +19,12 @@ QUERIES = (0, 10, 20, 110, 120, 130)
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where things lie.
+    """The files of the scenarios.
 
-    Args:
-        folder: For the repositories and logs of one process.
-        images: What is asked about.
-        trained, retrained: Resources of two networks that differ in their weights alone.
+    Attributes:
+        folder: Folder for the repositories and logs of one process.
+        images: The query images.
+        trained, retrained: Resources of two networks that differ only in their weights.
         base, smaller, larger: Base sets: of three classes, of two, and of four.
     """
 
@@ -38,12 +37,12 @@ class Setting:
     larger: Path
 
     def arguments(self, repository: str | Path, *more: object, base: Path | None = None, trained: Path | None = None):
-        """Give the arguments of an export."""
+        """Return the arguments of an export."""
         return ["-r", trained or self.trained, "-data", base or self.base, "-thres", "0.4", "--image_size", IMAGE_SIZE,
                 "--model_repository", self.folder / repository, *more]  # fmt: skip
 
     def export(self, repository: str, *more: object) -> Path:
-        """Export with the command; return the repository. The first in its place is a copy of one that is made once."""
+        """Export with the command and return the repository. A place's first repository is a copy of one made once."""
         target = self.folder / repository
         if more or target.exists():
             self._run_export(repository, *more)
@@ -58,7 +57,7 @@ class Setting:
 
 
 def prepare(folder: Path) -> Setting:
-    """Make everything in a folder, unless it has been made there; return where it lies."""
+    """Make all files in a folder, unless they exist, and return their setting."""
     made = make_once(folder / "made", _make)
     return Setting(
         folder=folder,

@@ -1,6 +1,6 @@
-"""Servers for what a real Triton does not do on demand: refuse, close, trickle, overload, talk nonsense.
+"""Servers that refuse, close, trickle, overload or talk nonsense, which a real Triton does not do on demand.
 
-The tests of what Triton itself answers run against a real one, in test_served.py.
+The tests of Triton's own answers run against a real Triton, in test_served.py.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ CERTIFICATE = Path(__file__).with_name("self_signed.pem")
 
 @dataclass
 class Request:
-    """What a client sent: header names in small letters, no ``images`` unless it is an inference request."""
+    """A client's request. Header names are in small letters; only inference requests have ``images``."""
 
     method: str
     path: str
@@ -33,7 +33,7 @@ class Request:
 
 @dataclass
 class Reply:
-    """What the server answers; ``hang_up`` closes the connection instead."""
+    """The server's answer; ``hang_up`` closes the connection instead."""
 
     status: int = 200
     body: bytes = b""
@@ -101,8 +101,8 @@ class StandIn:
     """An HTTP server whose answers a test chooses.
 
     Args:
-        answer: Called with each inference request, in the connection's thread.
-        configuration: Answer to a request for the ensemble's configuration.
+        answer: Answers each inference request, in the connection's thread.
+        configuration: Answers a request for the ensemble's configuration.
         tls: Whether to speak TLS, with a certificate that nobody trusts.
     """
 

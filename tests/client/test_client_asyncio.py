@@ -12,7 +12,7 @@ from test_client_hostile_server import PUMP
 from inference_client import AsyncClassify, Classify, StreamError
 
 LIMIT = 4
-MOST_AHEAD = 17 * LIMIT  # 16 requests, and the one whose results are being given
+MOST_AHEAD = 17 * LIMIT  # 16 requests, and the one whose results the caller is taking
 
 
 def numbers(count):
@@ -105,7 +105,7 @@ def test_empty_list_asks_the_server_nothing():
     assert asyncio.run(ask()) == (([], 200), [])
 
 
-def test_what_a_call_raises_arrives_where_it_is_awaited(tmp_path):
+def test_exception_of_a_call_arrives_where_the_call_is_awaited(tmp_path):
     async def ask(images, progress=None):
         async with AsyncClassify(server.url) as target_server:
             await target_server(images, progress=progress)
@@ -133,7 +133,7 @@ def test_progress_hears_of_every_image_in_the_event_loop():
 
 
 @pytest.mark.parametrize("leave", ["cancel", "timeout"])
-def test_call_that_is_left_breaks_off_what_is_in_flight(leave):
+def test_abandoned_call_breaks_off_its_requests(leave):
     async def ask():
         async with AsyncClassify(server.url) as target_server:
             call = asyncio.create_task(target_server(numbers(200)))
@@ -217,7 +217,7 @@ def test_stream_of_a_server_that_is_not_there_ends_with_its_status():
     assert raised.value.status_code == 503
 
 
-def test_what_the_iterable_raises_comes_after_the_results_of_the_images_before():
+def test_exception_of_the_iterable_comes_after_the_results_of_the_images_before():
     def images():
         yield from numbers(10)
         raise ZeroDivisionError
@@ -236,7 +236,7 @@ def test_what_the_iterable_raises_comes_after_the_results_of_the_images_before()
 
 
 @pytest.mark.parametrize("leave", ["aclose", "cancel"])
-def test_stream_that_is_left_breaks_off_what_is_in_flight(leave):
+def test_abandoned_stream_breaks_off_its_requests(leave):
     async def take(stream, given):
         async for entry in stream:
             given.append(entry["Label"])
@@ -310,7 +310,7 @@ def test_second_event_loop_is_told_to_make_its_own():
         asyncio.run(first())
 
 
-def test_program_leaves_nothing_open_and_says_nothing():
+def test_program_leaves_nothing_open_and_prints_nothing():
     script = """
         import asyncio, sys
         from inference_client import AsyncClassify

@@ -1,4 +1,4 @@
-"""Lists on their way: order, limits, connections, threads, and their ends."""
+"""Calls with lists: order, limits, connections, threads and their ends."""
 
 import gc
 import os
@@ -199,7 +199,7 @@ def test_progress_hears_of_answers_while_an_earlier_one_is_late():
     assert (in_time, sum(finished)) == ([True], 20)
 
 
-def test_what_progress_raises_ends_the_call_and_leaves_the_client_usable():
+def test_exception_of_progress_ends_the_call_and_leaves_the_client_usable():
     def answer(request):
         if len(server.inferences) > 1:
             time.sleep(0.5)
@@ -213,7 +213,7 @@ def test_what_progress_raises_ends_the_call_and_leaves_the_client_usable():
         assert target_server([b"y"] * 5)[1] == 200
 
 
-def test_requests_that_nobody_waits_for_any_more_are_broken_off():
+def test_requests_that_nobody_awaits_are_broken_off():
     broken_off = []
 
     def answer(request):
@@ -279,13 +279,13 @@ def test_late_answer_is_never_read_as_that_of_the_next_request():
             time.sleep(0.1)
 
 
-def test_deadline_while_sending_leaves_the_next_call_a_connection_of_its_own():
+def test_call_after_a_deadline_while_sending_gets_a_new_connection():
     connections = []
 
     def talk(connection):
         connections.append(connection)
         if len(connections) == 1:
-            time.sleep(NEVER_HANGS_S / 4)  # reads nothing
+            time.sleep(NEVER_HANGS_S / 4)  # without reading anything
         else:
             connection.recv(1 << 20)
             connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")

@@ -1,4 +1,4 @@
-"""What becomes of calls when their client is closed, the process is forked, or Ctrl-C comes at a bad moment."""
+"""The fate of calls when their client is closed, the process is forked, or Ctrl-C comes at a bad moment."""
 
 import os
 import random
@@ -32,7 +32,7 @@ def silent(connection):
 
 
 class Call(threading.Thread):
-    """A call in a thread of its own, which a test that fails leaves behind."""
+    """A call in a thread of its own. A failed test leaves the thread behind."""
 
     def __init__(self, call):
         super().__init__(daemon=True)
@@ -53,7 +53,7 @@ class Call(threading.Thread):
 
 @pytest.fixture
 def held():
-    """Hold every new thread where it enters a function of the client, and say when one is there."""
+    """Hold every new thread at the start of a function of the client, and tell when a thread arrives."""
     there, go_on = threading.Event(), threading.Event()
 
     def hold(file, function):
@@ -111,7 +111,7 @@ def test_closing_ends_a_call_whose_image_is_still_being_read(tmp_path):
         target_server = Classify(server.url)
         call = Call(lambda: target_server([*[b"x"] * 4, path], progress=progress))
         assert hangs.wait(NEVER_HANGS_S)
-        with path.open("wb"):  # opens once a thread reads, which hangs until it is closed
+        with path.open("wb"):  # opens once a thread reads; the thread hangs until this closes
             target_server.close()
             assert call.was_closed()
         assert len(server.inferences) == 1
@@ -137,7 +137,7 @@ def test_calls_and_streams_that_are_closed_at_any_moment_end_and_leave_no_thread
 
 @pytest.mark.parametrize("images", ["b'x'", "[b'x', b'x']"], ids=["one", "list"])
 def test_interrupt_that_another_thread_of_the_process_gets_ends_a_call(images):
-    # So does one that the main thread gets just before it waits: Python notes it, and nothing wakes the thread up.
+    # It stands for a signal just before the main thread waits: Python notes the signal, but nothing wakes the thread.
     script = f"""
         import signal, sys, threading, time
         from inference_client import *
@@ -206,7 +206,7 @@ def test_stream_that_was_begun_before_a_fork_says_so_in_the_child_and_goes_on_in
 
 
 def test_neither_closing_nor_the_exit_waits_for_a_host_name_that_is_looked_up_slowly():
-    # The C library's look-up, which a test can't slow down without being root, can't be interrupted either.
+    # It stands for the C library's look-up, which can't be interrupted, and which only root can slow down.
     script = f"""
         import socket, threading, time
         from inference_client import *

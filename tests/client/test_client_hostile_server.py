@@ -1,4 +1,4 @@
-"""Servers that send whatever would keep a client busy: every call ends in time, with little memory."""
+"""Servers whose answers would keep a client busy: every call ends in time and takes little memory."""
 
 import contextlib
 import gc
@@ -141,7 +141,7 @@ def test_closing_ends_a_request_whose_answer_comes_without_a_pause():
 
 
 def test_deadline_holds_while_an_answer_within_the_bounds_is_read():
-    # In a process of its own, which ends while the worker still counts empty strings.
+    # In a process of its own, because at its end a worker may still count empty strings.
     script = """
         import os, sys
         from inference_client import *

@@ -1,4 +1,4 @@
-"""What importing the package brings, and what it does not."""
+"""The names and modules that importing the package brings."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What Classify accepts as its server, and what it sends with every request."""
+"""The server addresses that Classify accepts, and the headers of its requests."""
 
 import pytest
 from stand_in import StandIn, unused_port

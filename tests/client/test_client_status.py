@@ -1,4 +1,4 @@
-"""Every row of the table of failures, against a real socket, and what becomes of a list when requests fail."""
+"""Every failure, against a real socket, and the results of a list some of whose requests fail."""
 
 import asyncio
 import gc
@@ -14,7 +14,7 @@ from inference_client.failures import _TABLE, describe
 from inference_client.settings import read_settings
 
 HTML = Reply(502, b"<html><body>Bad Gateway</body></html>", {"Content-Type": "text/html"})
-# Far more than any of these takes, and far less than the timeout of a test.
+# Far longer than any of these tests takes, and far shorter than a test's timeout.
 NEVER_HANGS_S = 20
 
 
@@ -52,10 +52,10 @@ def classify(request):
         (Reply(404, b"\xff\xfe"), 404, "a page that is not Triton's"),
         (Reply(301, headers={"Location": "https://elsewhere/"}), 301, "answered 301"),
         (Reply(204), 502, "answered 204"),
-        (Reply(200, b"<html>log in to this network</html>"), 502, "something else than inference results"),
-        (Reply(200, b"{}"), 502, "something else than inference results"),
+        (Reply(200, b"<html>log in to this network</html>"), 502, "something other than inference results"),
+        (Reply(200, b"{}"), 502, "something other than inference results"),
         (Reply(200, b'{"outputs": []}'), 502, "output ERROR is missing"),
-        (Reply(200, b""), 502, "something else than inference results"),
+        (Reply(200, b""), 502, "something other than inference results"),
     ],
     ids=lambda value: f"{value.status}_{value.body[:12]!r}" if isinstance(value, Reply) else None,
 )
@@ -230,7 +230,7 @@ def test_port_that_accepts_no_connection_is_reported_as_too_slow(classify):
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         address = listener.getsockname()
         waiting = []
-        for _ in range(8):  # fill the queue of connections that nobody accepts
+        for _ in range(8):  # fill the queue of unaccepted connections
             waiting.append(socket.socket())
             waiting[-1].setblocking(False)
             waiting[-1].connect_ex(address)

@@ -14,7 +14,7 @@ from PIL import Image
 from inference_client import AsyncClassify, Classify
 
 NOT_AN_IMAGE = b"not an image"
-# Similarities differ in the last bits with the size of the batch.
+# The last bits of similarities depend on the batch size.
 TOLERANCE = 1e-4
 
 
@@ -26,7 +26,7 @@ def target_server(clustering_server):
 
 @pytest.fixture(scope="module")
 def alone(clustering_server, query_images):
-    """Return each image's entry when it is sent alone, with details."""
+    """Return the entry, with details, of each image sent alone."""
     with Classify(clustering_server.url, details=True) as running:
         answers = [running(image) for image in query_images]
     assert {status_code for _, status_code in answers} == {200}
@@ -105,7 +105,7 @@ def test_empty_list_is_200(target_server):
     assert target_server([]) == ([], 200)
 
 
-def test_threshold_of_the_call_decides_what_matches(target_server, query_images):
+def test_threshold_of_the_call_decides_the_matches(target_server, query_images):
     (loose,), _ = target_server(query_images[0], sim_thres=-1, details=True)
     (strict,), _ = target_server(query_images[0], sim_thres=1, details=True)
     assert all(count > 0 for count in loose["Matches"].values())

@@ -1,4 +1,4 @@
-"""The wheel, with nothing but what it requires: the lowest tritonclient and aiohttp that it admits, and the newest."""
+"""The wheel with only its requirements: the lowest tritonclient and aiohttp that it admits, and the newest."""
 
 import json
 import re
@@ -44,14 +44,14 @@ def run(*command, timeout_s):
         encoding="utf-8",
         timeout=timeout_s,
         check=False,
-        cwd=Path(sys.prefix),  # not where the checkout could be imported from
+        cwd=Path(sys.prefix),  # a folder from which the checkout can't be imported
     )
     assert ended.returncode == 0, f"{command}\n{ended.stdout[-2000:]}\n{ended.stderr[-4000:]}"
     return ended
 
 
 def lowest(package):
-    """Return the version of a package that pyproject.toml admits from."""
+    """Return the lowest version of a package that pyproject.toml admits."""
     requirements = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     (requirement,) = [text for text in requirements if text.startswith(package)]
     return re.search(r">=([\d.]+)", requirement).group(1)
@@ -59,7 +59,7 @@ def lowest(package):
 
 @pytest.fixture(scope="module", params=["lowest", "newest"])
 def environment(request, wheel, tmp_path_factory):
-    """Return the Python of an environment that holds the wheel and what it requires, and nothing else."""
+    """Return the Python of an environment that holds only the wheel and its requirements."""
     folder = tmp_path_factory.mktemp(f"{request.param}_tritonclient")
     venv.create(folder, with_pip=True)
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")

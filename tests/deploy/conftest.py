@@ -1,4 +1,4 @@
-"""What the tests of ``deploy/`` share: its manifests as kubectl would send them."""
+"""The manifests of ``deploy/`` as kubectl would send them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.deploy.manifests import INFERENCE_SERVICE, KUBERNETES, OVERLAYS, UPLO
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Manifest]]:
-    """What ``kubectl apply -k`` would send for each overlay, and the manifests that stand alone."""
+    """The manifests that ``kubectl apply -k`` would send for each overlay, and those that stand alone."""
     command = kubectl(tmp_path_factory.mktemp("kubectl"))
     overlays = {name: render(command, KUBERNETES / name) for name in OVERLAYS}
     return {**overlays, "by hand": [manifest(UPLOAD)], "kserve": [manifest(INFERENCE_SERVICE)]}
@@ -17,6 +17,6 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Manifes
 
 @pytest.fixture(scope="session", params=["volume", "object-store", "gpu"])
 def overlay(request: pytest.FixtureRequest, rendered: dict[str, list[Manifest]]) -> list[Manifest]:
-    """An overlay that serves."""
-    found: list[Manifest] = rendered[request.param]
-    return found
+    """The manifests of an overlay with a server."""
+    manifests: list[Manifest] = rendered[request.param]
+    return manifests

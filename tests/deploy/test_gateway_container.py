@@ -1,4 +1,4 @@
-"""The gateway's container: its command, and its reload, in a real nginx."""
+"""The gateway container's command and reload, in a real nginx."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from tests.gateway import CERTIFICATE
 
 @dataclass(frozen=True, kw_only=True)
 class _GatewayFolder:
-    """The gateway's files as its container has them, in places of the test's own."""
+    """The gateway's files as in its container, but in the test's own folders."""
 
     configuration: Path
     writable: Path
     port: int
 
     def command(self, given: list[str]) -> list[str]:
-        """The same command with this folder's places."""
+        """The container's command with this folder's paths."""
         nginx = shutil.which(given[0], path="/usr/sbin:/usr/bin")
         assert nginx is not None, "nginx is missing: apt-get install nginx-light, as make test does"
         places = {
             "/tmp/": f"{self.writable}/",
             "/etc/classify-gateway/nginx.conf": str(self.configuration / "nginx.conf"),
         }
-        return [nginx, *(places.get(each, each) for each in given[1:])]
+        return [nginx, *(places.get(argument, argument) for argument in given[1:])]
 
 
 @pytest.fixture
 def gateway_folder(tmp_path: Path) -> _GatewayFolder:
-    """Beside the files of ``deploy/gateway`` one key, and a server that is not there."""
+    """The files of ``deploy/gateway``, one key, and a server that does not exist."""
     configuration, writable = tmp_path / "configuration", tmp_path / "writable"
     (configuration / "tls").mkdir(parents=True)
     writable.mkdir()
@@ -82,22 +82,22 @@ def test_key_that_was_taken_back_is_refused_after_the_pages_reload(
         while True:
             try:
                 with urllib.request.urlopen(request, context=context, timeout=5) as response:
-                    found = response.status
+                    answered = response.status
             except urllib.error.HTTPError as error:
-                found = error.code
+                answered = error.code
                 error.close()
             except urllib.error.URLError:
-                found = None  # not up yet
-            if found == status:
+                answered = None  # not up yet
+            if answered == status:
                 return
-            assert time.monotonic() < deadline_s, f"{found} and not {status}"
+            assert time.monotonic() < deadline_s, f"{answered} and not {status}"
             time.sleep(0.05)
 
     with (tmp_path / "log").open("wb") as output:
         started = compose_file()["services"]["gateway"]["entrypoint"]
         process = start_child(gateway_folder.command(started), output=output)
     try:
-        wait_for(503)  # known, and no server there
+        wait_for(503)  # the key is known, but there is no server
         (gateway_folder.configuration / "keys.map").write_text('"another" "ward-8";\n')
         subprocess.run(gateway_folder.command(reload.split()), check=True, capture_output=True)
         wait_for(403)

@@ -1,4 +1,4 @@
-"""The image holds all that the server and the models import, in the versions that are tested."""
+"""The image holds all packages that the server and the models import, in the tested versions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_image_is_built_from_files_that_exist_and_pins_what_it_installs() -> Non
 
 
 def test_image_installs_all_that_the_server_and_the_models_import(small_clustering: Path) -> None:
-    """A stranger's import fails here as it would in the container."""
+    """The import of a package that the image lacks fails here as in the container."""
     script = """
 import sys, importlib.metadata as metadata, pathlib
 installed = {name.lower().replace('_', '-') for name in sys.argv[1].split(',')}

@@ -1,4 +1,4 @@
-"""What Kubernetes scrapes and scales by, asked of a real Prometheus."""
+"""The metrics that Kubernetes scrapes and scales by, in a real Prometheus."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def test_autoscaler_asks_for_the_metric_that_the_adapters_rule_makes_of_tritons(
 ) -> None:
     (rule,) = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
     scaler = find_manifest(rendered["volume"], "HorizontalPodAutoscaler", "inference-server")["spec"]
-    asked = [metric["pods"]["metric"]["name"] for metric in scaler["metrics"] if metric["type"] == "Pods"]
-    assert asked == [rule["name"]["as"]]
+    names = [metric["pods"]["metric"]["name"] for metric in scaler["metrics"] if metric["type"] == "Pods"]
+    assert names == [rule["name"]["as"]]
     assert set(rule["resources"]["overrides"]) == {"namespace", "pod"}
     assert re.match(rule["name"]["matches"], rule["seriesQuery"].partition("{")[0])
     target = clustering_server.metrics_url.removeprefix("http://").removesuffix("/metrics")
-    # The operator's labels, namespace and pod, are not at hand: the address stands for them.
+    # The address stands for the operator's labels, namespace and pod.
     text = (
         rule["metricsQuery"].replace("<<.LabelMatchers>>", f'instance="{target}"').replace("<<.GroupBy>>", "instance")
     )
@@ -35,7 +35,7 @@ def test_autoscaler_asks_for_the_metric_that_the_adapters_rule_makes_of_tritons(
             assert time.monotonic() < deadline_s, f"no data: {text}"
             time.sleep(0.2)
         counted = monitoring.query(prometheus, f'{rule["seriesQuery"].partition("{")[0]}{{model="classifier"}}')
-    assert [each["metric"] for each in series] == [{"instance": target}]
+    assert [result["metric"] for result in series] == [{"instance": target}]
     assert float(series[0]["value"][1]) >= 0
     assert len(counted) == 1
 
@@ -46,7 +46,7 @@ def test_operators_rules_and_dashboard_are_those_of_the_plain_prometheus(rendere
     dashboard = find_manifest(rendered["monitoring"], "ConfigMap", "classify-dashboard")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert [json.loads(text) for text in dashboard["data"].values()] == [monitoring.dashboard()]
-    chart = {each["metadata"]["labels"].get("release") for each in rendered["monitoring"]}
+    chart = {resource["metadata"]["labels"].get("release") for resource in rendered["monitoring"]}
     assert chart == {"kube-prometheus-stack"}
 
 
@@ -56,14 +56,17 @@ def test_operators_prometheus_has_a_running_pod_under_the_job_that_rules_and_das
     (endpoint,) = find_manifest(rendered["monitoring"], "ServiceMonitor", "inference-server")["spec"]["endpoints"]
     fields = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
     job = {
-        "job_name": "serviceMonitor/classify/inference-server/0",  # as the operator calls it
+        "job_name": "serviceMonitor/classify/inference-server/0",  # the operator's name for it
         "static_configs": [
             {"targets": [f"{phase}:8002"], "labels": {"__meta_kubernetes_pod_phase": phase}}
             for phase in ("Running", "Pending")
         ],
         "relabel_configs": [
-            {"target_label": "job", "replacement": "inference-server"},  # and what it names the job after: the Service
-            *({fields.get(name, name): value for name, value in each.items()} for each in endpoint["relabelings"]),
+            {"target_label": "job", "replacement": "inference-server"},  # the operator names the job after the Service
+            *(
+                {fields.get(name, name): value for name, value in relabeling.items()}
+                for relabeling in endpoint["relabelings"]
+            ),
         ],
     }
     configuration = tmp_path / "prometheus.yml"
@@ -71,11 +74,11 @@ def test_operators_prometheus_has_a_running_pod_under_the_job_that_rules_and_das
     command = ["promtool", "check", "service-discovery", "--timeout=1s", str(configuration), str(job["job_name"])]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    kept = [each["labels"] for each in json.loads(result.stdout) if each["labels"]]
-    assert [(each["instance"], each["job"]) for each in kept] == [("Running:8002", "classify")]
-    asked = {
+    kept = [scraped["labels"] for scraped in json.loads(result.stdout) if scraped["labels"]]
+    assert [(labels["instance"], labels["job"]) for labels in kept] == [("Running:8002", "classify")]
+    jobs = {
         name
-        for each in [*monitoring.rule_expressions(), *monitoring.panel_expressions()]
-        for name in re.findall(r'job="([^"]+)"', each.text)
+        for expression in [*monitoring.rule_expressions(), *monitoring.panel_expressions()]
+        for name in re.findall(r'job="([^"]+)"', expression.text)
     }
-    assert asked == {"classify"}
+    assert jobs == {"classify"}

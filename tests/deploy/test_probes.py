@@ -1,4 +1,4 @@
-"""Probes and health checks, run against the real server and against one that is busy."""
+"""Probes and health checks, run against a real server and a busy one."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ NEWER_OPTIONS = ("--http-max-input-size",)
 
 @pytest.fixture(scope="module")
 def probes(rendered: dict[str, list[Manifest]]) -> list[tuple[list[str], float]]:
-    """Every probe's command with its time limit, the image's health check among them."""
-    found = []
+    """Every probe's command with its time limit, and the image's health check."""
+    commands = []
     for manifests in rendered.values():
-        for each in manifests:
-            if each["kind"] in {"Deployment", "InferenceService"} and each["metadata"]["name"] != "gateway":
-                container = server_container(each)
+        for resource in manifests:
+            if resource["kind"] in {"Deployment", "InferenceService"} and resource["metadata"]["name"] != "gateway":
+                container = server_container(resource)
                 for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-                    found.append((container[probe]["exec"]["command"], container[probe]["timeoutSeconds"]))
+                    commands.append((container[probe]["exec"]["command"], container[probe]["timeoutSeconds"]))
     health = instructions(DOCKERFILE.read_text())["HEALTHCHECK"][-1]
-    found.append((yaml.safe_load(health.partition("CMD ")[2]), float(re.findall(r"--timeout=(\d+)s", health)[0])))
-    return found
+    commands.append((yaml.safe_load(health.partition("CMD ")[2]), float(re.findall(r"--timeout=(\d+)s", health)[0])))
+    return commands
 
 
 def test_server_with_the_manifests_arguments_passes_their_probes_until_a_model_has_died(
@@ -67,8 +67,11 @@ def test_server_with_the_manifests_arguments_passes_their_probes_until_a_model_h
     assert kserve[1:] == image_command()[1:]
 
     def arguments(given: list[str]) -> list[str]:
-        here = [f"--model_repository={small_clustering}" if each.startswith("--model_rep") else each for each in given]
-        return [each for each in here if not each.startswith(NEWER_OPTIONS)]
+        here = [
+            f"--model_repository={small_clustering}" if argument.startswith("--model_rep") else argument
+            for argument in given
+        ]
+        return [argument for argument in here if not argument.startswith(NEWER_OPTIONS)]
 
     with watched_server(*arguments(image_command()), log=tmp_path / "log") as server:
         for command, timeout_s in probes:
@@ -78,9 +81,9 @@ def test_server_with_the_manifests_arguments_passes_their_probes_until_a_model_h
             given_s = float(re.findall(r"--check_timeout=(\d+)", " ".join(command))[0]) if len(command) > 2 else 5.0
             assert timeout_s > given_s + 2  # for the start of the command
         watcher = psutil.Process(server.process.pid)
-        watcher.suspend()  # who would replace what dies
+        watcher.suspend()  # a supervisor would replace dead processes
         try:
-            for process in server.model_processes("preprocess"):  # or another one might answer
+            for process in server.model_processes("preprocess"):  # otherwise another process might answer
                 process.kill()
             for words in {tuple(command[1:]) for command, _ in probes}:
                 result = CliRunner().invoke(server_main, [*words, "--port", str(server.port)])
@@ -90,7 +93,7 @@ def test_server_with_the_manifests_arguments_passes_their_probes_until_a_model_h
 
 
 class _Answers(BaseHTTPRequestHandler):
-    """Says what is left to say: a status, and with 200 a label."""
+    """Gives the remaining answers in turn: a status, and with 200 a label."""
 
     left: ClassVar[list[int]] = []
 
@@ -104,7 +107,7 @@ class _Answers(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing of each request."""
+        """Log nothing."""
 
 
 @pytest.mark.parametrize(
@@ -118,7 +121,7 @@ class _Answers(BaseHTTPRequestHandler):
 def test_check_asks_a_busy_server_again_and_a_broken_one_once(
     statuses: list[int], timeout_s: float, refused: str | None
 ) -> None:
-    """What Triton says of a full queue and of a dead process: a real one's queue takes minutes to fill for certain."""
+    """With Triton's words for a full queue and a dead process: filling a real queue for certain takes minutes."""
     _Answers.left = [*statuses]
     with ThreadingHTTPServer((LOOPBACK, 0), _Answers) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Images are pinned, and containers and services may do no more than they need."""
+"""Images are pinned, and containers and services have no rights beyond their needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.deploy.manifests import DOCKERFILE, Manifest, all_containers, compose
 
 
 def test_every_image_has_an_exact_tag(rendered: dict[str, list[Manifest]]) -> None:
-    images = {each["image"] for each in all_containers(rendered)}
+    images = {container["image"] for container in all_containers(rendered)}
     images |= {service["image"] for service in compose_file()["services"].values()}
     (triton,) = re.findall(r"^ARG TRITON=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
     images.add(f"nvcr.io/nvidia/tritonserver:{triton}")

@@ -29,9 +29,9 @@ from tests.deploy.manifests import (
 def test_every_manifest_follows_the_schema_of_its_kind(rendered: dict[str, list[Manifest]]) -> None:
     print()
     for overlay, manifests in rendered.items():
-        for each in manifests:
-            against = validate(each)
-            name = f"{each['kind']}/{each['metadata']['name']}"
+        for resource in manifests:
+            against = validate(resource)
+            name = f"{resource['kind']}/{resource['metadata']['name']}"
             print(f"{overlay:<13}{name:<48} valid: {against}")
 
 
@@ -76,7 +76,7 @@ def test_dockerfile_passes_hadolint_and_a_floating_tag_does_not(tmp_path: Path) 
 def test_broken_manifest_is_refused(
     rendered: dict[str, list[Manifest]], overlay: str, kind: str, path: str, value: Any
 ) -> None:
-    broken = copy.deepcopy(next(each for each in rendered[overlay] if each["kind"] == kind))
+    broken = copy.deepcopy(next(resource for resource in rendered[overlay] if resource["kind"] == kind))
     *parents, last = path.split(".")
     place: Any = broken
     for step in parents:
@@ -112,7 +112,7 @@ def test_samples_of_the_pages_are_what_compose_and_prometheus_take(tmp_path: Pat
         if "alert" in rule
     }
     route = yaml.safe_load(notification)["route"]
-    routed = {name for each in route["routes"] for name in re.findall(r'severity="(\w+)"', str(each["matchers"]))}
+    routed = {name for child in route["routes"] for name in re.findall(r'severity="(\w+)"', str(child["matchers"]))}
     assert routed < severities  # what remains goes to the first receiver
 
 

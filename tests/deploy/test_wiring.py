@@ -30,13 +30,13 @@ def test_files_that_compose_mounts_exist_and_their_names_agree_with_the_gateway_
             source = volume["source"] if isinstance(volume, dict) else volume.split(":")[0]
             assert not source.startswith("./") or (DEPLOY / source).exists(), source
     gateway = compose["services"]["gateway"]
-    beside = {Path(each["target"]).name for each in [*gateway["configs"], *gateway["secrets"]]}
+    beside = {Path(file["target"]).name for file in [*gateway["configs"], *gateway["secrets"]]}
     assert beside == {"nginx.conf", "checks.conf", "proxy.conf", "servers.conf", "keys.map", "server.crt", "server.key"}
     assert re.findall(r"^server (\S+)", (DEPLOY / "compose" / "servers.conf").read_text(), re.MULTILINE) == [
         "server:8080"
     ]
     assert yaml.safe_load((DEPLOY / "compose" / "targets.yml").read_text()) == [{"targets": ["server:8002"]}]
-    mounted = {Path(each["target"]).name for each in compose["services"]["prometheus"]["configs"]}
+    mounted = {Path(file["target"]).name for file in compose["services"]["prometheus"]["configs"]}
     prometheus = yaml.safe_load((DEPLOY / "monitoring" / "prometheus.yml").read_text())
     wanted = {*prometheus["rule_files"], *prometheus["scrape_configs"][0]["file_sd_configs"][0]["files"]}
     assert mounted == {"prometheus.yml", *wanted}
@@ -51,14 +51,17 @@ def test_ports_names_and_selectors_agree(overlay: list[Manifest]) -> None:
         deployment = find_manifest(overlay, "Deployment", name)
         labels = deployment["spec"]["template"]["metadata"]["labels"]
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
-        ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         service = find_manifest(overlay, "Service", name)["spec"]
         selectors = [
             service["selector"],
             deployment["spec"]["selector"]["matchLabels"],
             find_manifest(overlay, "PodDisruptionBudget", name)["spec"]["selector"]["matchLabels"],
             find_manifest(overlay, "NetworkPolicy", name)["spec"]["podSelector"]["matchLabels"],
-            *(each["labelSelector"]["matchLabels"] for each in pod_spec(deployment)["topologySpreadConstraints"]),
+            *(
+                constraint["labelSelector"]["matchLabels"]
+                for constraint in pod_spec(deployment)["topologySpreadConstraints"]
+            ),
         ]
         for selector in selectors:
             assert selector.items() <= labels.items()
@@ -70,7 +73,7 @@ def test_ports_names_and_selectors_agree(overlay: list[Manifest]) -> None:
         }
         assert admitted == set(ports)
     server = find_manifest(overlay, "Deployment", "inference-server")
-    ports = {each["name"]: each["containerPort"] for each in server_container(server)["ports"]}
+    ports = {port["name"]: port["containerPort"] for port in server_container(server)["ports"]}
     assert ports == {"http": 8080, "metrics": 8002}
     nginx = (DEPLOY / "gateway" / "nginx.conf").read_text()
     (https,) = pod_spec(find_manifest(overlay, "Deployment", "gateway"))["containers"][0]["ports"]
@@ -80,12 +83,13 @@ def test_ports_names_and_selectors_agree(overlay: list[Manifest]) -> None:
 def test_gateway_finds_the_server_by_its_service_and_all_its_files(overlay: list[Manifest]) -> None:
     service = find_manifest(overlay, "Service", "inference-server")
     namespace = service["metadata"]["namespace"]
-    assert service["spec"]["clusterIP"] == "None"  # else its name has one address, and a lost request nowhere to go
+    # Headless: the name has every pod's address, so a lost request can go to another pod.
+    assert service["spec"]["clusterIP"] == "None"
     (http,) = [port["port"] for port in service["spec"]["ports"] if port["name"] == "http"]
     pod = pod_spec(find_manifest(overlay, "Deployment", "gateway"))
-    volume = next(each for each in pod["volumes"] if each["name"] == "configuration")
+    volume = next(candidate for candidate in pod["volumes"] if candidate["name"] == "configuration")
     names = {source["configMap"]["name"] for source in volume["projected"]["sources"] if "configMap" in source}
-    maps = {each["metadata"]["name"]: each["data"] for each in overlay if each["kind"] == "ConfigMap"}
+    maps = {resource["metadata"]["name"]: resource["data"] for resource in overlay if resource["kind"] == "ConfigMap"}
     assert names == set(maps)
     files = {name: text for data in maps.values() for name, text in data.items()}
     paths = {
@@ -96,7 +100,9 @@ def test_gateway_finds_the_server_by_its_service_and_all_its_files(overlay: list
         "tls/server.crt", "tls/server.key",
     }  # fmt: skip
     secrets = [source["secret"] for source in volume["projected"]["sources"] if "secret" in source]
-    assert [item["path"] for each in secrets if each.get("optional") for item in each["items"]] == ["evaluators.map"]
+    assert [item["path"] for source in secrets if source.get("optional") for item in source["items"]] == [
+        "evaluators.map"
+    ]
     upstream = f"server inference-server.{namespace}.svc.cluster.local:{http} resolve"
     assert upstream in files["servers.conf"]
 
@@ -122,7 +128,7 @@ def test_body_limits_of_gateway_and_server_are_the_same(rendered: dict[str, list
     (limit,) = re.findall(r"client_max_body_size (\d+)m;", (DEPLOY / "gateway" / "nginx.conf").read_text())
     option = f"--http-max-input-size={int(limit) << 20}"
     assert option in image_command()
-    servers = [each for each in all_containers(rendered) if each["name"] in SERVER_CONTAINERS]
-    assert {each["name"] for each in servers} == SERVER_CONTAINERS
+    servers = [container for container in all_containers(rendered) if container["name"] in SERVER_CONTAINERS]
+    assert {server["name"] for server in servers} == SERVER_CONTAINERS
     for server in servers:
         assert option in server["args"], server["name"]

@@ -1,4 +1,4 @@
-"""Answers made by hand, for cases that no server of the tests gives."""
+"""Answers made by hand, for cases that the tests' servers never give."""
 
 from __future__ import annotations
 

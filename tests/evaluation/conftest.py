@@ -21,7 +21,7 @@ HOSTILE_FILE = "<script>hacked=1</script>".replace("/", "\u2215") + "\u202egnp.p
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """What an evaluation left behind, and what it printed."""
+    """The files and the output of an evaluation."""
 
     out: Path
     images: Path
@@ -39,7 +39,7 @@ def evaluate(images: Path, server: RunningServer, out: Path, *arguments: str) ->
 
 @pytest.fixture(scope="session")
 def labelled_images(workspace: Path, base_data: dict[str, list[Path]]) -> Path:
-    """Images of the base set's classes, of one that no server knows, and one file that is no image."""
+    """Images of the base set's classes and of an unknown class, and one file that is no image."""
     folder = workspace / "labelled"
     for name, faces in zip(base_data, (range(60, 66), range(160, 165), range(66, 70)), strict=True):
         resources.write_faces(folder / name, faces, "query")

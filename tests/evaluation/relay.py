@@ -1,4 +1,4 @@
-"""Stands between an evaluation and its server: records every request, and refuses some."""
+"""A relay between an evaluation and its server, which records every request and refuses some."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Relay:
     """A running relay.
 
     Attributes:
-        url: Its address.
+        url: The relay's address.
         requests: Path and client id of each request, in the order of arrival.
     """
 

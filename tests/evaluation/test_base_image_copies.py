@@ -8,14 +8,14 @@ from inference_evaluation.base_image_copies import find_copies
 from inference_evaluation.labelled_images import LabelledImage
 
 
-def test_copies_are_found_by_their_bytes_whatever_their_name_and_class(tmp_path: Path) -> None:
+def test_copies_are_found_by_their_bytes_under_any_name_and_class(tmp_path: Path) -> None:
     base, queries = tmp_path / "base", tmp_path / "queries"
     for file, content in (
         (base / "a" / "1.png", b"same"),
         (base / "a" / "2.png", b"other size"),
         (base / "stray.png", b"near"),
         (queries / "b" / "renamed.png", b"same"),
-        (queries / "a" / "1.png", b"size"),  # named and as long as a base image
+        (queries / "a" / "1.png", b"size"),  # the name and size of a base image
         (queries / "a" / "near.png", b"near"),
     ):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,7 @@ def test_unusual_evaluation_gives_a_page_and_strict_json(name: str) -> None:
     page = render_page(figures, CASES[name], SETTING)
     assert not re.search(r"\bnan\b", page, re.IGNORECASE)
     assert say("accuracy", figures)
-    assert sum(each.images for each in figures.calibration.bins) == figures.classified
+    assert sum(occupied.images for occupied in figures.calibration.bins) == figures.classified
     assert sum((*figures.histogram.right, *figures.histogram.wrong)) == figures.classified
 
 
@@ -78,7 +78,7 @@ def test_interval_is_wilsons(count: int, of: int) -> None:
     assert share.high is not None
     assert share.low <= count / of <= share.high
     assert share.high > share.low
-    # An end is a share from which the one that was seen lies just so many of its own standard errors away.
+    # From each end, the observed share is ``deviation`` of that end's standard errors away.
     for end in (share.low, share.high):
         assert (count / of - end) ** 2 == pytest.approx(deviation**2 * end * (1 - end) / of)
 
@@ -140,14 +140,14 @@ def test_verdict_on_unknown_label(predictions: list[Prediction], verdict: str) -
 
 def test_counts_of_a_threshold_are_those_of_its_answers() -> None:
     figures = figures_of(A_RIGHT, A_WRONG, B_RIGHT, B_UNMATCHED_WRONG, STRANGER_MATCHED)
-    trial = next(each for each in figures.trials if each.threshold == 0.75)
+    trial = next(trial for trial in figures.trials if trial.threshold == 0.75)
     assert (trial.matched, trial.matched_right, trial.right, trial.right_with_unknown) == (4, 2, 2, 2)
-    trial = next(each for each in figures.trials if each.threshold == 0.79)
+    trial = next(trial for trial in figures.trials if trial.threshold == 0.79)
     assert (trial.matched, trial.matched_right, trial.right, trial.right_with_unknown) == (3, 2, 2, 3)
 
 
 def test_recommended_threshold_is_the_middle_of_those_that_do_as_well() -> None:
-    # Below 0.4 the two similar images of the other class win, above 0.8 nothing matches.
+    # Below 0.4, the two similar images of the other class win; above 0.8, nothing matches.
     figures = figures_of(*[matched("a", {"a": [0.8], "b": [0.4, 0.4]})] * 100, B_RIGHT)
     assert figures.choice is not None
     assert (figures.choice.low, figures.choice.threshold, figures.choice.high) == (0.41, 0.61, 0.8)
@@ -231,7 +231,7 @@ def test_threshold_in_force_is_told_with_where_it_comes_from() -> None:
         (0.95, "who?", True, "Use -thres 0.61 instead of 0.95"),
     ],
 )
-def test_change_is_advised_only_where_it_gains_what_the_images_tell(
+def test_change_is_advised_only_if_the_images_show_a_gain(
     threshold: float, unknown_label: str | None, change: bool, headline: str
 ) -> None:
     image = matched("a", {"a": [0.8], "b": [0.4, 0.4]}, threshold=threshold, unknown_label=unknown_label)
@@ -278,8 +278,8 @@ def test_curve_begins_lower_where_a_threshold_below_zero_changes_something() -> 
 
 
 def test_cross_validation_measures_on_images_that_the_threshold_was_not_chosen_by() -> None:
-    # Each image is right on the evidence of a match in one of two ranges only. Chosen by all of them the lower range
-    # counts for 6 of 11; whenever more of these are left out than of the others, the rest choose the other one.
+    # Each image counts as right in only one of two ranges: 6 of 11 in the lower one, so all images together choose it.
+    # Whenever a fold holds out more of these 6 than of the others, the rest choose the upper range.
     low, high = matched("a", {"a": [0.5], "b": [0.3, 0.3]}), matched("a", {"a": [0.8], "b": [0.6, 0.6]})
     figures = figures_of(*[low, high] * 5, low)
     assert figures.choice is not None
@@ -298,16 +298,16 @@ def test_images_that_may_be_in_the_base_set_are_cautioned_of() -> None:
     near = figures_of(*predictions)
     assert near.in_base_set is not None
     assert (near.in_base_set.near, near.in_base_set.copies) == (1, None)
-    (caution,) = (each for each in say("cautions", near) if "base image" in each)
+    (caution,) = (sentence for sentence in say("cautions", near) if "base image" in sentence)
     assert caution.startswith("1 of 3 images may be a copy of a base image")
     assert "similarity of 0.9999 or more" in caution
-    assert not any("base image" in each for each in say("cautions", figures_of(A_RIGHT, B_RIGHT)))
+    assert not any("base image" in sentence for sentence in say("cautions", figures_of(A_RIGHT, B_RIGHT)))
 
 
 def test_files_that_are_compared_decide_whether_an_image_is_in_the_base_set() -> None:
     alike = matched("a", {"a": [1.0], "b": [0.1]})
     compared = compute_figures(answers([alike, B_RIGHT]), sim_thres=None, copies=frozenset())
-    assert not any("base image" in each for each in say("cautions", compared))
+    assert not any("base image" in sentence for sentence in say("cautions", compared))
     copied = compute_figures(answers([alike, B_RIGHT]), sim_thres=None, copies=frozenset([alike.image.path]))
     assert say("cautions", copied)[0].startswith("1 of 2 images is a copy of a base image.")
 
@@ -317,10 +317,10 @@ def test_image_that_was_not_decoded_is_named_with_the_reason() -> None:
         assert "Not decoded: a/bad.png: truncated" in say("cautions", figures)
 
 
-def test_threshold_that_is_given_in_classification_mode_is_said_to_have_no_effect() -> None:
+def test_threshold_in_classification_mode_is_reported_to_have_no_effect() -> None:
     images = [classified("a", {"a": 0.9, "b": 0.1})]
     assert "--sim_thres had no effect" in say("cautions", figures_of(*images, sim_thres=0.9))[0]
-    assert not any("--sim_thres" in each for each in say("cautions", figures_of(*images)))
+    assert not any("--sim_thres" in sentence for sentence in say("cautions", figures_of(*images)))
 
 
 def test_wrong_answers_tell_the_matches_of_each_class_and_what_decided() -> None:

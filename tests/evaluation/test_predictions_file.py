@@ -1,4 +1,4 @@
-"""The CSV of every prediction, opened in a spreadsheet."""
+"""The CSV of all predictions, opened in a spreadsheet."""
 
 from __future__ import annotations
 

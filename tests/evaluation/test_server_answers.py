@@ -1,4 +1,4 @@
-"""What an evaluation asks of a server, and what it makes of the answers."""
+"""The requests of an evaluation, and its use of the answers."""
 
 from __future__ import annotations
 

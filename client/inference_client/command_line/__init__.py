@@ -1,1 +1,1 @@
-"""What all commands share: options and their types, progress, text layout, printing, and the missing-extra message."""
+"""Parts that all commands share: options, progress, text layout, printing, and the message for a missing extra."""

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 DISTRIBUTION = "classify-triton"
-# Packages that a command imports only when it needs them, by the extra that installs them.
+# The packages of each extra. A command imports them only when it needs them.
 EXTRA_PACKAGES = {
     "export": ("torch", "onnx", "onnxscript", "onnxruntime"),
     "server": ("nvidia-pytriton", "onnxruntime"),
@@ -50,7 +50,7 @@ def refuse_two_onnxruntimes() -> None:
     if _installed(CPU_RUNTIME) and _installed(GPU_RUNTIME):
         raise MissingExtraError(
             f"{CPU_RUNTIME} and {GPU_RUNTIME} are both installed, and overwrite each other's files. Remove both, then "
-            "install the one that you want:\n"
+            "install the one that you need:\n"
             f"  pip uninstall -y {CPU_RUNTIME} {GPU_RUNTIME}\n"
             f"  pip install '{DISTRIBUTION}[export,server]'   (CPU)\n"
             f"  pip install '{DISTRIBUTION}[gpu]'             (NVIDIA GPU)"

@@ -12,7 +12,7 @@ UNPRINTABLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 def table_lines(rows: Sequence[Sequence[str]], *, indent: str = "") -> Iterator[str]:
     """Lay rows out in left-aligned columns.
 
-    A row may have fewer cells than the others: its last cell then runs on over the columns that follow.
+    A row may have fewer cells than the others. Its last cell then extends over the columns that follow.
 
     Args:
         rows: The cells of each line, headings first.
@@ -41,8 +41,8 @@ def first_few(names: Sequence[str], shown: int = 3, *, separator: str = ", ") ->
 
     Args:
         names: All names.
-        shown: How many of them to name.
-        separator: Put between two names; a line break for one name a line.
+        shown: Number of names to show.
+        separator: Text between two names; a line break gives one name a line.
 
     >>> first_few(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
@@ -55,7 +55,7 @@ def first_few(names: Sequence[str], shown: int = 3, *, separator: str = ", ") ->
 
 
 def printable(name: str) -> str:
-    r"""Replace characters that would be invisible or change how the rest is shown.
+    r"""Replace characters that are invisible or that change how the rest looks.
 
     >>> printable("a\x1b[31mb\u202egpj")
     'a�[31mb�gpj'

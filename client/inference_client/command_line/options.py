@@ -1,4 +1,4 @@
-"""Options and option types that several commands have."""
+"""Options and option types of several commands."""
 
 import math
 from collections.abc import Callable
@@ -44,10 +44,10 @@ _REQUEST_OPTIONS = (
         "--sim_thres",
         metavar="FLOAT",
         type=FiniteFloatRange(-1, 1),
-        help="Smallest cosine similarity at which a base image counts as a match. Clustering mode only; by default the "
-        "server decides.",
+        help="Lowest cosine similarity at which a base image counts as a match. Clustering mode only; the default is "
+        "the server's threshold.",
     ),
-    click.option("--client_id", metavar="TEXT", help="Who is asking, for the server's metrics."),
+    click.option("--client_id", metavar="TEXT", help="Name of this client in the server's metrics and access log."),
     click.option(
         "--api_key",
         metavar="TEXT",
@@ -60,7 +60,7 @@ _REQUEST_OPTIONS = (
         metavar="SECONDS",
         type=FiniteFloatRange(min=0, min_open=True),
         default=60.0,
-        help="Longest time to wait for one request; a request carries at most as many images as the server takes at "
-        "once.",
+        help="Longest time to wait for one request, including retries. A request holds at most as many images as the "
+        "server takes at once.",
     ),
 )

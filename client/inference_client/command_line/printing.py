@@ -20,7 +20,7 @@ def print_result(text: str) -> None:
     except OSError as error:
         if error.errno == errno.EPIPE:  # click ends the program quietly
             raise
-        # Otherwise Python would fail again at its end, when it flushes what is left in the buffer.
+        # Otherwise Python would fail again at exit, when it flushes the rest of the buffer.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)

@@ -15,7 +15,7 @@ LINE_INTERVAL_S = 5.0
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how much of the work is done, and how much time is left.
 
-    On a terminal this is a bar. Elsewhere it is a line at most every ``LINE_INTERVAL_S``, and one at the end.
+    A terminal shows a bar. Elsewhere, a line is printed at most every ``LINE_INTERVAL_S``, and one at the end.
 
     Args:
         label: Name of the work, shown before the numbers.

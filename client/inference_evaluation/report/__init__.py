@@ -1,1 +1,1 @@
-"""The report of an evaluation: one page with text and plots, and the text that the terminal shows."""
+"""The report of an evaluation: one page with text and plots, and the text for the terminal."""

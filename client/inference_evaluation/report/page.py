@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs no other file and no network."""
+"""The page: one HTML file that needs neither other files nor a network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,16 +24,16 @@ MAX_REASONS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What was evaluated, and when.
+    """The setting of an evaluation.
 
     Attributes:
         folder: The folder of labelled images.
         url: The server's address.
         base_data: The folder of base images; None if it was not given.
-        evaluated: The time of the evaluation.
+        evaluated: Time of the evaluation.
         version: This package's version.
         empty_classes: Class folders without an image.
-        notes: What was left out of the folder, and why.
+        notes: Sentences about entries that were left out.
     """
 
     folder: str
@@ -71,8 +71,11 @@ def render_page(figures: Figures, predictions: Sequence[Prediction], setting: Se
 
     Args:
         figures: All figures.
-        predictions: All predictions; the files of wrong ones are read again for their thumbnails.
-        setting: What was evaluated.
+        predictions: All predictions. The image files of wrong answers are read again, for thumbnails.
+        setting: The setting of the evaluation.
+
+    Returns:
+        The HTML.
     """
     wrong = [prediction for prediction in predictions if prediction.error is None and not prediction.is_right]
     wrong.sort(key=lambda prediction: (-prediction.probability, prediction.image.name))
@@ -118,7 +121,7 @@ def _base_thumbnail(base_data: Path | None, name: str) -> str | None:
 
 
 def _most_frequent(confusion: Confusion) -> Sequence[tuple[int, str, str]]:
-    """List the most frequent confusions, for when the matrix is too large to read."""
+    """List the most frequent confusions, for a matrix that is too large to read."""
     confusions = [
         (images, truth, label)
         for truth, row in zip(confusion.truths, confusion.counts, strict=True)
@@ -129,7 +132,7 @@ def _most_frequent(confusion: Confusion) -> Sequence[tuple[int, str, str]]:
 
 
 def _thinned(figures: Figures) -> Sequence[Trial]:
-    """Take evenly spaced trials, as many as a table can show, and the recommended one."""
+    """Take evenly spaced trials, as many as a table can show, and the trial of the recommended threshold."""
     step = max(1, -(-len(figures.trials) // MAX_TRIALS))
     chosen = figures.choice.threshold if figures.choice else None
     return [trial for index, trial in enumerate(figures.trials) if not index % step or trial.threshold == chosen]

@@ -1,4 +1,4 @@
-"""The plots, as SVG that takes its colors from the page, so that plots are readable in light, dark and print."""
+"""The plots: SVG that takes its colors from the page, and so is readable in light, in dark and in print."""
 
 import io
 import itertools
@@ -19,7 +19,7 @@ WIDTH_IN, HEIGHT_IN = 4.8, 3.3
 LONGEST_NAME = 24
 MAX_CURVES = 6
 
-# Placeholders: each is replaced by a color variable of page.css.
+# Placeholders: ``_inline`` replaces each with a color variable of page.css.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 SERIES = ("#040401", "#040402", "#040403", "#040404", "#040405", "#040406")
 RIGHT, WRONG = SERIES[0], SERIES[1]
@@ -59,7 +59,11 @@ _RC: dict[Any, Any] = {
 
 
 def draw_all(figures: Figures) -> dict[str, str]:
-    """Draw every plot that is defined; each by its name."""
+    """Draw every plot that is defined.
+
+    Returns:
+        SVG elements by the plot's name.
+    """
     if not figures.classified:
         return {}
     shown = worst_separated(figures)
@@ -74,10 +78,10 @@ def draw_all(figures: Figures) -> dict[str, str]:
 
 
 def worst_separated(figures: Figures) -> Sequence[str]:
-    """Choose the classes whose curves are drawn: those that their scores separate worst, sorted by name."""
-    scored = [each for each in figures.classes if each.average_precision is not None]
-    scored.sort(key=lambda each: (1.0 if each.roc_auc is None else each.roc_auc, each.name))
-    return sorted(each.name for each in scored[:MAX_CURVES])
+    """Choose the classes whose curves are drawn: the ``MAX_CURVES`` with the smallest areas, sorted by name."""
+    scored = [of_class for of_class in figures.classes if of_class.average_precision is not None]
+    scored.sort(key=lambda of_class: (1.0 if of_class.roc_auc is None else of_class.roc_auc, of_class.name))
+    return sorted(of_class.name for of_class in scored[:MAX_CURVES])
 
 
 def draw_roc(figures: Figures, shown: Sequence[str]) -> str:
@@ -85,7 +89,11 @@ def draw_roc(figures: Figures, shown: Sequence[str]) -> str:
 
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="by chance")
-        areas = {each.name: f"area {each.roc_auc:.3f}" for each in figures.classes if each.roc_auc is not None}
+        areas = {
+            of_class.name: f"area {of_class.roc_auc:.3f}"
+            for of_class in figures.classes
+            if of_class.roc_auc is not None
+        }
         _draw_curves(axes, figures.curves.roc, shown, areas)
         axes.set_xlabel("false positive rate")
         axes.set_ylabel("true positive rate")
@@ -98,9 +106,9 @@ def draw_precision_recall(figures: Figures, shown: Sequence[str]) -> str:
 
     def draw(axes: "Axes") -> None:
         averages = {
-            each.name: f"average {each.average_precision:.3f}"
-            for each in figures.classes
-            if each.average_precision is not None
+            of_class.name: f"average {of_class.average_precision:.3f}"
+            for of_class in figures.classes
+            if of_class.average_precision is not None
         }
         _draw_curves(axes, figures.curves.precision_recall, shown, averages, drawstyle="steps-post")
         axes.set_xlabel("recall")
@@ -113,10 +121,10 @@ def draw_calibration(figures: Figures) -> str:
     """Draw the reliability diagram."""
 
     def draw(axes: "Axes") -> None:
-        bins = [each for each in figures.calibration.bins if each.images]
-        centers = [(each.low + each.high) / 2 for each in bins]
-        accuracies = [each.right / each.images for each in bins]
-        means = [_number(each.mean_probability) for each in bins]
+        occupied = [bin_ for bin_ in figures.calibration.bins if bin_.images]
+        centers = [(bin_.low + bin_.high) / 2 for bin_ in occupied]
+        accuracies = [bin_.right / bin_.images for bin_ in occupied]
+        means = [bin_.mean_probability for bin_ in occupied if bin_.mean_probability is not None]
         axes.bar(centers, accuracies, width=0.094, color=RIGHT, alpha=0.35, label="accuracy of the answers in a bin")
         axes.plot(means, accuracies, "o", color=RIGHT, markersize=5, label=f"at their mean {_axis_name(figures)}")
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="well calibrated")
@@ -154,7 +162,7 @@ def draw_thresholds(figures: Figures) -> str:
     thresholds = [trial.threshold for trial in trials]
     of_matched = [trial.matched_right / trial.matched if trial.matched else math.nan for trial in trials]
     of_all = [trial.right / images for trial in trials] if figures.mode == CLUSTERING else []
-    lowest = _axis_begin([share for share in (*of_matched, *of_all) if not math.isnan(share)])
+    lowest = _axis_start([share for share in (*of_matched, *of_all) if not math.isnan(share)])
     kept = "with a match" if figures.mode == CLUSTERING else "at or above the threshold"
 
     def draw_accuracy(axes: "Axes") -> None:
@@ -178,10 +186,10 @@ def draw_thresholds(figures: Figures) -> str:
     return _svg("thresholds", draw_accuracy, draw_coverage, heights=(3, 2))
 
 
-def _axis_begin(shares: Sequence[float]) -> float:
-    """Choose where an axis of shares begins, so that the lowest share lies at least a third of the way up.
+def _axis_start(shares: Sequence[float]) -> float:
+    """Choose the start of an axis of shares. The lowest share then lies at least 30 % of the way up.
 
-    >>> _axis_begin([0.983, 1.0]), _axis_begin([0.7, 0.9]), _axis_begin([0.1]), _axis_begin([])
+    >>> _axis_start([0.983, 1.0]), _axis_start([0.7, 0.9]), _axis_start([0.1]), _axis_start([])
     (0.95, 0.5, 0.0, 0.0)
     """
     below = 1 - min(shares, default=0.0)
@@ -200,10 +208,6 @@ def _mark_thresholds(axes: "Axes", figures: Figures, *, labelled: bool) -> None:
     if in_force is not None:
         text = f"in force: {in_force.value:g}"
         axes.axvline(in_force.value, color=INK, linewidth=1.4, linestyle=":", label=label(text))
-
-
-def _number(figure: float | None) -> float:
-    return math.nan if figure is None else figure
 
 
 def _axis_name(figures: Figures) -> str:
@@ -230,12 +234,12 @@ def _short(name: str) -> str:
 
 
 def _svg(name: str, *draw: Callable[["Axes"], None], heights: Sequence[float] = (1,)) -> str:
-    """Draw panels above each other, on the same x axis."""
+    """Draw panels, the first on top, with the same x axis."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(_RC), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about glyphs that matplotlib's font lacks; the browser's fonts have them
+        warnings.simplefilter("ignore")  # matplotlib's font may lack glyphs that the browser's fonts have
         figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
         panels = figure.subplots(len(draw), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         for draw_panel, axes in zip(draw, panels, strict=True):
@@ -249,7 +253,7 @@ def _svg(name: str, *draw: Callable[["Axes"], None], heights: Sequence[float] = 
 
 
 def _inline(name: str, text: str) -> str:
-    """Turn an SVG file into a part of the page: with ids of its own and the page's colors and font, without a size."""
+    """Turn an SVG file into a part of the page: unique ids, the page's colors and font, no size."""
     body = text[text.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(

@@ -19,8 +19,11 @@ def say(subject: str, figures: Figures) -> Sequence[str]:
     """Say in sentences what the figures show.
 
     Args:
-        subject: The name of a macro in ``sentences.txt.j2``.
+        subject: Name of a macro in ``sentences.txt.j2``.
         figures: The figures.
+
+    Returns:
+        One sentence or remark per item.
     """
     macro: Callable[[Figures], str] = getattr(make_environment().get_template("sentences.txt.j2").module, subject)
     return [line for line in macro(figures).split("\n") if line]
@@ -31,7 +34,7 @@ def make_environment(*, html: bool = False) -> "Environment":
     """Make the environment of this package's templates.
 
     Args:
-        html: Whether the templates are HTML: then values are escaped, and characters that could mislead are replaced.
+        html: Whether the templates are HTML. If so, values are escaped and misleading characters are replaced.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -71,7 +74,7 @@ def percent(share: float | None) -> str:
         return NOT_DEFINED
     if share in {0, 1}:
         return f"{share:.0%}".replace("%", "\N{NO-BREAK SPACE}%")
-    # Only all is 100 %, and only nothing is 0 %.
+    # Rounding must not give 0 % or 100 %.
     return f"{min(99.9, max(0.1, 100 * share)):.1f}\N{NO-BREAK SPACE}%"
 
 
@@ -99,7 +102,7 @@ def interval(share: Share) -> str:
 
 
 def evidence(matches: dict[str, int], label: str, truth: str) -> str:
-    """Write each class's number of matches, and what decided if the number of matches did not.
+    """Write each class's number of matches, and what decided the label if the number of matches did not.
 
     >>> evidence({"a": 1, "b": 1, "c": 0}, label="a", truth="b")
     'matches: a 1, b 1; similarity decided the tie'

@@ -1,4 +1,4 @@
-"""Thumbnails, as data inside the page."""
+"""Thumbnails as data within the page."""
 
 import base64
 import io
@@ -14,10 +14,10 @@ BASE_IMAGE_PARTS = 2
 
 
 def make_thumbnail(file: Path) -> str | None:
-    """Make a thumbnail of an image file, oriented as the server saw it: EXIF orientation is not applied.
+    """Make a thumbnail of an image file, oriented as the server sees it: without the EXIF orientation.
 
     Returns:
-        A ``data:`` URI of a WebP file without metadata; None if there can be none.
+        A ``data:`` URI of a WebP file without metadata; None if the image can't be decoded or is too large.
     """
     try:
         with warnings.catch_warnings():
@@ -39,14 +39,14 @@ def make_thumbnail(file: Path) -> str | None:
 
 
 def find_base_image(folder: Path, name: str) -> Path | None:
-    """Find a base image by its name. The name comes from the server, so it must not lead out of the folder.
+    """Find a base image by name. The name comes from the server, so it must not lead out of the folder.
 
     Args:
         folder: The base images, one sub-folder for each class.
         name: ``class/file name``.
 
     Returns:
-        The file; None if there is none.
+        The file; None if there is no such file.
     """
     parts = PurePosixPath(name).parts
     if len(parts) != BASE_IMAGE_PARTS or ".." in parts or parts[0] == "/" or "\0" in name:
