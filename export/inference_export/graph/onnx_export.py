@@ -69,6 +69,9 @@ def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
                 f"images, and operators without an ONNX form; see torch.onnx.export(dynamo=True)."
             ) from error
     model = onnx.load(path)
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]  # paths on this machine, for one; without them, equal networks give equal files
     onnx.checker.check_model(model, full_check=True)
     if model.ir_version > MAX_IR_VERSION:
         raise ParityError(
@@ -76,6 +79,7 @@ def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
             f"{MAX_IR_VERSION}. Install the PyTorch version that constraints.txt names.",
             path,
         )
+    onnx.save(model, path)
 
 
 def _cause(error: BaseException) -> str:
