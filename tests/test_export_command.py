@@ -353,7 +353,7 @@ def test_summary_of_a_second_export_says_what_became_of_the_first(small: Trained
     assert "restart" not in _run(*arguments, SMALL).stdout
     second = _run(*arguments, SMALL).stdout
     assert "version 2" in second
-    assert "run reload-repository, or restart it, to serve this version" in second
+    assert "run reload-repository, or restart it, to serve this one" in second
     third = _run(*arguments, 96).stdout
     assert "version 1" in third
     assert "image size        96 x 96" in third

@@ -86,6 +86,9 @@ def test_consumer_that_stops_for_a_while_leaves_the_rest_untaken_however_late_th
         assert labels(itertools.islice(results, 4)) == numbers(4)
         threading.Timer(0.3, first.set).start()
         assert next(results)["Label"] == "4"
+        deadline_s = time.monotonic() + NEVER_HANGS_S
+        while len(server.inferences) < 17 and time.monotonic() < deadline_s:
+            time.sleep(0.01)  # the last one is on its way
         assert len(server.inferences) == 17
         assert images.taken == MOST_AHEAD
         results.close()
