@@ -26,7 +26,7 @@ BUILD = Path("build")
 DEMONSTRATION = Layout(out=BUILD / "demonstration")
 DEMONSTRATION_MODE = "clustering"
 CONCURRENCY = 4
-WINDOW_MS = 3000
+WINDOW_MS = 2000
 MAX_WINDOWS = 20  # on a busy machine it takes many until three in a row agree
 STABILITY_PERCENT = 50
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM

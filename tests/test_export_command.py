@@ -230,7 +230,8 @@ def test_unusable_input_is_named_and_nothing_is_written(
     assert not list(tmp_path.glob("out/*"))
 
 
-def test_unreadable_base_images_are_left_out_with_a_note_on_request(small: Trained, tmp_path: Path) -> None:
+def test_unreadable_base_images_are_left_out_with_a_note_on_request(tmp_path: Path) -> None:
+    trained = tiny_network.write_tiny_resources(tmp_path / "trained")
     base = tmp_path / "base"
     write_faces(base / "a", [1, 2], "x")
     write_faces(base / "b", [101], "x")
@@ -239,13 +240,13 @@ def test_unreadable_base_images_are_left_out_with_a_note_on_request(small: Train
     (base / "notes.txt").write_text("beside")
     out = tmp_path / "out"
     result = _run(
-        "-r", small.folder, "-data", base, "--model_repository", out, "--image_size", SMALL, "--skip_unreadable"
+        "-r", trained, "--network", tiny_network.NETWORK, "-data", base, "--model_repository", out, "--skip_unreadable"
     )
     assert result.exit_code == 0
     folder = out / "cluster_head" / "1"
     assert (folder / "base_images.txt").read_text().splitlines() == ["a/x001.png", "a/x002.png", "b/x101.png"]
     assert json.loads((folder / "base_class_sizes.json").read_text()) == [2, 1]
-    assert np.load(folder / "base_embeddings.npy").shape == (3, 512)
+    assert np.load(folder / "base_embeddings.npy").shape == (3, tiny_network.TinyNetwork.embedding_size)
     for noted in ("broken.jpg", ".hidden", "notes.txt"):
         assert noted in result.stdout
 
@@ -348,16 +349,15 @@ def test_limit_on_the_length_of_files_is_named(tmp_path: Path) -> None:
     assert "out can't be written: files may not be that long (see ulimit -f)" in done.stderr
 
 
-def test_summary_of_a_second_export_says_what_became_of_the_first(small: Trained, tmp_path: Path) -> None:
-    arguments = ("-r", small.folder, "--model_repository", tmp_path / "out", "--image_size")
-    assert "restart" not in _run(*arguments, SMALL).stdout
-    second = _run(*arguments, SMALL).stdout
+def test_summary_of_a_second_export_says_what_became_of_the_first(tmp_path: Path) -> None:
+    assert "restart" not in _tiny(tmp_path).stdout
+    second = _tiny(tmp_path).stdout
     assert "version 2" in second
     assert "run reload-repository, or restart it, to serve this one" in second
-    third = _run(*arguments, 96).stdout
+    third = _tiny(tmp_path, "--image_size", 96).stdout
     assert "version 1" in third
     assert "image size        96 x 96" in third
-    assert f"lies in {tmp_path / 'out.previous'}" in third
+    assert f"is kept in {tmp_path / 'out.previous'}" in third
 
 
 def _spoil(small: Trained, folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Path:
@@ -394,12 +394,10 @@ def test_checkpoint_that_is_no_plain_state_dict_is_named_with_a_remedy(
     assert not (tmp_path / "out").exists()
 
 
-def test_embedding_of_zeros_is_exported(small: Trained, tmp_path: Path) -> None:
-    def change(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {key: torch.zeros_like(value) if ".fc." in key else value for key, value in state.items()}
-
-    folder = _spoil(small, tmp_path / "trained", change)
-    result = _run("-r", folder, "--model_repository", tmp_path / "out", "--image_size", SMALL)
+def test_embedding_of_zeros_is_exported(tmp_path: Path) -> None:
+    state = {key: torch.zeros_like(value) for key, value in tiny_network.make_state(0).items()}
+    write_resources(tmp_path / "trained", {"model_1": state}, {"a": 0, "b": 1})
+    result = _tiny(tmp_path)
     assert result.exit_code == 0, result.output
 
 

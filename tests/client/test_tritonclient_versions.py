@@ -61,16 +61,18 @@ def lowest(package):
 def environment(request, wheel, tmp_path_factory):
     """Return the Python of an environment that holds only the wheel and its requirements."""
     folder = tmp_path_factory.mktemp(f"{request.param}_tritonclient")
-    venv.create(folder, with_pip=True)
+    venv.create(folder, with_pip=False)
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     pins = [f"tritonclient[http]=={lowest('tritonclient')}.*", f"aiohttp=={lowest('aiohttp')}"]
     wanted = pins if request.param == "lowest" else []
-    run(python, "-I", "-m", "pip", "install", "--quiet", "--upgrade", wheel, *wanted, timeout_s=INSTALL_TIMEOUT_S)
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile")
+    run(*pip, wheel, *wanted, timeout_s=INSTALL_TIMEOUT_S)
     return python
 
 
 def distributions(python):
-    listed = run(python, "-I", "-m", "pip", "list", "--format", "json", timeout_s=RUN_TIMEOUT_S).stdout
+    pip = (sys.executable, "-m", "pip", "--python", python)
+    listed = run(*pip, "list", "--format", "json", timeout_s=RUN_TIMEOUT_S).stdout
     return {entry["name"].lower(): entry["version"] for entry in json.loads(listed)}
 
 
