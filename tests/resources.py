@@ -41,12 +41,13 @@ def spread_network(classes: int, size: int, files: Sequence[Path], seed: int = 0
         hook = head.register_forward_hook(lambda _module, _inputs, output: pooled.append(output))
         network(batch)
         hook.remove()
-        _center(head, pooled[0])
-        _center(network.classifier, network(batch)[1])
+        center(head, pooled[0])
+        center(network.classifier, network(batch)[1])
     return network
 
 
-def _center(layer: torch.nn.Linear, outputs: torch.Tensor) -> None:
+def center(layer: torch.nn.Linear | torch.nn.Conv2d, outputs: torch.Tensor) -> None:
+    """Change a layer's weights so that its outputs, [N, D], would have the mean 0 and the spread ``SPREAD``."""
     scale = outputs.std(dim=0).mean() / SPREAD
     layer.bias.sub_(outputs.mean(dim=0)).div_(scale)
     layer.weight.div_(scale)

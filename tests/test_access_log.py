@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import select
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 
 from inference_client import Classify
+from inference_export import ExportOptions
 from inference_export.repository.configs import parse_config
 from inference_export.template import load_served_module, template_directory
 from inference_server.addresses import LOOPBACK
@@ -33,7 +35,7 @@ access_log = load_served_module("preprocess", "access_log")
 parameters = load_served_module("preprocess", "parameters")
 reasons = load_served_module("preprocess", "reasons")
 START_TIMEOUT_S = 60.0
-LINES_TIMEOUT_S = 10.0
+LINES_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +161,8 @@ def test_requests_at_the_same_time_leave_a_whole_line_each(server: LoggingServer
     with Classify(server.url, client_id="many") as classify:
         for _ in range(3):
             classify(files)
-    lines = server.lines(before + 3)[before:]
+    requests = 3 * math.ceil(len(files) / ExportOptions.max_batch_size)
+    lines = server.lines(before + requests)[before:]
     assert sum(line["images"] for line in lines) == 3 * len(files)
     assert {line["client"] for line in lines} == {"many"}
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from tests.resources import write_resources
+from tests import reference
+from tests.resources import center, write_resources
 
 NETWORK = f"{__name__}:TinyNetwork"
 WIDE_NETWORK = f"{__name__}:WideNetwork"
@@ -46,6 +47,17 @@ class WideNetwork(TinyNetwork):
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
         self.conv = nn.Conv2d(3, WIDE, 1, stride=4)
+
+
+def spread_network(classes: int, size: int, files: Sequence[Path], seed: int = 0) -> TinyNetwork:
+    """Make a network of random weights whose embeddings and probabilities differ from image to image."""
+    torch.manual_seed(seed)
+    network = TinyNetwork(classes)
+    batch = reference.images(files, size)
+    with torch.no_grad():
+        center(network.conv, network(batch)[0])
+        center(network.head, network(batch)[1])
+    return network
 
 
 def make_state(seed: int, network: type[TinyNetwork] = TinyNetwork, classes: int = 2) -> dict[str, Tensor]:

@@ -24,9 +24,24 @@ NOTICED_S = {signal.SIGKILL: 1.0, signal.SIGSTOP: 3.0}
 
 
 def crash_models(
-    server: WatchedServer, expected: Expected, how: signal.Signals, models: Sequence[str] = MODELS, rounds: int = 1
+    server: WatchedServer,
+    expected: Expected,
+    how: signal.Signals,
+    models: Sequence[str] = MODELS,
+    rounds: int = 1,
+    *,
+    timed: bool = True,
 ) -> Tally:
-    """Kill or stop each model's process under load."""
+    """Kill or stop each model's process under load.
+
+    Args:
+        server: The server.
+        expected: Right answer for each image.
+        how: The signal.
+        models: Names of the models.
+        rounds: How many times each model's process gets the signal.
+        timed: Whether to assert the time of a repair, on an otherwise idle machine.
+    """
     tally = Tally(what=f"{how.name} to a process of {', '.join(models)}")
     back_s = []
     with Load(server.url, [expected], tally) as load:
@@ -43,12 +58,14 @@ def crash_models(
                 time.sleep(SETTLE_S)
     repairs = [float(text) for text in re.findall(r"replaced in ([\d.]+) s", server.said())]
     tally.notes += [f"back after {max(back_s):.1f} s at most; replaced in {max(repairs):.1f} s at most"]
-    assert max(repairs) <= MODEL_BACK_S, server.said()[-2000:]
+    assert not timed or max(repairs) <= MODEL_BACK_S, server.said()[-2000:]
     tally.notes += load.failures[:3]
     return tally
 
 
-def crash_server(server: WatchedServer, expected: Expected, how: signal.Signals, rounds: int = 1) -> Tally:
+def crash_server(
+    server: WatchedServer, expected: Expected, how: signal.Signals, rounds: int = 1, *, timed: bool = True
+) -> Tally:
     """Kill or stop tritonserver itself under load. Its shared memory must be freed."""
     tally = Tally(what=f"{how.name} to tritonserver")
     back_s = []
@@ -67,7 +84,7 @@ def crash_server(server: WatchedServer, expected: Expected, how: signal.Signals,
             assert not regions & _regions(prefix)
             assert not _outlive(descendants), "tritonserver is dead, and its models' processes are not"
             time.sleep(SETTLE_S)
-    assert max(back_s) <= SERVER_BACK_S
+    assert not timed or max(back_s) <= SERVER_BACK_S
     tally.notes += [f"back after {max(back_s):.1f} s at most", *load.failures[:3]]
     return tally
 

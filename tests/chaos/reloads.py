@@ -90,7 +90,7 @@ def refuse_other_shape(server: WatchedServer, images: Sequence[Path], export: Se
     done = run_command("export-repository", *export)
     assert done.returncode == 0, done.stderr
     said = _reload_in_vain(server, old, tally)
-    assert "restart inference-server" in said
+    assert "Restart inference-server" in said
     assert "dims" in said
     return tally
 
