@@ -232,7 +232,7 @@ def test_changes_under_load_are_complete_or_refused(setting: Setting) -> None:
         _kept(reloads.refuse_broken_version(server, repository, setting.images, "cluster_head/{}/heads.py"))
         # More exports than the versions kept, without a reload: the served version stays.
         another = setting.arguments("reloads", base=setting.smaller)
-        assert reloads.run_command("export-repository", *another).returncode == 0
+        assert reloads.run_export(*another).exit_code == 0
         kept = [version for version in range(1, 5) if (repository / "cluster_head" / str(version)).is_dir()]
         assert kept == [1, 4]
         done = reloads.run_command("reload-repository", "--port", server.port)

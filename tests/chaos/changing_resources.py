@@ -22,7 +22,7 @@ from inference_client import Classify
 from inference_export.repository.versions import exported_version
 from tests import reference, tiny_network
 from tests.chaos.load import is_right
-from tests.chaos.reloads import run_command
+from tests.chaos.reloads import run_command, run_export
 from tests.chaos.tally import Tally
 from tests.resources import write_faces, write_resources
 from tests.watched import watched_server
@@ -71,15 +71,15 @@ def change_during_exports(folder: Path, queries: Sequence[Path], times: int) -> 
     repository = folder / "repository"
     arguments = ("-r", resources.trained, "-data", resources.base, "--network", tiny_network.NETWORK, "-thres", -1,
                  "--model_repository", repository, "--cache", folder / "cache")  # fmt: skip
-    done = run_command("export-repository", *arguments)
-    assert done.returncode == 0, done.stderr
+    first = run_export(*arguments)
+    assert first.exit_code == 0, first.output
     exported = 0
     with watched_server("--model_repository", repository, log=folder / "log") as server:
         for _ in range(times):
             with _changing(resources):
-                done = run_command("export-repository", *arguments)
-            assert "Traceback" not in done.stderr, done.stderr
-            if done.returncode:
+                result = run_export(*arguments)
+            assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+            if result.exit_code:
                 continue
             exported += 1
             done = run_command("reload-repository", "--port", server.port)

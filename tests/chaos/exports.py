@@ -11,7 +11,6 @@ from pathlib import Path
 
 from inference_server.triton.process import running_server
 from tests.chaos.load import Expected, expected_answers
-from tests.chaos.reloads import run_command
 from tests.chaos.tally import Tally
 
 
@@ -26,14 +25,13 @@ def kill_exports(repository: Path, images: Sequence[Path], export: Sequence[obje
         log: File for the server's output.
     """
     tally = Tally(what="export killed at a random moment", times=times)
+    command = [str(Path(sys.executable).with_name("export-repository")), *map(str, export)]
     chance = random.Random(times)
     began_s = time.monotonic()
-    done = run_command("export-repository", *export)
-    assert done.returncode == 0, done.stderr
+    subprocess.run(command, check=True, capture_output=True)
     whole_s = time.monotonic() - began_s
     expected: Expected | None = None
     for number in range(times):
-        command = [str(Path(sys.executable).with_name("export-repository")), *map(str, export)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         # The files that may be left half-written come towards the end.
         time.sleep(whole_s * chance.uniform(0.2 if number % 2 else 0.7, 1.0))

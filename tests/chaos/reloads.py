@@ -9,6 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from click.testing import CliRunner, Result
+
+from inference_export.command import main as export_main
 from inference_export.repository.versions import exported_version
 from tests.chaos.load import Expected, Load, expected_answers, is_right
 from tests.chaos.tally import Tally
@@ -28,6 +31,11 @@ def run_command(name: str, *arguments: object) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def run_export(*arguments: object) -> Result:
+    """Export as the command does, in this process: PyTorch is imported only once."""
+    return CliRunner().invoke(export_main, list(map(str, arguments)))
+
+
 def reload_under_load(
     server: WatchedServer, images: Sequence[Path], what: str, export: Sequence[object], *, timed: bool = True
 ) -> Tally:
@@ -42,8 +50,8 @@ def reload_under_load(
     """
     tally = Tally(what=f"reload: {what}; and back")
     old: Expected = expected_answers(server.url, images)
-    done = run_command("export-repository", *export)
-    assert done.returncode == 0, done.stderr
+    exported = run_export(*export)
+    assert exported.exit_code == 0, exported.output
     longer_s = []
     for arguments in ((), ("--rollback",)):
         with Load(server.url, [old], tally, clients=CLIENTS, pause_s=PAUSE_S) as load:
@@ -87,8 +95,8 @@ def refuse_other_shape(server: WatchedServer, images: Sequence[Path], export: Se
     """Export a version that a running server can't change to. It must say so and serve on, even if a process dies."""
     tally = Tally(what="reload of another image size", times=1)
     old = expected_answers(server.url, images)
-    done = run_command("export-repository", *export)
-    assert done.returncode == 0, done.stderr
+    exported = run_export(*export)
+    assert exported.exit_code == 0, exported.output
     said = _reload_in_vain(server, old, tally)
     assert "Restart inference-server" in said
     assert "dims" in said

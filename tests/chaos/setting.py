@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import resources, tiny_network
-from tests.chaos.reloads import copy_base, run_command
+from tests.chaos.reloads import copy_base, run_export
 from tests.once import make_once
 
 IMAGE_SIZE = 64
@@ -54,8 +54,8 @@ class Setting:
         return target
 
     def _run_export(self, repository: str | Path, *more: object) -> None:
-        done = run_command("export-repository", *self.arguments(repository, *more))
-        assert done.returncode == 0, done.stderr
+        done = run_export(*self.arguments(repository, *more))
+        assert done.exit_code == 0, done.output
 
 
 def prepare(folder: Path, *, tiny: bool = False) -> Setting:
