@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import time
 
 from PIL import Image
@@ -62,14 +64,25 @@ def bench_overhead(setting: Setting, report: Report, *, quick: bool) -> None:
 
 
 def bench_start(setting: Setting, report: Report, *, quick: bool) -> None:
-    """Measure the time from the start of tritonserver until it is ready, with the full network."""
+    """Measure how long tritonserver takes to be ready, with the full network, and the client to be imported."""
     repository = setting.export("fp32")
     times = []
     for _ in range(2 if quick else 3):
         began_s = time.monotonic()
         with running_server(repository, log=setting.folder / "start.log"):
             times.append(time.monotonic() - began_s)
-    report.figures.append(Figure(name="tritonserver, start to ready", values=times, unit="s", at_most=10))
+    imports = [_run_python_s("import inference_client") - _run_python_s("pass") for _ in range(3 if quick else 7)]
+    report.figures += [
+        Figure(name="tritonserver, start to ready", values=times, unit="s", at_most=10),
+        Figure(name="import inference_client", values=imports, unit="s", at_most=0.5),
+    ]
+
+
+def _run_python_s(code: str) -> float:
+    """Return the seconds that a fresh interpreter takes to run code."""
+    began_s = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.monotonic() - began_s
 
 
 def _statistics_ms(server: RunningServer) -> dict[str, dict[str, float]]:
