@@ -97,6 +97,12 @@ def echo(request: Request, *, neighbors: tuple[str, ...] = ("", "")) -> Reply:
     )
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # With the default of 5, the kernel drops connections that come at the same time, and retries only after seconds.
+    request_queue_size = 1024
+
+
 class StandIn:
     """An HTTP server whose answers a test chooses.
 
@@ -117,8 +123,7 @@ class StandIn:
         self.configuration = configuration
         self.requests: list[Request] = []
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._server.block_on_close = False
         self._server.handle_error = lambda *_: None
         if tls:
