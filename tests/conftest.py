@@ -34,6 +34,8 @@ SERVERS = frozenset({
     "clustering_server", "classification_server", "full_clustering_server", "full_classification_server",
     "clustering_evaluation", "classification_evaluation",
 })  # fmt: skip
+# The longest group, and pages of docs, whose first makes what all of them need: these start first, side by side.
+FIRST = ("test_chaos.py", "test_snippets.py")
 # Fixtures that start a server, export ResNet-50, train a network, or build and install packages.
 SLOW = SERVERS | {"small", "full", "setting", "clone", "built"}
 
@@ -44,7 +46,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, and keep in one process what shares a server or another fixture of a file."""
+    """Mark what is slow; keep in one process what shares a server or another fixture of a file; start the longest."""
     for item in items:
         fixtures = {*getattr(item, "fixturenames", ()), *_parameters(item)}
         if fixtures & SLOW:
@@ -54,6 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.xdist_group("servers"))
             elif _shares_a_fixture_of_its_file(item):
                 item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 
 def _shares_a_fixture_of_its_file(item: pytest.Item) -> bool:
