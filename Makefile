@@ -63,6 +63,8 @@ test-fast: $(VENV)/system-packages ## Test what needs no server and no export of
 
 coverage: $(VENV)/system-packages ## Test everything; list the lines and branches that did not run, servers included
 	rm -rf build/coverage && mkdir -p build/coverage
+	echo 'import os, sys; "COVERAGE_PROCESS_CONFIG" in os.environ and (sys.path.append("$(CURDIR)"), __import__("tests.model_coverage"))' \
+	  > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/model_coverage.pth
 	$(BIN)/coverage run $(PYTEST) $(PYTEST_OPTIONS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
