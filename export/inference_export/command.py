@@ -64,7 +64,7 @@ def run_export(options: ExportOptions) -> None:
                 f"replaced."
             ) from error
         raise click.ClickException(f"{where}: {error.strerror or error}. Nothing was replaced.") from error
-    print_result(format_summary(summary, options.model_repository))
+    print_result(format_summary(summary))
 
 
 def _terminate(*_: object) -> None:

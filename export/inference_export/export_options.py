@@ -56,6 +56,8 @@ class Form:
         return self.name
 
 
+# An option that changes no result, or whose files are recorded instead.
+_UNRECORDED = {"recorded": False}
 _BATCHES = Range(1, 1024)
 _LABEL = Form(lambda text: text.strip() and text.isprintable(), "printable text, and not empty")
 _NETWORK = Form(NETWORK_NAME.fullmatch, "of the form package.module:factory, as in my_networks:make_network")
@@ -116,13 +118,13 @@ class ExportOptions:
         ValueError: A value is out of its range, or not one of its choices.
     """
 
-    resources: Path
-    base_data: Path | None = None
-    mode: Literal["classification", "clustering"] | None = None
+    resources: Path = field(metadata=_UNRECORDED)
+    base_data: Path | None = field(default=None, metadata=_UNRECORDED)
+    mode: Literal["classification", "clustering"] | None = field(default=None, metadata=_UNRECORDED)
     sim_thres: Annotated[float, Range(-1, 1)] = 0.75
-    batch_size: Annotated[int, _BATCHES] = 32
-    model_repository: Path = Path("model_repository")
-    network: Annotated[str | None, _NETWORK] = None
+    batch_size: Annotated[int, _BATCHES] = field(default=32, metadata=_UNRECORDED)
+    model_repository: Path = field(default=Path("model_repository"), metadata=_UNRECORDED)
+    network: Annotated[str | None, _NETWORK] = field(default=None, metadata=_UNRECORDED)
     image_size: Annotated[int | None, Range(*IMAGE_SIZES)] = None
     max_batch_size: Annotated[int, _BATCHES] = 32
     unknown_label: Annotated[str | None, _LABEL] = None
@@ -136,9 +138,9 @@ class ExportOptions:
     max_jpeg_scans: Annotated[int, Range(1, 10_000)] = DEFAULT_LIMITS.scans
     max_image_seconds: Annotated[float, Range(0.1, 600)] = DEFAULT_LIMITS.seconds
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    calibration: Path | None = None
-    accept_loss: bool = False
-    cache: Path = field(default_factory=default_cache_folder)
+    calibration: Path | None = field(default=None, metadata=_UNRECORDED)
+    accept_loss: bool = field(default=False, metadata=_UNRECORDED)
+    cache: Path = field(default_factory=default_cache_folder, metadata=_UNRECORDED)
 
     def __post_init__(self) -> None:
         for option in read_options():
@@ -147,6 +149,11 @@ class ExportOptions:
                 object.__setattr__(self, option.name, Path(value))
             if value is not None or option.default is not None:
                 option.check(value)
+
+
+def recorded_options(options: ExportOptions) -> dict[str, Any]:
+    """Return the options that an export's result depends on: if one differs, so does the export."""
+    return {each.name: getattr(options, each.name) for each in fields(options) if each.metadata.get("recorded", True)}
 
 
 @dataclass(frozen=True, kw_only=True)

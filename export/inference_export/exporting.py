@@ -165,14 +165,13 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
         mode=mode,
         mode_before=mode_before,
         checkpoint=checkpoint,
-        network=options.network,
+        options=options,
         embedding_size=shape.embedding_size,
         image_size=shape.image_size,
         network_classes=labels,
         base_images={} if base is None else {name: len(files) for name, files in base.classes.items()},
         parity=parity,
         loss=loss,
-        cpus=options.cpus,
         notes=notes,
     )
 

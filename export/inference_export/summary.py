@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from inference_export.export_options import ExportOptions
 from inference_export.graph.parity import Parity
 from inference_export.graph.precision import PrecisionLoss
 from inference_export.resources.checkpoints import Checkpoint
@@ -19,14 +19,13 @@ class Summary:
         mode: ``classification`` or ``clustering``.
         mode_before: The mode of the version before; None: there was no version.
         checkpoint: The chosen checkpoint.
-        network: ``package.module:factory`` of the user's own network; None: the built-in one.
+        options: The export's options.
         embedding_size: Length D of an embedding.
         image_size: Side S in pixels.
         network_classes: The network's C' class names in index order.
         base_images: Class name to number of base images; empty in classification mode.
         parity: The differences between the float32 graph and PyTorch.
         loss: The loss through int8 or fp16; None for fp32.
-        cpus: Number of cores that the server uses; 0: all cores of the serving machine.
         notes: Other notes for the user.
     """
 
@@ -34,26 +33,25 @@ class Summary:
     mode: str
     mode_before: str | None
     checkpoint: Checkpoint
-    network: str | None
+    options: ExportOptions
     embedding_size: int
     image_size: int
     network_classes: list[str]
     base_images: dict[str, int]
     parity: Parity
     loss: PrecisionLoss | None
-    cpus: int
     notes: list[str]
 
 
-def format_summary(summary: Summary, repository: Path) -> str:
+def format_summary(summary: Summary) -> str:
     """Return a summary as lines of text."""
-    parity = summary.parity
+    parity, options = summary.parity, summary.options
     before = "" if summary.mode_before in (None, summary.mode) else f" (before: {summary.mode_before})"
     lines = [
-        f"exported          {repository}, version {summary.version}",
+        f"exported          {options.model_repository}, version {summary.version}",
         f"mode              {summary.mode}{before}",
         f"checkpoint        {summary.checkpoint.path} ({summary.checkpoint.reason})",
-        *([f"network           {summary.network}, embeddings of {summary.embedding_size}"] if summary.network else []),
+        *([f"network           {options.network}, embeddings of {summary.embedding_size}"] if options.network else []),
         f"image size        {summary.image_size} x {summary.image_size}",
         f"network classes   {', '.join(summary.network_classes)}",
         *(
@@ -63,7 +61,7 @@ def format_summary(summary: Summary, repository: Path) -> str:
         f"ONNX - PyTorch    at most {parity.similarity:.1e} in similarities, {parity.probability:.1e} in "
         f"probabilities, on {parity.images} {parity.source}",
         *([f"{'fewer bits':18}{summary.loss}"] if summary.loss else []),
-        f"cores             {summary.cpus or 'all cores of the server'}, for decoding and for the network",
+        f"cores             {options.cpus or 'all cores of the server'}, for decoding and for the network",
         *(f"note              {note}" for note in summary.notes),
     ]
     return "\n".join(lines)

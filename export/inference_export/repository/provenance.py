@@ -12,7 +12,7 @@ from typing import Any
 from inference_client.version import __version__
 from inference_export.base_set.base_images import BaseImages, find_base_images
 from inference_export.errors import ExportError
-from inference_export.export_options import ExportOptions
+from inference_export.export_options import ExportOptions, recorded_options
 from inference_export.graph.calibration import CalibrationSet, choose_images
 from inference_export.network.source import fingerprint
 from inference_export.regular_files import hash_file, hash_if_readable
@@ -26,11 +26,6 @@ from inference_export.resources.unpickling import MAX_PICKLE_BYTES
 from inference_export.template import MAX_SOURCE_BYTES, template_files
 
 PROVENANCE_FILE = "provenance.json"
-# Options that change no result, or whose files are hashed.
-_UNRECORDED = (
-    "resources", "base_data", "mode", "model_repository", "batch_size", "network", "calibration", "accept_loss",
-    "cache",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +127,7 @@ def describe(
     source_hashes = [hash_file(file, MAX_SOURCE_BYTES) for file in sources]
     return Provenance(
         software=[__version__, hashlib.sha256("".join(source_hashes).encode()).hexdigest()],
-        options={name: value for name, value in asdict(options).items() if name not in _UNRECORDED},
+        options=recorded_options(options),
         network=None if options.network is None else {"name": options.network, "source": network_source},
         checkpoint=checkpoint.name,
         resources={

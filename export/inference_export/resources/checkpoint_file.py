@@ -1,7 +1,7 @@
 """Reading a checkpoint file into a ``state_dict``.
 
-To support another file format, read it in a module like ``torch_file``, and choose that module here by the file's first
-bytes.
+To support another file format, read it in a module like ``torch_file``, and choose that module here by the file's
+content.
 """
 
 from __future__ import annotations
