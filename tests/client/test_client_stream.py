@@ -166,7 +166,7 @@ def test_server_that_is_lost_ends_the_stream_after_the_results_before():
         return Reply(hang_up=True) if int(request.images[0]) >= 100 else echo(request)
 
     images = Counted()
-    with StandIn(answer) as server, Classify(server.url, timeout_s=1) as target_server:
+    with StandIn(answer) as server, Classify(server.url, timeout_s=5) as target_server:
         given, error = until_it_ends(target_server.stream(images))
     assert labels(given) == numbers(100)
     assert images.taken <= 100 + MOST_AHEAD
