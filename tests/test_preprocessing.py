@@ -213,6 +213,16 @@ def test_image_at_the_limits_is_decoded() -> None:
     decode_pixels(data, SIZE, limits=Limits(file_bytes=len(data), pixels=width * height, scans=10))
 
 
+def test_jpeg_may_have_1000_segments_before_its_scan() -> None:
+    data = _encode(_photograph(), "JPEG")
+    start, scan = data[:2], data.index(b"\xff\xda")
+    own = sum(data[2:scan].count(b"\xff" + bytes([marker])) for marker in (0xE0, 0xDB, 0xC0, 0xC4))
+    comments = b"\xff\xfe\0\2" * (1000 - own)
+    decode_pixels(start + comments + data[2:], SIZE)
+    with pytest.raises(UndecodableImageError, match="more than 1,000 pieces of metadata"):
+        decode_pixels(start + b"\xff\xfe\0\2" + comments + data[2:], SIZE)
+
+
 def test_scans_named_in_metadata_do_not_count() -> None:
     data = _encode(_photograph(), "JPEG", exif=b"Exif\0\0" + b"\xff\xda" * 100)
     decode_pixels(data, SIZE)

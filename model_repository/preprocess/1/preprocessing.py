@@ -275,11 +275,11 @@ def _webp_canvas(data: bytes) -> tuple[int, int] | None:
 
 
 def _has_more_segments(data: bytes) -> bool:
-    """Tell whether a JPEG file has ``MOST_SEGMENTS`` segments or more before its first scan."""
+    """Tell whether a JPEG file has more than ``MOST_SEGMENTS`` segments before its first scan."""
     if not data.startswith(JPEG_START):
         return False
     segments = itertools.takewhile(JPEG_SCAN.__ne__, _jpeg_markers(data))
-    return _has_at_least(segments, MOST_SEGMENTS)
+    return _has_at_least(segments, MOST_SEGMENTS + 1)
 
 
 def _has_more_chunks(data: bytes) -> bool:
