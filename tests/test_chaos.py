@@ -44,6 +44,9 @@ from tests.watched import WatchedServer, watched_server
 
 MAX_BATCH_SIZE = 32
 
+# One after another: side by side, what each measures would be the other's work.
+pytestmark = pytest.mark.xdist_group("test_chaos")
+
 
 @pytest.fixture(scope="session")
 def setting(shared: Path, workspace: Path) -> Setting:
