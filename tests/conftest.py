@@ -36,7 +36,8 @@ SERVERS = frozenset({
 })  # fmt: skip
 # The longest group, and pages of docs, whose first makes what all of them need: these start first, side by side.
 FIRST = ("test_chaos.py", "test_snippets.py")
-# Fixtures that start a server, export ResNet-50, train a network, or build and install packages.
+# Fixtures that start a server, export ResNet-50, train a network, or build and install packages; files of such tests
+# are marked as a whole.
 SLOW = SERVERS | {"small", "full", "setting", "clone", "built"}
 
 

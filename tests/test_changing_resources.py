@@ -29,6 +29,8 @@ from inference_export.repository.reading import Export, read_export
 from tests import tiny_network
 from tests.resources import write_faces
 
+pytestmark = pytest.mark.slow
+
 IMAGES = 12  # more than the comparison with PyTorch reads
 
 

@@ -24,6 +24,8 @@ from tests import tiny_network
 from tests.conftest import LABELS, SMALL, Trained
 from tests.resources import write_faces, write_resources
 
+pytestmark = pytest.mark.slow
+
 
 def _run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)

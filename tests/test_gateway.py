@@ -27,6 +27,8 @@ from inference_server.triton.process import RunningServer, free_ports, running_s
 from tests.compressed import compressed_spaces
 from tests.gateway import CERTIFICATE, Gateway, running_gateway
 
+pytestmark = pytest.mark.slow
+
 KEY, OTHER_KEY = "correct-horse-battery-staple", "another-key-of-another-client"
 INFER = "/v2/models/ensemble/infer"
 HEAD = "/v2/models/cluster_head/versions/1"

@@ -24,6 +24,8 @@ from tests.conftest import SMALL, Trained
 from tests.resources import write_faces
 from tests.watched import watched_server
 
+pytestmark = pytest.mark.slow
+
 
 def test_resources_are_exported_once_and_again_only_when_something_changed(
     small: Trained, tmp_path: Path, query_images: list[Path]

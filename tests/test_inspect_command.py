@@ -25,6 +25,8 @@ from inference_export.inspection.base_map import MAX_NAMED, draw_map, principal_
 from inference_export.inspection.command import main
 from tests.resources import write_faces, write_resources
 
+pytestmark = pytest.mark.slow
+
 
 def _run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)

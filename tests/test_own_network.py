@@ -32,6 +32,8 @@ from inference_export.repository.reading import read_export
 from inference_server.triton.process import running_server
 from tests.resources import write_faces, write_resources
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 EXAMPLE = "examples.own_network.network:SmallNetwork"
 PLAIN = """

@@ -19,6 +19,8 @@ from tests import tiny_network
 from tests.conftest import SMALL, Trained
 from tests.resources import write_faces
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -225,6 +225,7 @@ def test_stale_staging_folder_of_any_name_is_removed(tmp_path: Path) -> None:
     assert not stale.exists()
 
 
+@pytest.mark.slow
 def test_exports_side_by_side_never_take_each_others_staging_for_stale(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from inference_export.repository.staging import staging\n"
@@ -281,6 +282,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_export_killed_while_writing_keeps_a_loadable_repository(tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     _export(repository, "0 " * 20_000)

@@ -13,6 +13,8 @@ from markdown_it import MarkdownIt
 from tests.checkout import CHECKOUT
 from tests.docs.cli_reference import PAGE, cli_reference
 
+pytestmark = pytest.mark.slow
+
 ROOMS = ("client", "export", "server")
 # Not part of the site, whose own links mkdocs checks.
 LOOSE_PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted((CHECKOUT / "deploy").rglob("*.md"))]
