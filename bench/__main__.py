@@ -11,17 +11,17 @@ from pathlib import Path
 
 import click
 
-from inference_server.tritonserver import ServerError
-
-from .cores import bench_cores
-from .decoding import bench_decoding
-from .embedding import bench_embedding
-from .errors import BenchError
-from .overhead import bench_overhead, bench_start
-from .report import Report
-from .scoring import bench_scoring
-from .serving import bench_serving
-from .setting import Setting
+from bench.cores import bench_cores
+from bench.decoding import bench_decoding
+from bench.embedding import bench_embedding
+from bench.errors import BenchError
+from bench.overhead import bench_overhead, bench_start
+from bench.report import Report
+from bench.scoring import bench_scoring
+from bench.serving import bench_serving
+from bench.setting import Setting
+from inference_client.command_line.options import COMMAND_SETTINGS
+from inference_server.errors import ServerError
 
 BENCHMARKS = {
     "serving": bench_serving,
@@ -38,30 +38,28 @@ TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 PACKAGES = ("onnxruntime", "torch", "nvidia-pytriton", "pillow", "numpy", "flask", "litserve")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.option("--quick", is_flag=True, help="One short round of serving, decoding and scoring: under 3 minutes.")
+@click.command(context_settings=COMMAND_SETTINGS)
+@click.option("--quick", is_flag=True, help="Run one short round of serving, decoding and scoring: under 3 minutes.")
 @click.option(
     "--only",
     type=click.Choice(list(BENCHMARKS)),
     multiple=True,
-    help="Only this one; may be given several times.",
+    help="Run only this benchmark; may be given several times.",
 )
-@click.option(
-    "--rounds", type=click.IntRange(1, 100), default=3, show_default=True, help="Times that everything is measured."
-)
+@click.option("--rounds", type=click.IntRange(1, 100), default=3, help="Number of times to measure everything.")
 def main(quick: bool, only: tuple[str, ...], rounds: int) -> None:
-    """Measure the server against this machine's ceiling and against what a user would pick instead.
+    """Compare the server with this machine's ceiling and with other servers.
 
-    Everything is measured in turn, several times; ratios are taken within a
-    round, and of them the median. Prints tables, and writes bench.json and
-    bench.png into build/bench/.
+    Measures everything in turn, several times. A ratio compares two
+    measurements of one round; the table shows the median of all rounds. Prints
+    tables, and writes bench.json and bench.png into build/bench/.
 
     \b
     Examples:
       python -m bench --quick
       python -m bench --only serving --rounds 5
 
-    Exit status: 0 measured, whether targets are met or not; 1 something failed, 2 wrong usage.
+    Exit status: 0 measured (targets met or not), 1 something failed, 2 wrong usage.
     """  # noqa: D301  (click wants the backspace itself)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))
     setting = Setting(

@@ -1,4 +1,4 @@
-"""The ceiling: one process that does nothing but decode and run the network, as fast as this machine can."""
+"""The ceiling: one process that only decodes and runs the network, as fast as this machine can."""
 
 from __future__ import annotations
 
@@ -13,46 +13,43 @@ from pathlib import Path
 import click
 import numpy as np
 
-from inference_export.graph import open_graph, run_graph
-from inference_export.preprocessing import decode_pixels
-
-from .in_process import ThreadDecoder
+from bench.in_process import ThreadDecoder
+from inference_export.base_set.decoding import decode_pixels
+from inference_export.onnx_session import open_graph, run_graph
 
 BATCH_SIZES = (1, 4, 8, 16)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ceiling:
-    """What the process measured.
+    """The measurements of the ceiling.
 
-    Args:
-        throughput: Images in a second, by batch size.
-        latency_ms: Median milliseconds of one image: read, decoded, resized and run, alone.
-        decode_ms: Median milliseconds of its decoding and resizing.
-        cpu_s_per_image: Processor seconds for an image, at the best batch size.
-        peak_mb: Largest resident memory of the process, MB.
+    Attributes:
+        throughput: Images per second, by batch size.
+        latency_ms: Median time to decode, resize and classify a single image, in milliseconds.
+        cpu_s_per_image: CPU time per image at the best batch size, in seconds.
+        peak_mb: Largest resident memory of the process, in MB.
     """
 
     throughput: dict[int, float]
     latency_ms: float
-    decode_ms: float
     cpu_s_per_image: float
     peak_mb: float
 
     @property
     def best(self) -> float:
-        """Images in a second at the best batch size."""
+        """Images per second at the best batch size."""
         return max(self.throughput.values())
 
 
 def measure_apart(graph: Path, images: Path, image_size: int, duration_s: float) -> Ceiling:
-    """Measure in a process of its own."""
+    """Measure in a separate process."""
     command = [
         sys.executable, "-m", "bench.ceiling", "--graph", str(graph), "--images", str(images),
         "--image_size", str(image_size), "--duration_s", str(duration_s),
     ]  # fmt: skip
-    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    return Ceiling(**{**found, "throughput": {int(size): value for size, value in found["throughput"].items()}})
+    ceiling = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return Ceiling(**{**ceiling, "throughput": {int(size): value for size, value in ceiling["throughput"].items()}})
 
 
 @click.command()
@@ -66,7 +63,7 @@ def main(graph: Path, images: Path, image_size: int, duration_s: float) -> None:
 
 
 def measure(graph: Path, images: Path, image_size: int, duration_s: float) -> Ceiling:
-    """Measure for about ``duration_s`` in all."""
+    """Measure for about ``duration_s`` seconds in total."""
     session = open_graph(graph)
     decoder = ThreadDecoder(image_size)
     files = [file.read_bytes() for file in sorted(images.glob("*.jpg"))]
@@ -82,18 +79,14 @@ def measure(graph: Path, images: Path, image_size: int, duration_s: float) -> Ce
         throughput[size] = done / (time.monotonic() - began_s)
         cpu_s[size] = (time.process_time() - began_cpu_s) / done
     latencies: list[float] = []
-    decodes: list[float] = []
     began_s = time.monotonic()
     while time.monotonic() - began_s < share_s or not latencies:
         started_s = time.monotonic()
-        pixels = decode_pixels(files[len(latencies) % len(files)], image_size)
-        decodes.append(time.monotonic() - started_s)
-        run_graph(session, pixels[None])
+        run_graph(session, decode_pixels(files[len(latencies) % len(files)], image_size)[None])
         latencies.append(time.monotonic() - started_s)
     return Ceiling(
         throughput=throughput,
         latency_ms=float(np.median(latencies)) * 1000,
-        decode_ms=float(np.median(decodes)) * 1000,
         cpu_s_per_image=cpu_s[max(throughput, key=throughput.__getitem__)],
         peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
     )

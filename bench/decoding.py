@@ -1,4 +1,4 @@
-"""Decoding in processes against decoding in this one, and reduced decoding of a large photograph against exact."""
+"""Compares decoding in separate processes with decoding in this process, and reduced decoding with exact decoding."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from inference_export.preprocessing import decode_pixels, open_decoder
-
-from .images import make_large_image
-from .in_process import ThreadDecoder
-from .report import Figure, Report
-from .setting import IMAGE_SIZE, Setting
+from bench.images import make_large_image
+from bench.in_process import ThreadDecoder
+from bench.report import Figure, Report
+from bench.setting import IMAGE_SIZE, Setting
+from inference_export.base_set.decoding import decode_pixels, open_decoder
 
 REPETITIONS = 5
 BATCH = 32
@@ -19,7 +18,7 @@ SIZES = (IMAGE_SIZE, 64)
 
 
 def bench_decoding(setting: Setting, report: Report, *, quick: bool) -> None:
-    """Measure the decoders of ``preprocess`` on ordinary photographs, and ``decode_pixels`` on one of 12 megapixels."""
+    """Measure the decoders of ``preprocess`` on ordinary photographs, and ``decode_pixels`` on 12 megapixels."""
     rounds = 3 if quick else max(3, setting.rounds)
     for size in SIZES:
         _bench_processes([file.read_bytes() for file in setting.queries], size, report, rounds)
@@ -55,7 +54,7 @@ def _bench_processes(files: Sequence[bytes], size: int, report: Report, rounds: 
 
 def _bench_reduced(report: Report, rounds: int) -> None:
     data = make_large_image()
-    ThreadDecoder(IMAGE_SIZE)  # has Pillow keep its memory, as the server does
+    ThreadDecoder(IMAGE_SIZE)  # makes Pillow keep its memory, as the server's decoders do
     ratios = []
     for _ in range(rounds):
         exact_s = shortest_s(lambda: decode_pixels(data, IMAGE_SIZE), REPETITIONS)
@@ -72,7 +71,7 @@ def _bench_reduced(report: Report, rounds: int) -> None:
 
 
 def shortest_s(work: Callable[[], object], repetitions: int) -> float:
-    """Time some work several times; the shortest, in seconds, is the one that was disturbed least."""
+    """Run some work several times and return the shortest time, the least disturbed one, in seconds."""
     times = []
     for _ in range(repetitions):
         began_s = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How fast an export embeds the base set, against the ceiling."""
+"""Compares the time in which an export embeds the base set with the ceiling."""
 
 from __future__ import annotations
 
@@ -6,46 +6,42 @@ import itertools
 import time
 from typing import Any
 
-from inference_export.embedding_cache import EmbeddingCache
-from inference_export.embeddings import embed_images
-from inference_export.graph import open_graph, run_graph
-from inference_export.image_files import ImageFiles
-from inference_export.network import EMBEDDING_SIZE
-from inference_export.preprocessing import open_decoder
+from bench.in_process import ThreadDecoder
+from bench.report import Figure, Report
+from bench.serving import graph_of
+from bench.setting import IMAGE_SIZE, Setting
+from inference_export.base_set.decoding import DEFAULT_LIMITS
+from inference_export.base_set.embedding import embed_images
+from inference_export.base_set.embedding_cache import EmbeddingCache
+from inference_export.base_set.image_files import open_image_files
+from inference_export.onnx_session import open_graph, run_graph
 from inference_export.regular_files import FileReader
-
-from .in_process import ThreadDecoder
-from .report import Figure, Report
-from .serving import graph_of
-from .setting import IMAGE_SIZE, Setting
 
 BATCH = 32  # export-repository's default
 
 
 def bench_embedding(setting: Setting, report: Report, *, quick: bool) -> None:
-    """Embed a list of files as the export does; then only decode them and run the network, in turn."""
+    """Embed files as the export does, and in turn decode them and run the network with nothing else."""
     session = open_graph(graph_of(setting.export("fp32")))
     in_process = ThreadDecoder(IMAGE_SIZE)
     files = list(itertools.islice(itertools.cycle(setting.queries), BATCH * (1 if quick else 2)))
     contents = [file.read_bytes() for file in files]
     ratios = []
-    with open_decoder(IMAGE_SIZE, "exact") as decoder:
-        for _ in range(max(3, setting.rounds)):
+    for _ in range(max(3, setting.rounds)):
+        with open_image_files(FileReader(), image_size=IMAGE_SIZE, decode="exact", limits=DEFAULT_LIMITS) as images:
             began_s = time.monotonic()
+            images.find_undecodable(files)
             embed_images(
                 session,
-                ImageFiles(reader=FileReader(), decoder=decoder, max_bytes=2**26),
+                images,
                 EmbeddingCache(None),
                 files,
                 destination=setting.folder / "embeddings.npy",
-                embedding_size=EMBEDDING_SIZE,
                 batch_size=BATCH,
-                skip_unreadable=False,
-                advance=lambda _: None,
             )
             ours_s = time.monotonic() - began_s
-            ceiling_s = min(_ceiling_s(session, in_process, contents, size) for size in (BATCH // 4, BATCH))
-            ratios.append(ceiling_s / ours_s)
+        ceiling_s = min(_ceiling_s(session, in_process, contents, size) for size in (BATCH // 4, BATCH))
+        ratios.append(ceiling_s / ours_s)
     report.figures.append(Figure(name="base embeddings / ceiling", values=ratios, at_least=0.95))
 
 

@@ -1,7 +1,7 @@
-"""Why a benchmark can't go on."""
+"""The error that stops a benchmark."""
 
 from __future__ import annotations
 
 
 class BenchError(Exception):
-    """The benchmark can't go on; the message says what was wrong, where, and what to do."""
+    """The benchmark cannot continue; the message says what was found, what was expected, and what to do."""

@@ -1,4 +1,4 @@
-"""JPEG files for the benchmarks, made from real photographs in scikit-image's wheel; nothing is downloaded."""
+"""Makes JPEG files for the benchmarks from the real photographs in scikit-image's wheel; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .errors import BenchError
+from bench.errors import BenchError
 
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 SIZE = (1200, 900)  # width, height
@@ -17,13 +17,13 @@ IMAGES = 32
 TARGET_BYTES = 200_000
 LARGE_SIZE = (4000, 3000)
 LARGE_TARGET_BYTES = 3_500_000
-GRAIN_LEVELS = 3.0  # standard deviation of the noise that stands for a sensor's
+GRAIN_LEVELS = 3.0  # standard deviation of the noise added to imitate a sensor
 LARGE_GRAIN_LEVELS = 5.0
 SEED = 0
 
 
 def photograph_folder() -> Path:
-    """Find the photographs that scikit-image's wheel carries.
+    """Find the photographs in scikit-image's wheel.
 
     Raises:
         BenchError: scikit-image is not installed.
@@ -31,7 +31,7 @@ def photograph_folder() -> Path:
     package = find_spec("skimage")
     if package is None or not package.submodule_search_locations:
         raise BenchError(
-            "scikit-image is not installed, and its wheel carries the photographs. Install the bench extra:\n"
+            "scikit-image is not installed; its wheel contains the photographs. Install the bench extra:\n"
             "  pip install -e '.[bench]'"
         )
     return Path(package.submodule_search_locations[0]) / "data"
@@ -41,7 +41,7 @@ def find_photograph() -> Path:
     """Find a real JPEG, 640 x 427 pixels.
 
     Raises:
-        BenchError: scikit-image is not installed, or its wheel carries no such file.
+        BenchError: scikit-image is not installed, or its wheel does not contain the photograph.
     """
     path = photograph_folder() / "rocket.jpg"
     if not path.is_file():
@@ -50,7 +50,7 @@ def find_photograph() -> Path:
 
 
 def write_images(folder: Path) -> list[Path]:
-    """Write ``IMAGES`` different JPEG files of ``SIZE`` and about ``TARGET_BYTES`` each, unless they are there."""
+    """Write ``IMAGES`` different JPEG files of ``SIZE`` and about ``TARGET_BYTES`` each, unless they exist."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"image_{number:02}.jpg" for number in range(IMAGES)]
     for number, file in enumerate(files):

@@ -1,4 +1,4 @@
-"""Decoding in this very process, as fast as it goes: what decoding in processes of its own is compared with."""
+"""Decodes in this process as fast as possible, for comparison with decoding in separate processes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from inference_export.preprocessing import decode_pixels
+from inference_export.base_set.decoding import decode_pixels
 
-KEPT_BLOCKS = 4  # of Pillow's memory, for each thread; as the server's decoders have them
+KEPT_BLOCKS = 4  # blocks of memory that Pillow keeps per thread, as in the server's decoders
 
 
 class ThreadDecoder:
-    """Decodes image files in as many threads as there are cores; Pillow releases the GIL.
+    """Decodes image files with one thread per core; Pillow releases the GIL.
 
     Args:
         size: Side S of the results in pixels.

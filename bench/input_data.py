@@ -1,4 +1,4 @@
-"""Input files in perf_analyzer's form."""
+"""Writes input files for perf_analyzer."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 
 def encode_input(images: Sequence[bytes]) -> str:
-    """Write the inputs of requests to ``ensemble`` as perf_analyzer reads them, one after the other.
+    """Encode the inputs of requests to ``ensemble`` in perf_analyzer's format.
 
     Args:
-        images: The bytes of the requests' files.
+        images: The bytes of each request's image file.
 
     Returns:
-        JSON text. A BYTES element in it is base64 of its length, a little-endian uint32, and the bytes.
+        JSON text. Each BYTES element is base64 of the file's length as a little-endian uint32, followed by the file.
     """
     elements = [struct.pack("<I", len(image)) + image for image in images]
-    return json.dumps({"data": [{"IMAGE": {"b64": base64.b64encode(each).decode("ascii")}} for each in elements]})
+    return json.dumps({"data": [{"IMAGE": {"b64": base64.b64encode(element).decode("ascii")}} for element in elements]})

@@ -1,4 +1,4 @@
-"""A closed-loop load generator: C clients, each of which sends its next request when it has its answer."""
+"""A closed-loop load generator: each client sends its next request once the last one is answered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from .errors import BenchError
+from bench.errors import BenchError
 
 TIMEOUT_S = 120.0
 _OK = 200
@@ -20,12 +20,14 @@ _OK = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What a load measured.
+    """The measurements of a load.
 
-    Args:
-        throughput: Images answered in a second.
-        p50_ms, p95_ms, p99_ms: Percentiles of a request's latency, milliseconds.
-        images: Images answered.
+    Attributes:
+        throughput: Images answered per second.
+        p50_ms: Median latency of a request, in milliseconds.
+        p95_ms: 95th percentile of the latency, in milliseconds.
+        p99_ms: 99th percentile of the latency, in milliseconds.
+        images: Number of images answered.
     """
 
     throughput: float
@@ -49,14 +51,14 @@ def run_load(
     """Send requests of one image each for a while.
 
     Args:
-        url: Where to.
-        bodies: What the requests carry, in turn.
-        headers: Of each body, in turn.
-        clients: Number of clients C.
-        duration_s: How long new requests are sent; those in flight are waited for, and count.
+        url: URL of the requests.
+        bodies: The requests' bodies, used in turn.
+        clients: Number of clients.
+        duration_s: Time to send new requests, in seconds. Requests in flight at the end are awaited and count.
+        headers: The headers of each body, used in turn.
 
     Raises:
-        BenchError: A request was answered with another status than 200.
+        BenchError: The server answered a request with a status other than 200.
     """
     parts = urlsplit(url)
     turn = itertools.count()

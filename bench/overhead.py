@@ -1,21 +1,22 @@
-"""What serving adds to decoding and the network, where both are short; and how long the server takes to start."""
+"""Measures the time that serving adds to decoding and a small network, and the start time of the server."""
 
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import time
 
 from PIL import Image
 
-from inference_server.process import RunningServer, running_server
-
-from .ceiling import measure_apart
-from .input_data import encode_input
-from .perf_analyzer import WINDOWS, fetch_perf_analyzer, measure
-from .report import Figure, Report
-from .resources import write_resources
-from .serving import graph_of, model_statistics
-from .setting import Setting
+from bench.ceiling import measure_apart
+from bench.input_data import encode_input
+from bench.perf_analyzer import WINDOWS, fetch_perf_analyzer, measure
+from bench.report import Figure, Report
+from bench.resources import write_resources
+from bench.serving import graph_of, model_statistics
+from bench.setting import Setting
+from inference_server.triton.process import RunningServer, running_server
 
 SMALL_SIZE = 64
 SMALL_IMAGE = (256, 256)
@@ -25,7 +26,7 @@ CONCURRENCIES = (1, 8)
 
 
 def bench_overhead(setting: Setting, report: Report, *, quick: bool) -> None:
-    """Measure at S = 64, images of 256 x 256, and break an image's time down by Triton's own statistics."""
+    """Measure at S = 64 with images of 256 x 256, and split an image's time by Triton's own statistics."""
     images = setting.folder / "small-images"
     images.mkdir(exist_ok=True)
     for file in setting.queries:
@@ -63,23 +64,34 @@ def bench_overhead(setting: Setting, report: Report, *, quick: bool) -> None:
 
 
 def bench_start(setting: Setting, report: Report, *, quick: bool) -> None:
-    """Measure the time from starting tritonserver to its readiness, with the full network."""
+    """Measure how long tritonserver takes to be ready, with the full network, and the client to be imported."""
     repository = setting.export("fp32")
     times = []
     for _ in range(2 if quick else 3):
         began_s = time.monotonic()
         with running_server(repository, log=setting.folder / "start.log"):
             times.append(time.monotonic() - began_s)
-    report.figures.append(Figure(name="tritonserver, start to ready", values=times, unit="s", at_most=10))
+    imports = [_run_python_s("import inference_client") - _run_python_s("pass") for _ in range(3 if quick else 7)]
+    report.figures += [
+        Figure(name="tritonserver, start to ready", values=times, unit="s", at_most=10),
+        Figure(name="import inference_client", values=imports, unit="s", at_most=0.5),
+    ]
+
+
+def _run_python_s(code: str) -> float:
+    """Return the seconds that a fresh interpreter takes to run code."""
+    began_s = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.monotonic() - began_s
 
 
 def _statistics_ms(server: RunningServer) -> dict[str, dict[str, float]]:
-    found = {}
+    statistics_ms = {}
     for model in MODELS:
-        statistics = model_statistics(server, model)
-        found[model] = {phase: statistics["inference_stats"][phase]["ns"] / 1e6 for phase in PHASES}
-        found[model]["requests"] = statistics["inference_stats"]["success"]["count"]
-    return found
+        statistics = model_statistics(server, model)["inference_stats"]
+        statistics_ms[model] = {phase: statistics[phase]["ns"] / 1e6 for phase in PHASES}
+        statistics_ms[model]["requests"] = statistics["success"]["count"]
+    return statistics_ms
 
 
 def _explain(

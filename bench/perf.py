@@ -1,4 +1,4 @@
-"""Drive a server with perf_analyzer: ``ensemble`` with a real JPEG, ``classifier`` with random data."""
+"""Drives a server with perf_analyzer: ``ensemble`` with a real JPEG, ``classifier`` with random pixels."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from pathlib import Path
 
 import click
 
+from bench.errors import BenchError
+from bench.images import find_photograph
+from bench.input_data import encode_input
+from bench.perf_analyzer import environment, fetch_perf_analyzer, library_path
 from examples.demonstration.errors import DemonstrationError
 from examples.demonstration.layout import Layout
 from examples.demonstration.prepare import prepare_demonstration
 from examples.demonstration.serving import export_demonstration, serve_demonstration
-
-from .errors import BenchError
-from .images import find_photograph
-from .input_data import encode_input
-from .perf_analyzer import environment, fetch_perf_analyzer, library_path
+from inference_client.command_line.options import COMMAND_SETTINGS
 
 BUILD = Path("build")
 DEMONSTRATION = Layout(out=BUILD / "demonstration")
 DEMONSTRATION_MODE = "clustering"
 CONCURRENCY = 4
-WINDOW_MS = 3000
+WINDOW_MS = 2000
 MAX_WINDOWS = 20  # on a busy machine it takes many until three in a row agree
 STABILITY_PERCENT = 50
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.command(context_settings=COMMAND_SETTINGS)
 @click.option(
     "-u",
     "--url",
     metavar="HOST:PORT",
-    help="HTTP address of a running server. Without it, one is started on the demonstration's model repository, "
-    "which is made if it is not there.",
+    help="HTTP address of a running server. Without it, a server is started on the demonstration's model repository, "
+    "which is made if it does not exist.",
 )
 def main(url: str | None) -> None:
     """Measure a server with NVIDIA's perf_analyzer.
 
-    Fetches perf_analyzer into build/perf_analyzer/ if it is not there, then
+    Fetches perf_analyzer into build/perf_analyzer/ if it is not there. Then
     drives ensemble with a real JPEG and classifier with random pixels. Prints
-    each command line, which can be run again as it is, and what it printed.
+    each command line, ready to run again, and its output.
 
     \b
     Examples:
@@ -73,11 +73,11 @@ def main(url: str | None) -> None:
 
 
 def perf_arguments(model: str, input_data: str, address: str) -> list[str]:
-    """Say what to tell perf_analyzer.
+    """Build the arguments for perf_analyzer.
 
     Args:
         model: Name of the model.
-        input_data: A file in perf_analyzer's JSON form, or ``random``.
+        input_data: A file in perf_analyzer's JSON format, or ``random``.
         address: ``host:port`` of the server's HTTP endpoint.
     """
     return [
@@ -88,7 +88,7 @@ def perf_arguments(model: str, input_data: str, address: str) -> list[str]:
 
 
 def run_perf_analyzer(binary: Path, arguments: list[str]) -> bool:
-    """Print a command line and run it; its output goes where ours goes. Return whether it succeeded."""
+    """Print a command line, run it with this program's output, and return whether it succeeded."""
     command = [str(binary), *arguments]
     click.echo(f"$ LD_LIBRARY_PATH={shlex.quote(library_path(binary))} {shlex.join(command)}")
     return subprocess.run(command, check=False, env=environment(binary)).returncode == 0

@@ -1,6 +1,6 @@
-"""NVIDIA's perf_analyzer: fetched from the wheel that carries it, unpacked into a folder of its own.
+"""Fetches NVIDIA's perf_analyzer from a wheel and unpacks it into a separate folder.
 
-That wheel, an old tritonclient, can't be installed beside onnx, since the two want different versions of protobuf.
+That wheel, an old tritonclient, cannot be installed beside onnx, because the two need different versions of protobuf.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import click
 
-from .errors import BenchError
-from .load import Load
+from bench.errors import BenchError
+from bench.load import Load
 
 VERSION = "2.51.0"
 REQUIREMENT = (
@@ -29,23 +29,23 @@ PLATFORM = "manylinux1_x86_64"
 BINARY = "perf_analyzer"
 LIBRARIES = "lib"
 _IN_WHEEL = f"tritonclient-{VERSION}.data/data"
-# What the binary asks for, and how nvidia_pytriton.libs calls it.
+# The libraries that the binary needs, and their names in nvidia_pytriton.libs.
 _LIBRARY_PATTERNS = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 _PROBE_TIMEOUT_S = 30
-WINDOWS = 3  # as many as perf_analyzer compares
+WINDOWS = 3  # perf_analyzer compares three windows
 
 
 def fetch_perf_analyzer(folder: Path) -> Path:
-    """Download and unpack perf_analyzer, unless a working one is there; nothing is installed in the environment.
+    """Download and unpack perf_analyzer unless a working one exists; installs nothing in the environment.
 
     Args:
-        folder: Where it belongs: the binary, its licence, and ``lib/`` with links to the libraries it needs.
+        folder: The folder for the binary, its licence, and ``lib/`` with links to the libraries that it needs.
 
     Returns:
-        The binary; it runs with ``environment(binary)``.
+        The binary; run it with ``environment(binary)``.
 
     Raises:
-        BenchError: It can't be downloaded or does not run here.
+        BenchError: perf_analyzer cannot be downloaded, or does not run here.
     """
     binary = folder / BINARY
     if binary.exists() and _runs(binary):
@@ -58,7 +58,7 @@ def fetch_perf_analyzer(folder: Path) -> Path:
         _link_libraries(staging / LIBRARIES)
         if not _runs(staging / BINARY):
             raise BenchError(
-                f"perf_analyzer {VERSION} does not run here. It needs Linux x86_64 and OpenSSL 3; what is missing:\n"
+                f"perf_analyzer {VERSION} does not run here. It needs Linux x86_64 and OpenSSL 3. To see why:\n"
                 f"  LD_LIBRARY_PATH=... ldd {BINARY}, after pip download tritonclient=={VERSION}"
             )
         if folder.exists():
@@ -68,13 +68,13 @@ def fetch_perf_analyzer(folder: Path) -> Path:
 
 
 def library_path(binary: Path) -> str:
-    """Return the ``LD_LIBRARY_PATH`` with which a fetched perf_analyzer runs."""
+    """Return the ``LD_LIBRARY_PATH`` that perf_analyzer needs."""
     inherited = os.environ.get("LD_LIBRARY_PATH", "")
     return os.pathsep.join(filter(None, [str(binary.parent / LIBRARIES), inherited]))
 
 
 def environment(binary: Path) -> dict[str, str]:
-    """Return the environment variables with which a fetched perf_analyzer runs."""
+    """Return the environment variables that perf_analyzer needs."""
     return {**os.environ, "LD_LIBRARY_PATH": library_path(binary)}
 
 
@@ -90,7 +90,7 @@ def _download(folder: Path) -> Path:
         subprocess.run(command, check=True, stdout=sys.stderr)
     except subprocess.CalledProcessError as error:
         raise BenchError(
-            f"pip could not download tritonclient {VERSION}, which carries perf_analyzer; see above."
+            f"pip could not download tritonclient {VERSION}, which contains perf_analyzer; see above."
         ) from error
     return next(folder.glob("*.whl"))
 
@@ -107,16 +107,18 @@ def _link_libraries(folder: Path) -> None:
     package = find_spec("pytriton")
     if package is None or package.origin is None:
         raise BenchError(
-            "nvidia-pytriton is not installed, and perf_analyzer uses two of its libraries. Install the server extra:\n"
+            "nvidia-pytriton is not installed; perf_analyzer needs two of its libraries. Install the server extra:\n"
             "  pip install -e '.[server]'"
         )
     libraries = Path(package.origin).parents[1] / "nvidia_pytriton.libs"
     folder.mkdir()
     for name, pattern in _LIBRARY_PATTERNS.items():
-        found = next(libraries.glob(pattern), None)
-        if found is None:
-            raise BenchError(f"{libraries} holds no {pattern}. Install the nvidia-pytriton that the constraints name.")
-        (folder / name).symlink_to(found)
+        library = next(libraries.glob(pattern), None)
+        if library is None:
+            raise BenchError(
+                f"{libraries} holds no {pattern}. Install the version of nvidia-pytriton in constraints.txt."
+            )
+        (folder / name).symlink_to(library)
 
 
 def _runs(binary: Path) -> bool:
@@ -131,24 +133,24 @@ def _runs(binary: Path) -> bool:
         )
     except OSError:
         return False
-    return VERSION in probe.stdout + probe.stderr  # to which it goes depends on the release
+    return VERSION in probe.stdout + probe.stderr  # the stream depends on the release
 
 
 def measure(
     binary: Path, model: str, input_data: Path | str, address: str, *, concurrency: int, window_s: float
 ) -> Load:
-    """Drive a model with perf_analyzer, and read what it measured.
+    """Drive a model with perf_analyzer and read its measurements.
 
     Args:
-        binary: As ``fetch_perf_analyzer`` returns it.
+        binary: The binary that ``fetch_perf_analyzer`` returned.
         model: Name of the model.
-        input_data: A file in perf_analyzer's JSON form, or ``random``.
+        input_data: A file in perf_analyzer's JSON format, or ``random``.
         address: ``host:port`` of the server's HTTP endpoint.
         concurrency: Requests in flight.
-        window_s: Seconds of each of the ``WINDOWS`` windows, whose average is taken.
+        window_s: Length of a window in seconds; the result is the average of ``WINDOWS`` windows.
 
     Raises:
-        BenchError: It failed.
+        BenchError: perf_analyzer failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.csv"

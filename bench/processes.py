@@ -1,4 +1,4 @@
-"""Servers as child processes, and what they use: processor time and memory of a process and all its children."""
+"""Runs servers as child processes, and measures the CPU time and memory of a process and all its children."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from inference_server.process import free_ports, stop
-
-from .errors import BenchError
+from bench.errors import BenchError
+from inference_server.triton.process import free_ports, stop
 
 START_TIMEOUT_S = 120.0
 _SAMPLE_S = 0.5
@@ -26,10 +25,14 @@ _PROBE_TIMEOUT_S = 5.0
 
 
 class Usage:
-    """What a process tree used while the context was open.
+    """Measures the CPU time and memory of a process tree while the context is open.
 
     Args:
-        pid: The tree's root.
+        pid: The root of the tree.
+
+    Attributes:
+        cpu_s: CPU time, in seconds; 0 until the context closes.
+        peak_mb: Largest memory so far, in MB.
     """
 
     def __init__(self, pid: int) -> None:
@@ -53,18 +56,19 @@ class Usage:
         return [self._root, *self._root.children(recursive=True)]
 
     def _cpu_s(self) -> float:
-        times = []
+        total_s = 0.0
         for process in self._tree():
             with contextlib.suppress(psutil.NoSuchProcess):
-                times.append(process.cpu_times())
-        return float(sum(each.user + each.system for each in times))
+                times = process.cpu_times()
+                total_s += times.user + times.system
+        return total_s
 
     def _sample(self) -> None:
         while True:
             total = 0
             for process in self._tree():
                 with contextlib.suppress(psutil.Error):
-                    total += process.memory_full_info().pss  # memory that processes share counts once
+                    total += process.memory_full_info().pss  # counts shared memory once
             self.peak_mb = max(self.peak_mb, total / 1e6)
             if self._done.wait(_SAMPLE_S):
                 return
@@ -72,7 +76,7 @@ class Usage:
 
 @contextlib.contextmanager
 def awake(pid: int) -> Iterator[None]:
-    """Let a process tree run that is stopped otherwise, so that it takes no core from what else is measured."""
+    """Let a stopped process tree run. Stopped, it takes no core from other measurements."""
     send_signal(pid, signal.SIGCONT)
     try:
         yield
@@ -90,18 +94,18 @@ def send_signal(pid: int, number: signal.Signals) -> None:
 
 @contextlib.contextmanager
 def running_baseline(module: str, arguments: Sequence[str], log: Path) -> Iterator[tuple[str, int]]:
-    """Run one of ``bench.baselines`` on a free loopback port.
+    """Run a server of ``bench.baselines`` on a free loopback port.
 
     Args:
-        module: Its name.
-        arguments: What it takes beside ``--port``.
+        module: Name of the server's module.
+        arguments: Its arguments except ``--port``.
         log: File for its output.
 
     Yields:
-        Its URL, and its process id.
+        The server's URL and its process id.
 
     Raises:
-        BenchError: It did not start.
+        BenchError: The server did not start.
     """
     (port,) = free_ports(1)
     command = [sys.executable, "-m", f"bench.baselines.{module}", *arguments, "--port", str(port)]
@@ -115,7 +119,7 @@ def running_baseline(module: str, arguments: Sequence[str], log: Path) -> Iterat
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-            os.killpg(process.pid, signal.SIGCONT)  # or one that is stopped would not notice
+            os.killpg(process.pid, signal.SIGCONT)  # a stopped process would not notice SIGTERM
         stop(process)
 
 
@@ -126,7 +130,7 @@ def _wait_until_listening(port: int, process: subprocess.Popen[bytes], log: Path
             raise BenchError(f"a baseline ended with code {process.returncode}; {log} says why.")
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=_PROBE_TIMEOUT_S).close()
-        except urllib.error.HTTPError:  # an answer of any kind
+        except urllib.error.HTTPError:  # any answer will do
             return
         except OSError:
             time.sleep(_SAMPLE_S)

@@ -1,4 +1,4 @@
-"""What a benchmark found: figures with their targets, tables, a JSON file and a plot."""
+"""The report of a benchmark: figures with their targets, tables, a JSON file and a plot."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from typing import Any
 
 import click
 
+from inference_client.command_line.formatting import table_lines
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
     """One figure, measured several times.
 
-    Args:
-        name: What it is.
-        values: The measurements, each a ratio within one round, or with a unit.
-        unit: Of the values; empty for a ratio.
-        at_least: Target, or None.
-        at_most: Target, or None.
-        notes: What explains it.
+    Attributes:
+        name: Name of the figure.
+        values: The measurements, one for each round.
+        unit: Unit of the values; empty for a ratio.
+        at_least: Lowest median that meets the target, or None.
+        at_most: Highest median that meets the target, or None.
+        notes: Lines that explain the figure.
     """
 
     name: str
@@ -34,12 +36,12 @@ class Figure:
 
     @property
     def median(self) -> float:
-        """The figure."""
+        """Median of the measurements."""
         return statistics.median(self.values)
 
     @property
     def verdict(self) -> str:
-        """Whether the median meets the target, in a word."""
+        """``met`` or ``MISSED``; empty if there is no target."""
         if self.at_least is None and self.at_most is None:
             return ""
         reached = (self.at_least is None or self.median >= self.at_least) and (
@@ -49,7 +51,7 @@ class Figure:
 
     @property
     def target(self) -> str:
-        """The target in words."""
+        """The target in words; empty if there is no target."""
         if self.at_least is not None:
             return f"at least {self.at_least:g}"
         return "" if self.at_most is None else f"at most {self.at_most:g}"
@@ -59,13 +61,15 @@ class Figure:
 class Row:
     """One contender under one load, over all rounds.
 
-    Args:
-        name: Who.
-        clients: Requests in flight; None where that is its own affair.
-        throughput: Images in a second.
-        p50_ms, p95_ms, p99_ms: Latency, milliseconds; None where requests are of many images.
-        cpu_s_per_image: Processor seconds of the server for an image.
-        peak_mb: Largest memory of the server, MB.
+    Attributes:
+        name: Name of the contender.
+        clients: Number of requests in flight; None if the contender chooses.
+        throughput: Images per second.
+        p50_ms: Median latency in milliseconds, or None.
+        p95_ms: 95th percentile of the latency in milliseconds, or None.
+        p99_ms: 99th percentile of the latency in milliseconds, or None.
+        cpu_s_per_image: CPU time of the server per image, in seconds, or None.
+        peak_mb: Largest memory of the server, in MB, or None.
     """
 
     name: str
@@ -80,14 +84,20 @@ class Row:
 
 @dataclass(kw_only=True)
 class Report:
-    """Everything that a run found."""
+    """All results of a run.
+
+    Attributes:
+        machine: Description of the machine and the packages.
+        figures: All figures.
+        rows: All contenders.
+    """
 
     machine: Mapping[str, Any]
     figures: list[Figure] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
-        """Write ``bench.json``, and ``bench.png`` where rows were measured."""
+        """Write ``bench.json``, and ``bench.png`` if there are rows."""
         folder.mkdir(parents=True, exist_ok=True)
         figures = [{**asdict(figure), "median": figure.median, "verdict": figure.verdict} for figure in self.figures]
         content = {"machine": self.machine, "figures": figures, "rows": [asdict(row) for row in self.rows]}
@@ -99,20 +109,20 @@ class Report:
         """Print the tables."""
         if self.rows:
             headings = ["", "clients", "images/s", "p50 ms", "p95 ms", "p99 ms", "CPU s/image", "peak MB"]
-            click.echo(_table([headings, *(_cells(row) for row in self.rows)]))
+            click.echo("\n".join(table_lines([headings, *(_cells(row) for row in self.rows)])))
             click.echo()
         lines = [["figure", "median", "of", "target", ""]]
         for figure in self.figures:
             spread = f"{min(figure.values):.3g} to {max(figure.values):.3g}, {len(figure.values)} rounds"
             lines.append([figure.name, f"{figure.median:.3g} {figure.unit}", spread, figure.target, figure.verdict])
-        click.echo(_table(lines))
+        click.echo("\n".join(table_lines(lines)))
         for figure in self.figures:
             for note in figure.notes:
                 click.echo(f"{figure.name}: {note}")
 
 
 def merge(rows: Sequence[Row]) -> Row:
-    """Take the medians of one contender's rows, and the largest memory."""
+    """Combine one contender's rows: medians, and the largest memory."""
 
     def middle(name: str) -> float | None:
         values = [value for value in (getattr(row, name) for row in rows) if value is not None]
@@ -142,11 +152,6 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-
-
 def _plot(rows: Sequence[Row], file: Path) -> None:
     import matplotlib as mpl
 
@@ -159,7 +164,7 @@ def _plot(rows: Sequence[Row], file: Path) -> None:
     bars = axes.barh(names, [row.throughput for row in rows], color=[colors[row.name] for row in rows])
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.invert_yaxis()
-    axes.set_xlabel("images in a second, more is better")
+    axes.set_xlabel("images per second, more is better")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=120)
     pyplot.close(figure)

@@ -1,4 +1,4 @@
-"""Trained resources with random weights, whose statistics are those of a trained network on real images."""
+"""Writes trained resources with random weights and realistic batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from pathlib import Path
 
 import torch
 
-from inference_export.network import MEAN, STD, TwoHeadedResNet50
-from inference_export.preprocessing import open_decoder
+from inference_export.base_set.decoding import open_decoder
+from inference_export.network.preprocessing import MEAN, STD
+from inference_export.network.resnet50 import TwoHeadedResNet50
 
 LABELS = {"autistic": 0, "non_autistic": 1}
 SEED = 0
 
 
 def write_resources(folder: Path, images: list[Path], image_size: int) -> Path:
-    """Write resources in the documented form, unless they are there.
+    """Write resources in the documented form, unless they exist.
 
-    Left as it is initialized, a network of this depth has activations of no realistic range, so the batch-norm
-    statistics are taken from the images.
+    In a freshly initialized network of this depth, activations have no realistic range. So the batch-norm statistics
+    are computed from the images.
 
     Args:
-        folder: Where to.
+        folder: The folder to write to.
         images: Image files, at least two.
         image_size: Side S in pixels.
 

@@ -1,11 +1,10 @@
-"""The comparison with a large base set against the matrix product that it can't do without."""
+"""Compares scoring against a large base set with the bare matrix product, its lower bound."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
 import shutil
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from inference_export.template import template_directory
-
-from .decoding import shortest_s
-from .report import Figure, Report
-from .setting import Setting
+from bench.decoding import shortest_s
+from bench.report import Figure, Report
+from bench.setting import Setting
+from inference_export.template import load_served_module
 
 EMBEDDING_SIZE = 512
 BATCH = 8
@@ -26,31 +24,33 @@ QUICK_BASE_IMAGES = (100_000,)
 CLASSES = (2, 1000)
 PRODUCT_BLOCKS = (1024, 2048, 4096, 8192, 16384)
 REPETITIONS = 5
-THRESHOLD = 0.1  # which about one of a hundred random embeddings reaches
+THRESHOLD = 0.1  # about one in a hundred random embeddings reaches it
 _CHUNK = 50_000
 
 
 def bench_scoring(setting: Setting, report: Report, *, quick: bool) -> None:
-    """Measure the model's own code, evidence included, on a mapped base set of random embeddings."""
+    """Measure the model's own code, including evidence, on a memory-mapped base set of random embeddings."""
     for base_images in QUICK_BASE_IMAGES if quick else BASE_IMAGES:
         folder = setting.folder / f"base-{base_images}"
         _write_embeddings(folder, base_images)
         for classes in CLASSES:
             _write_classes(folder, base_images, classes)
-            found = _in_process(folder, max(3, setting.rounds))
+            measured = _in_process(folder, max(3, setting.rounds))
             name = f"{base_images:,} base images, {classes:,} classes"
             report.figures.append(
                 Figure(
                     name=f"cluster_head, {name} / matrix product",
-                    values=found["ratios"],
+                    values=measured["ratios"],
                     at_most=1.1,
-                    notes=[f"{found['answer_ms']:.1f} ms for {BATCH} queries, product {found['product_ms']:.1f} ms"],
+                    notes=[
+                        f"{measured['answer_ms']:.1f} ms for {BATCH} queries, product {measured['product_ms']:.1f} ms"
+                    ],
                 )
             )
             report.figures.append(
                 Figure(
                     name=f"cluster_head, {name}, memory beyond the file",
-                    values=[found["memory_mb"]],
+                    values=[measured["memory_mb"]],
                     unit="MB",
                     at_most=300 if base_images == max(BASE_IMAGES) else None,
                 )
@@ -87,28 +87,25 @@ def _write_classes(folder: Path, base_images: int, classes: int) -> None:
 
 
 def _in_process(folder: Path, rounds: int) -> dict[str, Any]:
-    # A fresh process, whose memory is that of the model alone.
+    # A fresh process holds no memory but the model's.
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measure, (folder, rounds))
 
 
 def _measure(folder: Path, rounds: int) -> dict[str, Any]:
-    sys.dont_write_bytecode = True
-    sys.path.insert(0, str(template_directory() / "cluster_head" / "1"))
-    from heads import load_head  # type: ignore[import-not-found]
-
+    heads = load_served_module("cluster_head", "heads")
     before_bytes = psutil.Process().memory_full_info().uss
-    head = load_head(folder)
+    head = heads.load_head(folder)
     rng = np.random.default_rng(1)
     queries = rng.standard_normal((BATCH, EMBEDDING_SIZE), dtype=np.float32)
     probabilities = np.zeros((BATCH, 2), np.float32)
-    thresholds = np.full(BATCH, np.nan, np.float32)
+    thresholds = np.full(BATCH, THRESHOLD, np.float32)
 
     def answer() -> None:
         head.answer(queries, probabilities, thresholds)
 
     answer()
-    # What is private to the process: the pages of the file are the system's, which may take them back.
+    # Without the pages of the file, which the system can take back.
     memory_mb = (psutil.Process().memory_full_info().uss - _mapped_bytes(folder) - before_bytes) / 1e6
     base = np.asarray(np.load(folder / "base_embeddings.npy", mmap_mode="r"))
     unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
@@ -132,7 +129,8 @@ def _measure(folder: Path, rounds: int) -> dict[str, Any]:
 
 def _mapped_bytes(folder: Path) -> int:
     maps = psutil.Process().memory_maps()
-    return sum(each.private_clean + each.private_dirty for each in maps if each.path.startswith(str(folder.resolve())))
+    path = str(folder.resolve())
+    return sum(region.private_clean + region.private_dirty for region in maps if region.path.startswith(path))
 
 
 def _blocked(unit: Any, base: Any, size: int) -> None:

@@ -1,4 +1,4 @@
-"""The served ensemble against the ceiling of this machine, and against what a user would pick instead."""
+"""Compares the served ensemble with this machine's ceiling and with servers that a user might choose instead."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ import click
 import numpy as np
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
+from bench.ceiling import BATCH_SIZES, Ceiling, measure_apart
+from bench.errors import BenchError
+from bench.input_data import encode_input
+from bench.load import JSON_HEADERS, Load, run_load
+from bench.perf_analyzer import WINDOWS, fetch_perf_analyzer, measure
+from bench.processes import Usage, awake, running_baseline, send_signal
+from bench.report import Figure, Report, Row, merge
+from bench.setting import IMAGE_SIZE, Setting
 from inference_client import Classify
-from inference_export.repository import exported_version
-from inference_server.process import RunningServer, running_server
-
-from .ceiling import BATCH_SIZES, Ceiling, measure_apart
-from .errors import BenchError
-from .input_data import encode_input
-from .load import JSON_HEADERS, Load, run_load
-from .perf_analyzer import WINDOWS, fetch_perf_analyzer, measure
-from .processes import Usage, awake, running_baseline, send_signal
-from .report import Figure, Report, Row, merge
-from .setting import IMAGE_SIZE, Setting
+from inference_export.repository.versions import exported_version
+from inference_server.triton.process import RunningServer, running_server
 
 CONCURRENCIES = (1, 4, 8, 16)
 QUICK_CONCURRENCIES = (1, 8)
@@ -38,11 +37,15 @@ OURS_CLIENTS, FLASK, LITSERVE = "this server, own clients", "Flask + PyTorch", "
 
 
 class Contest:
-    """Everything that is compared, running side by side, measured in turn.
+    """All contenders, running side by side and measured in turn.
 
     Args:
-        setting: Shared by all benchmarks.
-        stack: Stops the servers.
+        setting: The setting of the benchmarks.
+        stack: Stops the servers when it closes.
+
+    Attributes:
+        rows: The rows of all rounds, by name and number of clients.
+        ceilings: The ceiling of each round.
     """
 
     def __init__(self, setting: Setting, stack: ExitStack) -> None:
@@ -57,7 +60,7 @@ class Contest:
         self.rows: dict[tuple[str, int | None], list[Row]] = defaultdict(list)
         self.ceilings: list[Ceiling] = []
         self._graph = graph_of(setting.export("fp32"))
-        # Random weights lose more in 8 bits than trained ones do; here only the speed counts.
+        # In 8 bits, random weights lose more than trained weights; only the speed matters here.
         int8 = setting.export("int8", "--precision", "int8", "--accept_loss")
         self._ours, self._int8 = (
             stack.enter_context(running_server(repository, log=setting.folder / f"{repository.name}.log"))
@@ -72,17 +75,17 @@ class Contest:
             send_signal(pid, signal.SIGSTOP)
 
     def run_round(self, concurrencies: tuple[int, ...]) -> None:
-        """Measure everything once."""
-        best = measure_apart(self._graph, self._setting.images, IMAGE_SIZE, 2 * self._setting.seconds)
-        self.ceilings.append(best)
+        """Measure every contender once."""
+        ceiling = measure_apart(self._graph, self._setting.images, IMAGE_SIZE, 2 * self._setting.seconds)
+        self.ceilings.append(ceiling)
         self._add(
             Row(
                 name=CEILING,
                 clients=None,
-                throughput=best.best,
-                p50_ms=best.latency_ms,
-                cpu_s_per_image=best.cpu_s_per_image,
-                peak_mb=best.peak_mb,
+                throughput=ceiling.best,
+                p50_ms=ceiling.latency_ms,
+                cpu_s_per_image=ceiling.cpu_s_per_image,
+                peak_mb=ceiling.peak_mb,
             )
         )
         for clients in concurrencies:
@@ -123,7 +126,7 @@ class Contest:
                 self._input,
                 server.url.removeprefix("http://"),
                 concurrency=clients,
-                # Batches come back together, so that a window's edges count more the more clients there are.
+                # Answers arrive in batches, so with more clients the edges of a window matter more.
                 window_s=self._setting.seconds * (1 if clients < 8 else 2) / WINDOWS,  # noqa: PLR2004
             )
         self._add_load(name, clients, load, usage, count_images(server) - before)
@@ -159,7 +162,7 @@ class Contest:
 
 
 def bench_serving(setting: Setting, report: Report, *, quick: bool) -> None:
-    """Measure the rows, and the ratios between them, each within its round."""
+    """Measure the contenders, and the ratios between them within each round."""
     with ExitStack() as stack:
         contest = Contest(setting, stack)
         for number in range(1, setting.rounds + 1):
@@ -175,7 +178,7 @@ def _figures(contest: Contest, setting: Setting) -> list[Figure]:
         return [one.throughput / other.throughput for one, other in pairs]
 
     latencies = zip(contest.rows[OURS, 1], contest.ceilings, strict=True)
-    batches = {size: [round(each.throughput[size], 2) for each in contest.ceilings] for size in BATCH_SIZES}
+    batches = {size: [round(ceiling.throughput[size], 2) for ceiling in contest.ceilings] for size in BATCH_SIZES}
     return [
         Figure(
             name="ensemble, 8 clients / ceiling",
@@ -207,14 +210,14 @@ def _figures(contest: Contest, setting: Setting) -> list[Figure]:
 
 
 def count_images(server: RunningServer) -> int:
-    """Ask a server how many images its ensemble has answered."""
+    """Return how many images a server's ensemble has answered."""
     return int(model_statistics(server, "ensemble")["inference_count"])
 
 
 def model_statistics(server: RunningServer, model: str) -> Any:
-    """Read Triton's statistics of a model, of the newest version where two are loaded."""
+    """Read Triton's statistics of a model, of the newest version that is loaded."""
     with urllib.request.urlopen(f"{server.url}/v2/models/{model}/stats", timeout=10) as answer:  # noqa: S310
-        return max(json.load(answer)["model_stats"], key=lambda each: int(each["version"]))
+        return max(json.load(answer)["model_stats"], key=lambda statistics: int(statistics["version"]))
 
 
 def _binary_request(file: bytes) -> tuple[bytes, Mapping[str, str]]:
@@ -227,11 +230,11 @@ def _binary_request(file: bytes) -> tuple[bytes, Mapping[str, str]]:
 
 
 def infer_request(text: str) -> dict[str, Any]:
-    """Make the JSON request for one image in base64 text."""
+    """Build the JSON request for one image in base64."""
     image = {"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "data": [text]}
     return {"inputs": [image], "outputs": [{"name": "LABEL"}, {"name": "PROBABILITY"}, {"name": "ERROR"}]}
 
 
 def graph_of(repository: Path) -> Path:
-    """Return the graph that a repository serves."""
+    """Return the path of the ONNX graph that a repository serves."""
     return repository / "classifier" / str(exported_version(repository)) / "model.onnx"

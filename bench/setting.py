@@ -1,4 +1,4 @@
-"""What all benchmarks share: images, trained resources, exported repositories, and how long to measure."""
+"""The setting of all benchmarks: images, trained resources, exported repositories, and durations."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pathlib import Path
 
 import click
 
-from .errors import BenchError
-from .images import write_images
-from .resources import write_resources
+from bench.errors import BenchError
+from bench.images import write_images
+from bench.resources import write_resources
 
 IMAGE_SIZE = 384
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where things lie, and for how long everything is measured.
+    """The folder and the durations.
 
-    Args:
-        folder: For all files of the benchmarks.
-        rounds: Times that everything is measured, in turn.
-        seconds: For each measurement.
-        classify_images: Length of the list that ``Classify`` is given.
+    Attributes:
+        folder: The folder for all files of the benchmarks.
+        rounds: Number of times to measure everything, in turn.
+        seconds: Duration of each measurement, in seconds.
+        classify_images: Length of the list that ``Classify`` gets.
     """
 
     folder: Path
@@ -37,12 +37,12 @@ class Setting:
 
     @property
     def images(self) -> Path:
-        """The folder of the JPEG files that are asked about."""
+        """The folder of the query images."""
         return self.folder / "images"
 
     @property
     def queries(self) -> list[Path]:
-        """The JPEG files that are asked about."""
+        """The query images, JPEG files."""
         return sorted(self.images.glob("*.jpg"))
 
     @property
@@ -51,11 +51,11 @@ class Setting:
         return self.folder / "resources"
 
     def repository(self, name: str) -> Path:
-        """Return an exported repository."""
+        """Return the folder of an exported repository."""
         return self.folder / f"repository-{name}"
 
     def prepare(self) -> None:
-        """Write images, a base set of two classes, and trained resources, unless they are there."""
+        """Write images, a base set of two classes, and trained resources, unless they exist."""
         if (self.resources / "labels").is_file():
             return
         everything = write_images(self.folder / "made")
@@ -70,19 +70,24 @@ class Setting:
         click.echo("making a network of random weights", err=True)
         write_resources(self.resources, everything[:half], IMAGE_SIZE)
 
-    def export(self, name: str, *options: str, resources: Path | None = None, base: bool = True) -> Path:
-        """Export a repository with the command that users have.
+    def export(self, name: str, *options: str, resources: Path | None = None) -> Path:
+        """Export a repository in clustering mode, once, with the command that users have.
 
         Args:
-            name: Of the repository.
-            options: More of the command's.
-            resources: Other trained resources.
-            base: Whether in clustering mode.
+            name: Name of the repository.
+            options: More options of the command.
+            resources: Trained resources to use instead of the usual ones.
+
+        Returns:
+            The folder of the repository.
+
+        Raises:
+            BenchError: The export failed.
         """
         repository = self.repository(name)
         command = [
             str(Path(sys.executable).with_name("export-repository")), "-r", str(resources or self.resources),
-            *(("-data", str(self.folder / "base")) if base else ()),
+            "-data", str(self.folder / "base"),
             "--model_repository", str(repository), "--cache", str(self.folder / "cache"), *options,
         ]  # fmt: skip
         _run(tuple(command))

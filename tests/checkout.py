@@ -11,7 +11,7 @@ CHECKOUT = Path(__file__).parents[1]
 
 
 def copy_checkout(folder: Path) -> None:
-    """Copy what git tracks, or would take, into a folder; as old files, after which make need not install anything."""
+    """Copy all files that git does not ignore into a folder, with old dates, so that make need not install anything."""
     tracked = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=CHECKOUT, capture_output=True, text=True, check=True,

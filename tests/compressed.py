@@ -1,4 +1,4 @@
-"""Small bodies that become enormous when they are decompressed."""
+"""Small bodies that decompress to enormous ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # gzip without a name
 
 
 def compressed_spaces(mebibytes: int) -> bytes:
-    """Compress that many MiB of spaces with gzip, into a thousandth, within a second or two."""
+    """Compress this many MiB of spaces with gzip to a thousandth of the size, within seconds."""
     spaces = b" " * _MIB
     compressor = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     block = compressor.compress(spaces) + compressor.flush(zlib.Z_FULL_FLUSH)  # which stands alone

@@ -1,4 +1,4 @@
-"""Hostile and broken image files, made by a script: the same ones each time."""
+"""Hostile and broken image files, the same ones each time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEAVY_SHARE = 0.005  # of the sizes that cost
 
 
 def hostile_files() -> Iterator[tuple[str, bytes]]:
-    """Make the files, each with a name that says what is wrong with it; some decode nevertheless."""
+    """Make the files. Each name says what is wrong; some files decode nevertheless."""
     chance = random.Random(SEED)
     good = dict(_good_files())
     yield from _others()
@@ -53,7 +53,7 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def progressive_jpeg(scans: int, sides: tuple[int, int] = (2000, 2000)) -> bytes:
-    """Make a JPEG with as many scans: each refines nothing, and costs a pass over all blocks."""
+    """Make a JPEG with this many scans. Each scan changes nothing, and costs a pass over all blocks."""
     data = encode(Image.new("L", sides), "JPEG", progressive=True)
     start = data.rindex(b"\xff\xda")
     scan = data[start:-2]
@@ -61,7 +61,7 @@ def progressive_jpeg(scans: int, sides: tuple[int, int] = (2000, 2000)) -> bytes
 
 
 def png(width: int, height: int, rows: bytes = b"", *, bits: int = 8, color: int = 2) -> bytes:
-    """Make a PNG of any dimensions, whether or not its data fit them."""
+    """Make a PNG of any dimensions; its data need not fit."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -72,7 +72,7 @@ def png(width: int, height: int, rows: bytes = b"", *, bits: int = 8, color: int
 
 
 def webp_canvas(width: int, height: int) -> bytes:
-    """Make a WebP file that says how large it is, and holds a small animation frame."""
+    """Make a WebP file with a canvas of any size and a small animation frame."""
     frame = encode(Image.new("RGB", (1, 1)), "WEBP", lossless=True)[12:]
     extended = b"\x02\0\0\0" + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     animation = bytes(6)
@@ -83,7 +83,7 @@ def webp_canvas(width: int, height: int) -> bytes:
 
 
 def tiled_tiff(tile: int) -> bytes:
-    """Make a small TIFF whose tiles are said to be enormous."""
+    """Make a small TIFF that claims enormous tiles."""
     tags = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 277: 1, 322: tile, 323: tile, 324: 8, 325: 64}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
     return b"II*\0" + struct.pack("<I", 8 + 64) + bytes(64) + struct.pack("<H", len(tags)) + entries + bytes(4)
@@ -118,7 +118,7 @@ def _others() -> Iterator[tuple[str, bytes]]:
     yield "html", b"<html><script>alert(1)</script></html>"
     yield "pickle", b"cos\nsystem\n(S'true'\ntR."
     yield "zip", b"PK\x03\x04" + bytes(100)
-    for kind in ("ICO", "PPM", "TGA", "PCX"):  # formats that Pillow reads, and we do not
+    for kind in ("ICO", "PPM", "TGA", "PCX"):  # formats that Pillow reads but this project does not
         yield kind.lower(), encode(photograph(), kind)
 
 

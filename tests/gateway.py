@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference_server.process import free_ports, start_child
+from inference_server.triton.process import free_ports, start_child
 
 CONFIGURATION = Path(__file__).parents[1] / "deploy" / "gateway"
 CERTIFICATE = Path(__file__).parent / "client" / "self_signed.pem"
@@ -39,9 +39,9 @@ def running_gateway(
     """Run nginx with the files of ``deploy/gateway``.
 
     Args:
-        folder: For its files; made.
+        folder: Folder for nginx's files; created.
         servers: ``host:port`` of each tritonserver.
-        keys: Key to client id.
+        keys: Client id of each key.
         evaluators: Ids of the clients that reach ``cluster_head``.
     """
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -56,7 +56,9 @@ def running_gateway(
     for name in ("server.crt", "server.key"):
         shutil.copy(CERTIFICATE, folder / "tls" / name)
     (folder / "keys.map").write_text("".join(f'"{key}" "{client}";\n' for key, client in keys.items()))
-    (folder / "servers.conf").write_text("".join(f"server {each} max_fails=1 fail_timeout=2s;\n" for each in servers))
+    (folder / "servers.conf").write_text(
+        "".join(f"server {server} max_fails=1 fail_timeout=2s;\n" for server in servers)
+    )
     if evaluators:
         (folder / "evaluators.map").write_text("".join(f'"{client}" 1;\n' for client in evaluators))
     with (folder / "errors").open("wb") as output:

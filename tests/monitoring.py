@@ -19,12 +19,12 @@ from typing import Any
 
 import yaml
 
-from inference_server.process import free_ports, start_child, stop
-from inference_server.tritonserver import LOOPBACK
+from inference_server.addresses import LOOPBACK
+from inference_server.triton.process import free_ports, start_child, stop
 
 MONITORING = Path(__file__).parents[1] / "deploy" / "monitoring"
 START_TIMEOUT_S = 20.0
-# What a day of traffic gives, asked for within seconds.
+# A day of traffic, asked for within seconds.
 HASTE = {"15s": "1s", "offset 1d": "offset 2s", ">= 200": ">= 1"}
 VARIABLES = {"$__rate_interval": "1m", "$instance": ".*", "${datasource}": "prometheus"}
 _COMPARISON = re.compile(r"\s*(==|>=|>)\s*[\d.]+$")
@@ -34,9 +34,9 @@ _COMPARISON = re.compile(r"\s*(==|>=|>)\s*[\d.]+$")
 class Expression:
     """One query.
 
-    Args:
+    Attributes:
         source: The rule's name, or the dashboard panel's title.
-        text: In PromQL, without variables.
+        text: The query in PromQL, without variables.
     """
 
     source: str
@@ -45,12 +45,12 @@ class Expression:
 
 def dashboard() -> dict[str, Any]:
     """Read the Grafana dashboard."""
-    found: dict[str, Any] = json.loads((MONITORING / "grafana" / "dashboard.json").read_text(encoding="utf-8"))
-    return found
+    content: dict[str, Any] = json.loads((MONITORING / "grafana" / "dashboard.json").read_text(encoding="utf-8"))
+    return content
 
 
 def panel_expressions() -> list[Expression]:
-    """List what the dashboard's panels and its instance variable ask."""
+    """List the queries of the dashboard's panels and instance variable."""
     return [
         Expression(panel["title"], _substitute(target["expr"], VARIABLES))
         for panel in dashboard()["panels"]
@@ -59,20 +59,20 @@ def panel_expressions() -> list[Expression]:
 
 
 def rule_expressions() -> list[Expression]:
-    """List what the rules record, and what the alerts compare."""
-    found = []
+    """List the expressions of the recording rules, and both sides of the alerts' comparisons."""
+    expressions = []
     for group in yaml.safe_load((MONITORING / "rules.yml").read_text(encoding="utf-8"))["groups"]:
         for rule in group["rules"]:
             if "record" in rule:
-                found += [Expression(rule["record"], rule["expr"]), Expression(rule["record"], rule["record"])]
+                expressions += [Expression(rule["record"], rule["expr"]), Expression(rule["record"], rule["record"])]
             else:
                 parts = re.sub(r"^absent\((.*)\)$", r"\1", rule["expr"]).split(" and ")
-                found += [Expression(rule["alert"], _COMPARISON.sub("", part)) for part in parts]
-    return found
+                expressions += [Expression(rule["alert"], _COMPARISON.sub("", part)) for part in parts]
+    return expressions
 
 
 def hasten(text: str) -> str:
-    """Shorten the times that a test can't wait for."""
+    """Shorten the times for a test."""
     return _substitute(text, HASTE)
 
 
@@ -80,11 +80,11 @@ def query(prometheus: str, text: str) -> list[dict[str, Any]]:
     """Evaluate an expression now.
 
     Args:
-        prometheus: URL.
-        text: The expression.
+        prometheus: Prometheus's URL.
+        text: The expression, in PromQL.
 
     Returns:
-        Its series, each with its labels and value.
+        The series, each with its labels and value.
     """
     body = urllib.parse.urlencode({"query": text}).encode()
     with urllib.request.urlopen(f"{prometheus}/api/v1/query", body, timeout=10) as answer:
@@ -93,12 +93,12 @@ def query(prometheus: str, text: str) -> list[dict[str, Any]]:
 
 
 def has_value(series: list[dict[str, Any]]) -> bool:
-    """Say whether there are series, and a number in one of them."""
-    return any(not math.isnan(float(each["value"][1])) for each in series)
+    """Say whether any series holds a number."""
+    return any(not math.isnan(float(sample["value"][1])) for sample in series)
 
 
 def describe(series: list[dict[str, Any]]) -> str:
-    """Say how many series there are, and the first one's labels and value."""
+    """Say the number of series, and the first one's labels and value."""
     if not series:
         return "NO DATA"
     labels = ", ".join(f"{name}={value}" for name, value in series[0]["metric"].items() if name != "__name__")
@@ -110,7 +110,7 @@ def running_prometheus(folder: Path, targets: list[str]) -> Iterator[str]:
     """Run a Prometheus with a hastened copy of the configuration.
 
     Args:
-        folder: For the copy, its data and its log.
+        folder: Folder for the copy, the data and the log.
         targets: ``host:port`` of each server's metrics.
 
     Yields:
@@ -152,7 +152,7 @@ def _substitute(text: str, replacements: dict[str, str]) -> str:
 
 
 def main() -> int:
-    """Print every expression and what a running Prometheus says to it; 1 if it says nothing to one."""
+    """Print every expression with a running Prometheus's answer; exit with 1 if an expression has no value."""
     (prometheus,) = sys.argv[1:]
     empty = 0
     for expression in (*panel_expressions(), *rule_expressions()):

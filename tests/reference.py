@@ -1,4 +1,4 @@
-"""What the server must answer, computed apart from it: plain PyTorch functions, plain Pillow, plain loops."""
+"""The server's right answers, computed independently: plain PyTorch functions, plain Pillow, plain loops."""
 
 from __future__ import annotations
 

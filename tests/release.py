@@ -1,7 +1,7 @@
-"""What is released works alone: ``python -m tests.release`` builds it and does the demonstration with nothing else.
+"""The release works alone: ``python -m tests.release`` builds it and runs the demonstration with nothing else.
 
-Wheel and sdist go to ``dist/``. The wheel, built from the sdist, is installed with its extras in an empty environment;
-there, in an empty folder, the commands export, serve, classify and evaluate what the demonstration has trained.
+Wheel and sdist go to ``dist/``. The wheel, built from the sdist, is installed with its extras in an empty environment.
+There, in an empty folder, the commands export, serve, classify and evaluate the demonstration's trained resources.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from examples.demonstration.held_out import ACCURACY_GOAL
 from examples.demonstration.layout import Layout
 from examples.demonstration.prepare import prepare_demonstration
-from inference_server.process import free_ports, start_child, stop
+from inference_server.triton.process import free_ports, start_child, stop
 from tests.checkout import CHECKOUT
 
 DIST = CHECKOUT / "dist"
@@ -31,7 +31,7 @@ START_TIMEOUT_S = 60.0
 
 
 def main() -> None:
-    """Build, install, export, serve, classify, evaluate; exit with a message at the first that fails."""
+    """Build, install, export, serve, classify, evaluate; exit with a message at the first failure."""
     prepare_demonstration(LAYOUT)
     wheel, sdist = build()
     with tempfile.TemporaryDirectory() as name:
@@ -50,9 +50,9 @@ def main() -> None:
             archive.extractall(folder / "source", filter="data")
         (source,) = (folder / "source").iterdir()
         missing = [
-            each
-            for each in ("Makefile", "README.md", "docs", "deploy", "tests", ".ci/run")
-            if not (source / each).exists()
+            path
+            for path in ("Makefile", "README.md", "docs", "deploy", "tests", ".ci/run")
+            if not (source / path).exists()
         ]
         if missing:
             sys.exit(f"{sdist.name} lacks {', '.join(missing)}")
@@ -69,7 +69,7 @@ def build() -> tuple[Path, Path]:
 
 
 def install(wheel: Path, folder: Path) -> dict[str, str]:
-    """Install the wheel with its extras in a new environment, and return the variables of a shell that has it."""
+    """Install the wheel with its extras in a new environment, and return its environment variables."""
     venv.create(folder, with_pip=True)
     environment = {
         **os.environ,
@@ -82,7 +82,7 @@ def install(wheel: Path, folder: Path) -> dict[str, str]:
 
 
 def serve_and_evaluate(folder: Path, environment: dict[str, str]) -> float:
-    """Run tritonserver on what was exported, ask it about all held-out images, and return its accuracy."""
+    """Run tritonserver on the exported repository, classify all held-out images, and return the accuracy."""
     http, grpc, metrics = free_ports(3)
     ports = (f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}")
     program = shutil.which("tritonserver", path=environment["PATH"]) or "tritonserver"
@@ -106,7 +106,7 @@ def serve_and_evaluate(folder: Path, environment: dict[str, str]) -> float:
 
 
 def run(*command: str, folder: Path, env: dict[str, str]) -> None:
-    """Show a command and run it in a folder; exit where it fails."""
+    """Show a command and run it in a folder; exit if it fails."""
     print(f"$ {' '.join(command)}", flush=True)
     program = shutil.which(command[0], path=env["PATH"]) or command[0]
     completed = subprocess.run([program, *command[1:]], cwd=folder, env=env, check=False)

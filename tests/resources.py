@@ -14,17 +14,17 @@ import skimage
 import torch
 from PIL import Image
 
-from inference_export.network import TwoHeadedResNet50
+from inference_export.network.resnet50 import TwoHeadedResNet50
 from tests import reference
 
-SPREAD = 0.3  # standard deviation of a head's outputs; more of it enlarges rounding errors as well
+SPREAD = 0.3  # standard deviation of a head's outputs; a larger one would enlarge rounding errors too
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 
 
 def spread_network(classes: int, size: int, files: Sequence[Path], seed: int = 0) -> TwoHeadedResNet50:
     """Make a network of random weights whose embeddings and probabilities differ from image to image.
 
-    Left as it is initialized, a deep network answers every image nearly the same; so its batch-norm statistics, and
+    A freshly initialized deep network gives nearly the same answer for every image. So its batch-norm statistics, and
     the scale and center of its heads, are set from some images.
     """
     torch.manual_seed(seed)
@@ -41,12 +41,13 @@ def spread_network(classes: int, size: int, files: Sequence[Path], seed: int = 0
         hook = head.register_forward_hook(lambda _module, _inputs, output: pooled.append(output))
         network(batch)
         hook.remove()
-        _center(head, pooled[0])
-        _center(network.classifier, network(batch)[1])
+        center(head, pooled[0])
+        center(network.classifier, network(batch)[1])
     return network
 
 
-def _center(layer: torch.nn.Linear, outputs: torch.Tensor) -> None:
+def center(layer: torch.nn.Linear | torch.nn.Conv2d, outputs: torch.Tensor) -> None:
+    """Change a layer's weights so that its outputs, [N, D], would have the mean 0 and the spread ``SPREAD``."""
     scale = outputs.std(dim=0).mean() / SPREAD
     layer.bias.sub_(outputs.mean(dim=0)).div_(scale)
     layer.weight.div_(scale)
@@ -112,7 +113,7 @@ def write_photographs(folder: Path) -> list[Path]:
 def unsorted_folders(parent: Path, names: Sequence[str]) -> list[str]:
     """Make folders whose listing order differs from their sorted order, and return that order.
 
-    File systems list by hash, by age, or by name; where none of the orders of making helps, longer names are tried.
+    File systems list by hash, by age, or by name. If no order of making helps, longer names are tried.
     """
     for suffix in ("", *(f"_{number}" for number in range(50))):
         wanted = sorted(f"{name}{suffix}" for name in names)

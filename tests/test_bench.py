@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic, and their input: a figure must be able to miss its target."""
+"""The benchmarks' arithmetic and input: a figure must be able to miss its target."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.images import SIZE, TARGET_BYTES, write_images
 from bench.input_data import encode_input
 from bench.load import run_load
 from bench.report import Figure, Report, Row, merge
-from inference_server.process import RunningServer
+from inference_server.triton.process import RunningServer
 from tests.resources import write_faces
 
 
@@ -56,7 +56,7 @@ def test_perf_analyzers_input_holds_each_files_length_and_bytes() -> None:
     assert decoded == [struct.pack("<I", 3) + b"one", struct.pack("<I", 5) + b"three"]
 
 
-def test_load_counts_what_a_real_server_answers_and_stops_at_a_refusal(
+def test_load_counts_a_real_servers_answers_and_stops_at_a_refusal(
     clustering_server: RunningServer, tmp_path: Path
 ) -> None:
     url = f"{clustering_server.url}/v2/models/ensemble/infer"
@@ -71,7 +71,7 @@ def test_load_counts_what_a_real_server_answers_and_stops_at_a_refusal(
         run_load(url, [json.dumps({"inputs": []}).encode()], clients=2, duration_s=0.5)
 
 
-def test_report_is_written_as_json_and_says_what_was_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_is_written_as_json_and_names_missed_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = Report(machine={"cores": 2}, figures=[Figure(name="ratio", values=[0.5], at_least=0.9)])
     report.show()
     report.write(tmp_path)

@@ -1,4 +1,4 @@
-"""Decoding in processes: what ends them, what outlives them, and what requests leave each other."""
+"""Decoding in processes: their ends, and the independence of requests."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import psutil
 import pytest
 from PIL import Image
 
-from inference_export.preprocessing import DEFAULT_LIMITS, decode_pixels
+from inference_export.base_set.decoding import DEFAULT_LIMITS, decode_pixels
 from inference_export.template import load_served_module, template_directory
 from tests.corpus import encode, photograph
 
 SIZE = 32
 SMALL = encode(photograph(), "JPEG")
-# 20 megapixels, for which no processor needs less than twice the time that the tests allow.
+# 20 megapixels: any processor needs at least twice the time that the tests allow.
 LARGE = encode(Image.linear_gradient("L").resize((5000, 4000)).convert("RGB"), "JPEG", quality=95)
 NO_TIME = DEFAULT_LIMITS._replace(seconds=0.02)
 
@@ -31,6 +31,11 @@ NO_TIME = DEFAULT_LIMITS._replace(seconds=0.02)
 @pytest.fixture(scope="module")
 def decoding() -> ModuleType:
     return load_served_module("preprocess", "decoding")
+
+
+@pytest.fixture(scope="module")
+def forking() -> ModuleType:
+    return load_served_module("preprocess", "forking")
 
 
 @pytest.fixture
@@ -49,7 +54,7 @@ def opened(decoding: ModuleType) -> Iterator[Any]:
 
 @pytest.fixture
 def programs() -> Callable[[], list[psutil.Process]]:
-    """List the programs that this test has started: servers of the whole run are children of this process as well."""
+    """List the programs that this test has started, not the servers of the whole run, which are children as well."""
     before = set(psutil.Process().children())
     return lambda: [process for process in psutil.Process().children() if process not in before]
 
@@ -65,7 +70,7 @@ def test_pixels_and_reasons_are_in_the_order_of_the_files(opened: Any) -> None:
 
 def test_image_over_its_time_is_a_row_and_the_others_are_decoded(opened: Any) -> None:
     decoders = opened(NO_TIME)
-    for _ in range(2):  # what was ended is replaced
+    for _ in range(2):  # ended processes are replaced
         pixels, reasons, _ = decoders.decode_request([SMALL, LARGE, SMALL])
         assert reasons == ["", "too slow to decode: more than 0.02 s of processor time", ""]
         assert pixels[0].any()
@@ -87,18 +92,18 @@ def test_rows_left_when_a_request_is_over_its_time_have_the_reason(
 def test_image_over_its_memory_is_a_row_whether_that_was_known_before_or_not(opened: Any) -> None:
     decoders = opened(DEFAULT_LIMITS._replace(pixels=12_000_000))
     progressive = encode(Image.new("CMYK", (4000, 3000)), "JPEG", progressive=True)
-    words = b"abc " * 2_000_000 + b"!"  # a text that is no base64
+    words = b"abc " * 2_000_000 + b"!"  # text that is not base64
     _, reasons = decoders.decode([progressive, SMALL, words])
     assert reasons[0].startswith("too large to decode: it takes ")
     assert reasons[1] == ""
     assert reasons[2].startswith("no image")
 
 
-def test_process_without_memory_answers_so_and_goes_on(opened: Any, decoding: ModuleType) -> None:
+def test_process_without_memory_answers_so_and_goes_on(opened: Any, forking: ModuleType) -> None:
     decoder = opened().take()
-    for memory_bytes, status in ((2**16, decoding.OUT_OF_MEMORY), (2**26, decoding.DECODED)):
+    for memory_bytes, status in ((2**16, forking.OUT_OF_MEMORY), (2**26, forking.DECODED)):
         decoder.start(encode(photograph(), "TIFF", compression="tiff_lzw"), memory_bytes)
-        assert decoding.REPLY.unpack(decoder.receive()[: decoding.REPLY.size])[0] in (status, decoding.EXPENSIVE)
+        assert forking.REPLY.unpack(decoder.receive()[: forking.REPLY.size])[0] in (status, forking.EXPENSIVE)
     decoder.end()
 
 
@@ -111,7 +116,7 @@ def test_processes_that_are_killed_cost_no_image(
     def kill() -> None:
         forkers = programs()
         assert forkers
-        for process in forkers if victims == "forker" else [child for each in forkers for child in each.children()]:
+        for process in forkers if victims == "forker" else [child for forker in forkers for child in forker.children()]:
             process.kill()
 
     assert decoders.decode([SMALL, SMALL])[1] == ["", ""]
@@ -148,12 +153,12 @@ def test_program_that_answers_late_is_replaced_and_its_answer_is_taken_for_no_ot
     opened: Any, programs: Callable[[], list[psutil.Process]]
 ) -> None:
     decoders = opened(NO_TIME)
-    decoders._forker._control.settimeout(0.5)  # of this program, not of the one that replaces it
+    decoders._forker._control.settimeout(0.5)  # memory of this program, not of its successor
     (program,) = programs()
     program.suspend()
     timer = threading.Timer(1.5, program.resume)
     timer.start()
-    for _ in range(3):  # each of which has a decoder killed, and another started
+    for _ in range(3):  # each kills a decoder and starts another
         assert decoders.decode([LARGE, SMALL])[1][0].startswith("too slow to decode")
     timer.join()
     assert not program.is_running()
@@ -162,6 +167,7 @@ def test_program_that_answers_late_is_replaced_and_its_answer_is_taken_for_no_ot
 def test_slow_requests_yield_the_cores_and_later_ones_do_not(
     opened: Any,
     decoding: ModuleType,
+    forking: ModuleType,
     programs: Callable[[], list[psutil.Process]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -180,8 +186,8 @@ def test_slow_requests_yield_the_cores_and_later_ones_do_not(
             except psutil.Error:
                 continue
         time.sleep(0.005)
-    assert decoding.SLOW_NICENESS in seen
-    assert decoding.SLOW_NICENESS not in [process.nice() for process in descendants()]
+    assert forking.SLOW_NICENESS in seen
+    assert forking.SLOW_NICENESS not in [process.nice() for process in descendants()]
 
 
 def test_images_that_take_much_memory_wait_for_each_other(

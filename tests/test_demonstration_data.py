@@ -26,7 +26,8 @@ from examples.demonstration.trained_resources import (
     write_logs,
 )
 from inference_export.regular_files import FileReader
-from inference_export.resources import read_labels, select_checkpoint
+from inference_export.resources.checkpoints import select_checkpoint
+from inference_export.resources.labels import read_labels
 
 SIZES = {"train": 60, "base": 10, "query": 30}
 EPOCHS = (3, 6, 9)
@@ -42,7 +43,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def resources(tmp_path: Path) -> Path:
-    """Trained resources of a training whose heads were best after different epochs."""
+    """Trained resources whose two heads were best after different epochs."""
     destination = tmp_path / "resources"
     with staged_resources(destination) as staging:
         _write_resources(staging)
@@ -65,7 +66,9 @@ def test_split_has_the_documented_sizes_in_each_class() -> None:
 
 
 def test_split_uses_every_image_once() -> None:
-    positions = [position for classes in split_images().values() for found in classes.values() for position in found]
+    positions = [
+        position for classes in split_images().values() for of_class in classes.values() for position in of_class
+    ]
     assert sorted(positions) == list(range(200))
 
 
@@ -77,7 +80,7 @@ def test_split_takes_faces_from_the_first_hundred_images_and_the_rest_from_the_s
 def test_no_image_of_one_part_has_the_pixels_of_another() -> None:
     images = read_images()
     pixels = {
-        part: {images[position].tobytes() for found in classes.values() for position in found}
+        part: {images[position].tobytes() for of_class in classes.values() for position in of_class}
         for part, classes in split_images().items()
     }
     assert all(not pixels[one] & pixels[other] for one, other in combinations(pixels, 2))
@@ -266,8 +269,8 @@ def test_table_shows_an_image_without_an_answer_as_wrong() -> None:
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
-        ("clustering", "model_6, which was served: best validation embeddingAccuracy, 1, of 3 epochs"),
-        ("classification", "model_9, which was served: best validation classificationAccuracy, 1, of 3 epochs"),
+        ("clustering", "model_6 was served; in validation: best validation embeddingAccuracy, 1, of 3 epochs"),
+        ("classification", "model_9 was served; in validation: best validation classificationAccuracy, 1, of 3 epochs"),
     ],
 )
 def test_too_low_an_accuracy_is_explained_by_the_validation(resources: Path, mode: str, said: str) -> None:

@@ -1,4 +1,4 @@
-"""Which processes are taken for stuck: real ones that look like Triton's, beside metrics that a test writes."""
+"""The diagnosis of stuck processes: real processes that look like Triton's, with metrics that a test writes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-from inference_server.diagnosis import STUCK_S, Diagnosis
-from inference_server.model_processes import STUB
-from inference_server.process import start_child
+from inference_server.supervision.diagnosis import STUCK_S, Diagnosis
+from inference_server.supervision.model_processes import STUB
+from inference_server.triton.process import start_child
 
 PROGRAMS = {"idle": "sleep 60 & wait", "waiting for a busy child": "sh -c 'while :; do :; done' & wait"}
 
@@ -72,8 +72,8 @@ def test_stuck_is_who_has_work_waiting_for_its_version_of_which_no_process_and_n
         stuck = stack.enter_context(_stub(tmp_path, "classifier", 1, "idle"))
         diagnosis = Diagnosis(os.getpid(), frozenset({"cluster_head", "classifier", "preprocess"}), url)
         ends_s = time.monotonic() + STUCK_S + 2.5
-        found = []
+        stuck_processes = []
         while time.monotonic() < ends_s:
-            found += diagnosis.look()
+            stuck_processes += diagnosis.look()
             time.sleep(0.2)
-    assert {(each.model, each.pids) for each in found} == {("classifier", (stuck.pid,))}
+    assert {(hang.model, hang.pids) for hang in stuck_processes} == {("classifier", (stuck.pid,))}

@@ -1,25 +1,32 @@
-"""Embeddings are computed once: what a second export of a grown base set, or after an interruption, has to do."""
+"""Embeddings are computed once: the work of an export after the base set has grown, or after an interruption."""
 
 from __future__ import annotations
 
 import os
-import sqlite3
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from inference_export import embeddings as embeddings_module
-from inference_export import graph as graph_module
-from inference_export.embedding_cache import KEPT_FILES, content_key, open_cache
-from inference_export.embeddings import embed_images
-from inference_export.graph import open_graph
-from inference_export.image_files import ImageFiles
-from inference_export.preprocessing import open_decoder
+from inference_export import onnx_session as graph_module
+from inference_export.base_set import embedding as embeddings_module
+from inference_export.base_set import image_files
+from inference_export.base_set.base_images import BaseImages
+from inference_export.base_set.building import check_base_images
+from inference_export.base_set.decoding import DEFAULT_LIMITS, open_decoder
+from inference_export.base_set.embedding import embed_images
+from inference_export.base_set.embedding_cache import KEPT_FILES, find_embedded, open_cache
+from inference_export.base_set.image_files import open_image_files
+from inference_export.onnx_session import open_graph
+from inference_export.progress import show_nothing
 from inference_export.regular_files import FileReader
 from tests.conftest import SMALL
 from tests.resources import write_faces
+
+GRAPH = "graph"
 
 
 @pytest.fixture
@@ -36,31 +43,49 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the image files of each call of the decoder."""
+    counts: list[int] = []
+
+    def open_counting(*arguments: Any) -> Any:
+        decoders: Any = open_decoder(*arguments)
+        decode = decoders.decode
+
+        def counting(contents: Sequence[bytes]) -> Any:
+            counts.append(len(contents))
+            return decode(contents)
+
+        monkeypatch.setattr(decoders, "decode", counting)
+        return decoders
+
+    monkeypatch.setattr(image_files, "open_decoder", open_counting)
+    return counts
+
+
 def _embed(small_classification: Path, cache_folder: Path, files: list[Path], out: Path, **options: Any) -> Any:
     session = open_graph(small_classification / "classifier" / "1" / "model.onnx")
-    arguments: dict[str, Any] = {
-        "destination": out,
-        "embedding_size": 512,
-        "batch_size": 8,
-        "skip_unreadable": True,
-        "advance": lambda _: None,
-    } | options
-    with open_cache(cache_folder, "fingerprint") as cache, open_decoder(SMALL, "exact") as decoder:
-        images = ImageFiles(reader=FileReader(), decoder=decoder, max_bytes=2**20)
-        unreadable = embed_images(session, images, cache, files, **arguments)
-    return np.load(out), unreadable
+    base = BaseImages(folder=out.parent, classes={"x": files})
+    with (
+        open_image_files(FileReader(), image_size=SMALL, decode="exact", limits=DEFAULT_LIMITS) as images,
+        open_cache(cache_folder, images.decoding, GRAPH) as cache,
+    ):
+        base = check_base_images(base, images, cache=cache_folder, skip_undecodable=True, progress=show_nothing)
+        embed_images(session, images, cache, base.files, destination=out, batch_size=8, **options)
+    return np.load(out), base
 
 
 def test_ten_new_images_among_many_are_all_that_is_computed(
-    small_classification: Path, tmp_path: Path, computed: list[int]
+    small_classification: Path, tmp_path: Path, computed: list[int], decoded: list[int]
 ) -> None:
     old = write_faces(tmp_path / "images", range(30), "old")
     first, _ = _embed(small_classification, tmp_path / "cache", old, tmp_path / "first.npy")
-    assert sum(computed) == 30
+    assert sum(computed) == sum(decoded) == 30
     computed.clear()
+    decoded.clear()
     everything = sorted([*old, *write_faces(tmp_path / "images", range(100, 110), "new")])
     second, _ = _embed(small_classification, tmp_path / "cache", everything, tmp_path / "second.npy")
-    assert sum(computed) == 10
+    assert sum(computed) == sum(decoded) == 10
     for row, file in enumerate(everything):
         if file in old:
             np.testing.assert_array_equal(second[row], first[old.index(file)])
@@ -95,13 +120,41 @@ def test_moved_and_renamed_image_is_known_by_its_content_and_a_changed_one_is_no
     assert sum(computed) == 1
 
 
-def test_unreadable_images_leave_no_gap(small_classification: Path, tmp_path: Path) -> None:
+def test_image_that_another_graph_has_embedded_is_decoded_when_its_embedding_is_needed(
+    small_classification: Path, tmp_path: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write_faces(tmp_path / "images", range(4), "x")
+    first, _ = _embed(small_classification, tmp_path / "cache", files, tmp_path / "out.npy")
+    monkeypatch.setattr(sys.modules[__name__], "GRAPH", "another graph")
+    second, _ = _embed(small_classification, tmp_path / "cache", files, tmp_path / "out.npy")
+    assert sum(computed) == 8
+    np.testing.assert_array_equal(first, second)
+
+
+def test_images_beyond_those_whose_pixels_are_kept_are_decoded_again(
+    small_classification: Path, tmp_path: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write_faces(tmp_path / "images", range(20), "x")
+    every, _ = _embed(small_classification, tmp_path / "cache1", files, tmp_path / "out.npy")
+    assert sum(decoded) == 20
+    decoded.clear()
+    monkeypatch.setattr(image_files, "MAX_KEPT_BYTES", 13 * SMALL * SMALL * 3)
+    some, _ = _embed(small_classification, tmp_path / "cache2", files, tmp_path / "out.npy")
+    assert sum(decoded) == 20 + 7
+    np.testing.assert_allclose(every, some, atol=1e-5)
+
+
+def test_undecodable_images_leave_no_gap(small_classification: Path, tmp_path: Path) -> None:
     files = write_faces(tmp_path / "images", range(5), "x")
     files[2].write_bytes(b"broken")
-    found, unreadable = _embed(small_classification, tmp_path / "cache", files, tmp_path / "out.npy")
-    assert list(unreadable) == [files[2]]
-    assert found.shape == (4, 512)
-    assert np.linalg.norm(found, axis=1) == pytest.approx(np.ones(4), abs=1e-5)
+    files[3].unlink()
+    embeddings, base = _embed(small_classification, tmp_path / "cache", files, tmp_path / "out.npy")
+    assert base.files == [files[0], files[1], files[4]]
+    (note,) = base.notes
+    assert f"{files[3]}: No such file or directory" in note
+    assert f"{files[2]}: no image in a supported format" in note
+    assert embeddings.shape == (3, 512)
+    assert np.linalg.norm(embeddings, axis=1) == pytest.approx(np.ones(3), abs=1e-5)
 
 
 @pytest.mark.parametrize("damage", ["garbage", "file-for-a-folder", "folder-for-a-file"])
@@ -111,41 +164,42 @@ def test_cache_that_cannot_be_used_costs_only_time(
     files = write_faces(tmp_path / "images", range(3), "x")
     cache = tmp_path / "cache"
     if damage == "garbage":
-        cache.mkdir()
-        (cache / "fingerprint.sqlite").write_bytes(b"no database" * 1000)
+        _embed(small_classification, cache, files, tmp_path / "out.npy")
+        computed.clear()
+        (file,) = cache.iterdir()
+        file.write_bytes(b"no database" * 1000)
     elif damage == "file-for-a-folder":
         cache.write_text("a file where the folder should be")
     else:
-        (cache / "fingerprint.sqlite").mkdir(parents=True)
-    found, _ = _embed(small_classification, cache, files, tmp_path / "out.npy")
-    assert found.shape == (3, 512)
+        _embed(small_classification, cache, files, tmp_path / "out.npy")
+        computed.clear()
+        (file,) = cache.iterdir()
+        file.unlink()
+        file.mkdir()
+    embeddings, _ = _embed(small_classification, cache, files, tmp_path / "out.npy")
+    assert embeddings.shape == (3, 512)
     assert sum(computed) == 3
 
 
-def test_embeddings_of_another_graph_or_preprocessing_are_not_found(tmp_path: Path) -> None:
-    key = content_key(b"image")
-    with open_cache(tmp_path, "one") as cache:
+def test_embeddings_of_another_graph_or_way_to_decode_are_not_found(tmp_path: Path) -> None:
+    key = b"content"
+    with open_cache(tmp_path, "decoding", "graph") as cache:
         cache.put([key], np.ones((1, 4), np.float32))
         assert cache.get([key])[0] is not None
-    with open_cache(tmp_path, "another") as cache:
-        assert cache.get([key]) == [None]
+    for decoding, graph in (("decoding", "another"), ("another", "graph")):
+        with open_cache(tmp_path, decoding, graph) as cache:
+            assert cache.get([key]) == [None]
+    assert find_embedded(tmp_path, "decoding") == {key}
+    assert find_embedded(tmp_path, "another") == set()
 
 
 def test_caches_that_were_not_used_for_long_are_removed(tmp_path: Path) -> None:
     for number in range(KEPT_FILES + 3):
-        with open_cache(tmp_path, f"cache{number}"):
-            os.utime(tmp_path / f"cache{number}.sqlite", (number, number))
-    with open_cache(tmp_path, "cache0"):
+        with open_cache(tmp_path, "d", f"{number}"):
+            os.utime(tmp_path / f"d-{number}.sqlite", (number, number))
+    with open_cache(tmp_path, "d", "0"):
         pass
     left = {file.stem for file in tmp_path.glob("*.sqlite")}
     assert len(left) == KEPT_FILES
-    assert "cache0" in left
-    assert f"cache{KEPT_FILES + 2}" in left
-
-
-def test_cache_is_an_ordinary_database(tmp_path: Path) -> None:
-    with open_cache(tmp_path, "one") as cache:
-        cache.put([b"a", b"b"], np.zeros((2, 4), np.float32))
-    with sqlite3.connect(tmp_path / "one.sqlite") as connection:
-        assert connection.execute("SELECT count(*) FROM embeddings").fetchone() == (2,)
-    connection.close()
+    assert "d-0" in left
+    assert f"d-{KEPT_FILES + 2}" in left

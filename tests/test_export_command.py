@@ -8,7 +8,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,13 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from inference_export.__main__ import main
+from inference_export.command import main
 from inference_export.regular_files import hash_file
 from tests import tiny_network
 from tests.conftest import LABELS, SMALL, Trained
 from tests.resources import write_faces, write_resources
+
+pytestmark = pytest.mark.slow
 
 
 def _run(*arguments: object) -> Result:
@@ -55,10 +56,12 @@ def test_summary_says_mode_checkpoint_classes_and_parity(
 
 
 def test_graph_keeps_to_what_older_containers_read(small_classification: Path) -> None:
-    model = onnx.load(small_classification / "classifier" / "1" / "model.onnx")
+    graph = small_classification / "classifier" / "1" / "model.onnx"
+    model = onnx.load(graph)
     assert model.ir_version <= 10
     assert all(opset.version <= 21 for opset in model.opset_import)
     assert not list(small_classification.rglob("*.data"))
+    assert b"inference_export/" not in graph.read_bytes(), "paths of this machine are nobody's business"
 
 
 def test_base_embeddings_are_those_of_unsorted_folders_by_sorted_name(small_clustering: Path) -> None:
@@ -187,7 +190,7 @@ def _loose_images(folder: Path, base: Path) -> None:
         pytest.param(_labels_with_code, ["builtins.eval", "A pickle can run code"], id="labels-with-code"),
         pytest.param(_other_class_count, ["trained for 3 classes", "names 1"], id="class-count"),
         pytest.param(_no_models, ["models holds no file"], id="no-models"),
-        pytest.param(_one_class, ["has one class, a", "--unknown_label"], id="one-class"),
+        pytest.param(_one_class, ["has only one class, a", "--unknown_label"], id="one-class"),
         pytest.param(_empty_class, ["holds no image"], id="empty-class"),
         pytest.param(
             _unreadable_image,
@@ -229,7 +232,8 @@ def test_unusable_input_is_named_and_nothing_is_written(
     assert not list(tmp_path.glob("out/*"))
 
 
-def test_unreadable_base_images_are_left_out_with_a_note_on_request(small: Trained, tmp_path: Path) -> None:
+def test_unreadable_base_images_are_left_out_with_a_note_on_request(tmp_path: Path) -> None:
+    trained = tiny_network.write_tiny_resources(tmp_path / "trained")
     base = tmp_path / "base"
     write_faces(base / "a", [1, 2], "x")
     write_faces(base / "b", [101], "x")
@@ -238,13 +242,13 @@ def test_unreadable_base_images_are_left_out_with_a_note_on_request(small: Train
     (base / "notes.txt").write_text("beside")
     out = tmp_path / "out"
     result = _run(
-        "-r", small.folder, "-data", base, "--model_repository", out, "--image_size", SMALL, "--skip_unreadable"
+        "-r", trained, "--network", tiny_network.NETWORK, "-data", base, "--model_repository", out, "--skip_unreadable"
     )
     assert result.exit_code == 0
     folder = out / "cluster_head" / "1"
     assert (folder / "base_images.txt").read_text().splitlines() == ["a/x001.png", "a/x002.png", "b/x101.png"]
     assert json.loads((folder / "base_class_sizes.json").read_text()) == [2, 1]
-    assert np.load(folder / "base_embeddings.npy").shape == (3, 512)
+    assert np.load(folder / "base_embeddings.npy").shape == (3, tiny_network.TinyNetwork.embedding_size)
     for noted in ("broken.jpg", ".hidden", "notes.txt"):
         assert noted in result.stdout
 
@@ -303,7 +307,7 @@ def test_mode_that_contradicts_the_base_data_is_refused(tmp_path: Path, mode: st
 
 def test_image_size_that_is_not_the_networks_own_is_noted(tmp_path: Path) -> None:
     assert "--image_size" not in _tiny(tmp_path, "--image_size", tiny_network.IMAGE_SIZE).stdout
-    assert "--image_size 64 takes the place of the network's own 32" in _tiny(tmp_path, "--image_size", 64).stdout
+    assert "--image_size 64 replaces the network's own 32" in _tiny(tmp_path, "--image_size", 64).stdout
 
 
 def test_class_folders_of_one_name_in_two_spellings_are_refused(small: Trained, tmp_path: Path) -> None:
@@ -347,16 +351,15 @@ def test_limit_on_the_length_of_files_is_named(tmp_path: Path) -> None:
     assert "out can't be written: files may not be that long (see ulimit -f)" in done.stderr
 
 
-def test_summary_of_a_second_export_says_what_became_of_the_first(small: Trained, tmp_path: Path) -> None:
-    arguments = ("-r", small.folder, "--model_repository", tmp_path / "out", "--image_size")
-    assert "restart" not in _run(*arguments, SMALL).stdout
-    second = _run(*arguments, SMALL).stdout
+def test_summary_of_a_second_export_says_what_became_of_the_first(tmp_path: Path) -> None:
+    assert "restart" not in _tiny(tmp_path).stdout
+    second = _tiny(tmp_path).stdout
     assert "version 2" in second
-    assert "run reload-repository, or restart it, to serve this version" in second
-    third = _run(*arguments, 96).stdout
+    assert "run reload-repository, or restart it, to serve this one" in second
+    third = _tiny(tmp_path, "--image_size", 96).stdout
     assert "version 1" in third
     assert "image size        96 x 96" in third
-    assert f"lies in {tmp_path / 'out.previous'}" in third
+    assert f"is kept in {tmp_path / 'out.previous'}" in third
 
 
 def _spoil(small: Trained, folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Path:
@@ -393,37 +396,38 @@ def test_checkpoint_that_is_no_plain_state_dict_is_named_with_a_remedy(
     assert not (tmp_path / "out").exists()
 
 
-def test_embedding_of_zeros_is_exported(small: Trained, tmp_path: Path) -> None:
-    def change(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {key: torch.zeros_like(value) if ".fc." in key else value for key, value in state.items()}
-
-    folder = _spoil(small, tmp_path / "trained", change)
-    result = _run("-r", folder, "--model_repository", tmp_path / "out", "--image_size", SMALL)
+def test_embedding_of_zeros_is_exported(tmp_path: Path) -> None:
+    state = {key: torch.zeros_like(value) for key, value in tiny_network.make_state(0).items()}
+    write_resources(tmp_path / "trained", {"model_1": state}, {"a": 0, "b": 1})
+    result = _tiny(tmp_path)
     assert result.exit_code == 0, result.output
 
 
-# A shell that runs the tests in the background has them ignore Ctrl-C, and their children too.
-_INTERRUPTIBLE_EXPORT = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from inference_export.__main__ import main
+_EXPORT_THAT_PAUSES = """
+import sys, time
+from inference_export import exporting
+from inference_export.command import main
+def pause(*_, **__):
+    print("paused", flush=True)
+    time.sleep(3600)
+setattr(exporting, sys.argv.pop(1), pause)
 main()
 """
 
 
+@pytest.mark.parametrize("before", ["export_graph", "publish"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
-def test_real_export_that_is_stopped_leaves_the_repository_as_it_was(
-    small: Trained, small_classification: Path, how: signal.Signals
+def test_export_that_is_stopped_leaves_the_repository_as_it_was(
+    tmp_path: Path, before: str, how: signal.Signals
 ) -> None:
-    before = _tree(small_classification)
-    for seconds in (2.0, 5.0):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _INTERRUPTIBLE_EXPORT, "-r", str(small.folder), "--image_size", "96",
-             "--model_repository", str(small_classification)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        time.sleep(seconds)
-        assert process.poll() is None, "stopped too late to show anything"
+    assert _tiny(tmp_path).exit_code == 0
+    tree = _tree(tmp_path / "out")
+    command = [sys.executable, "-c", _EXPORT_THAT_PAUSES, before, "-r", tmp_path / "trained",
+               "--network", tiny_network.NETWORK, "--model_repository", tmp_path / "out"]  # fmt: skip
+    with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"paused\n"
         process.send_signal(how)
-        assert process.wait(30) != 0
-        assert _tree(small_classification) == before
+        assert process.wait() != 0
+    assert _tree(tmp_path / "out") == tree
+    assert (how == signal.SIGKILL) == bool(list(tmp_path.glob(".out.staging-*"))), "only a killed export leaves files"

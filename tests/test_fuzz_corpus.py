@@ -1,4 +1,4 @@
-"""What the fuzzer found once is decoded, or refused, as everything must be."""
+"""Files that the fuzzer found are decoded or refused, as any file must be."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def test_corpus_is_there_and_small() -> None:
 @pytest.mark.parametrize("file", CORPUS, ids=lambda file: file.name[:12])
 def test_found_file_is_decoded_or_refused(file: Path) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
+        warnings.simplefilter("ignore")  # Pillow warns of damaged metadata
         check_decoding(file.read_bytes())

@@ -1,4 +1,4 @@
-"""The gateway before two real tritonservers: who is let in, what is let through, and what a dead server costs."""
+"""The gateway before two real tritonservers: admitted clients, admitted requests, and the cost of a dead server."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ import psutil
 import pytest
 
 from inference_client import Classify
-from inference_client.evaluation.asking import ask
-from inference_client.evaluation.labelled_images import LabelledImage
-from inference_client.settings import read_settings
-from inference_server.process import RunningServer, free_ports, running_server
+from inference_client.tensors import TensorClient
+from inference_evaluation.labelled_images import LabelledImage
+from inference_evaluation.server_answers import collect_answers
+from inference_server.triton.process import RunningServer, free_ports, running_server
 from tests.compressed import compressed_spaces
 from tests.gateway import CERTIFICATE, Gateway, running_gateway
+
+pytestmark = pytest.mark.slow
 
 KEY, OTHER_KEY = "correct-horse-battery-staple", "another-key-of-another-client"
 INFER = "/v2/models/ensemble/infer"
@@ -123,11 +125,11 @@ def test_request_that_is_not_for_clients_is_refused(
 
 
 def test_evaluation_is_told_the_answers_at_other_thresholds(gateway: Gateway, query_images: list[Path]) -> None:
-    settings = read_settings(gateway.url, timeout_s=60, connect_timeout_s=5, client_id=None, api_key=KEY)
     images = [LabelledImage(path=path, truth="alpha") for path in query_images[:2]]
-    answers = ask(settings, images, sim_thres=None, progress=lambda _: None)
-    assert answers.no_sweep is None
-    assert all(each.labels is not None for each in answers.predictions)
+    with TensorClient(gateway.url, api_key=KEY) as client:
+        answers = collect_answers(client, images, sim_thres=None, progress=lambda _: None)
+    assert answers.no_trials is None
+    assert all(prediction.labels_at is not None for prediction in answers.predictions)
 
 
 def test_scoring_embeddings_again_is_not_held_to_the_rate_of_images(gateway: Gateway) -> None:
@@ -165,7 +167,7 @@ def test_form_encoded_body_of_100_mb_is_refused_and_harms_nobody(
     headers = {"Content-Type": "Application/X-WWW-form-urlencoded", **({} if key is None else {"X-API-Key": key})}
     try:
         status, _ = _send(gateway, "POST", INFER, bytes(100 << 20), headers)
-    except (BrokenPipeError, ConnectionResetError, ssl.SSLError):  # refused before it was sent in full
+    except (BrokenPipeError, ConnectionResetError, ssl.SSLError):  # refused before it was sent completely
         status = 413
     assert status in {401, 413, 415}
     status, _ = _send(gateway, "POST", INFER, b"a=b", headers)
@@ -204,8 +206,8 @@ def test_client_keys_are_in_no_process_arguments_and_not_in_the_log(gateway: Gat
     with Classify(gateway.url, api_key=KEY) as classify:
         assert classify(query_images)[1] == 200
     arguments = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
-    assert any("nginx" in each for each in arguments)
-    assert not any(KEY in each for each in arguments)
+    assert any("nginx" in argument for argument in arguments)
+    assert not any(KEY in argument for argument in arguments)
     log = gateway.log.read_text()
     assert '"client": "ward 7"' in log
     assert KEY not in log

@@ -1,4 +1,4 @@
-"""Heavy files are well-formed images, and the search for more of them builds such files."""
+"""Heavy files are well-formed images, and the search for more builds such files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SEEDS = seeds()
 
 def _pixels(data: bytes) -> np.ndarray[Any, Any]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the many entries where one is expected
+        warnings.simplefilter("ignore")  # warns of many entries in place of one
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 

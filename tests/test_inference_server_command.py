@@ -12,17 +12,19 @@ import pytest
 from click.testing import CliRunner
 
 from inference_client import Classify
-from inference_export.__main__ import main as export_main
-from inference_export.inspection import read_export
-from inference_server import __main__ as command
-from inference_server.__main__ import main
-from inference_server.process import free_ports
-from inference_server.reload_command import main as reload_main
-from inference_server.watching import Watcher
+from inference_export.command import main as export_main
+from inference_export.repository.reading import read_export
+from inference_server import start_plan
+from inference_server.command import main
+from inference_server.reload.command import main as reload_main
+from inference_server.supervision.watching import Watcher
+from inference_server.triton.process import free_ports
 from tests import tiny_network
-from tests.conftest import SMALL, Trained, export
+from tests.conftest import SMALL, Trained
 from tests.resources import write_faces
 from tests.watched import watched_server
+
+pytestmark = pytest.mark.slow
 
 
 def test_resources_are_exported_once_and_again_only_when_something_changed(
@@ -47,7 +49,7 @@ def test_resources_are_exported_once_and_again_only_when_something_changed(
         assert "version 1" in server.said()
     write_faces(base / "b", [103], "x")
     with watched_server(*arguments, log=log) as server:
-        assert "not the same base data" in server.said()
+        assert f"changed since {repository} was exported: base data" in server.said()
         assert "version 2" in server.said()
         with Classify(server.url, details=True) as classify:
             assert len(classify(base / "b" / "x103.png")[0][0]["Neighbors"]) == 5
@@ -55,7 +57,7 @@ def test_resources_are_exported_once_and_again_only_when_something_changed(
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> list[object]:
-    """Arguments for a network of a few weights, without base data; a folder of such lies beside it."""
+    """Arguments for a tiny network without base data; a folder of base data is beside it."""
     tiny_network.write_tiny_resources(tmp_path / "trained")
     for name in "ab":
         write_faces(tmp_path / "base" / name, [1, 2], "x")
@@ -68,9 +70,8 @@ def _refused(*arguments: object) -> str:
     return result.stderr
 
 
-def test_base_data_that_have_gone_missing_change_nothing_and_a_change_of_mode_is_said(
-    tiny: list[object], tmp_path: Path
-) -> None:
+@pytest.mark.slow
+def test_missing_base_data_change_nothing_and_a_change_of_mode_is_reported(tiny: list[object], tmp_path: Path) -> None:
     base = tmp_path / "base"
     log = tmp_path / "log"
     with watched_server(*tiny, "-data", base, log=log) as server:
@@ -78,7 +79,7 @@ def test_base_data_that_have_gone_missing_change_nothing_and_a_change_of_mode_is
         base.mkdir()
         assert "Is a volume not mounted there?" in _refused(*tiny, "-data", base)
         assert "out answers in clustering mode" in _refused(*tiny)
-        export = CliRunner().invoke(export_main, [str(each) for each in (*tiny, "--mode", "classification")])
+        export = CliRunner().invoke(export_main, [str(argument) for argument in (*tiny, "--mode", "classification")])
         assert export.exit_code == 0, export.output
         change = "the mode has changed: clustering before, classification now"
         reloaded = CliRunner().invoke(reload_main, ["--port", str(server.port)])
@@ -107,7 +108,7 @@ def test_default_base_folder_decides_the_mode_only_if_it_holds_anything(
     mode: str,
 ) -> None:
     (tmp_path / "empty").mkdir()
-    monkeypatch.setattr(command, "DEFAULT_BASE_DATA", tmp_path / default)
+    monkeypatch.setattr(start_plan, "DEFAULT_BASE_DATA", tmp_path / default)
     monkeypatch.setattr(Watcher, "run", lambda _: 0)
     ports = [str(port) for port in free_ports(2)]
     given = [*map(str, tiny), *arguments, "--port", ports[0], "--metrics_port", ports[1]]
@@ -118,7 +119,7 @@ def test_default_base_folder_decides_the_mode_only_if_it_holds_anything(
 
 def test_export_lying_there_is_served_without_torch_or_onnx(small_clustering: Path) -> None:
     script = (
-        "import sys; from inference_server import __main__ as command\n"
+        "import sys; from inference_server import command\n"
         "command.Watcher.run = lambda watcher: print('torch' in sys.modules, 'onnx' in sys.modules)\n"
         "command.main()\n"
     )
@@ -138,8 +139,8 @@ def test_repository_without_export_and_resources_is_refused(tmp_path: Path) -> N
     assert "holds no export. Name the trained resources with -r." in result.stderr
 
 
-def test_base_embeddings_of_another_network_are_refused(small: Trained, tmp_path: Path) -> None:
-    repository = export(small, tmp_path / "repository")
+def test_base_embeddings_of_another_network_are_refused(small_classification: Path, tmp_path: Path) -> None:
+    repository = Path(shutil.copytree(small_classification, tmp_path / "repository"))
     graph = repository / "classifier" / "1" / "model.onnx"
     graph.write_bytes(graph.read_bytes() + b"\0")
     result = CliRunner().invoke(main, ["--model_repository", str(repository)])
@@ -151,14 +152,14 @@ def test_base_embeddings_of_another_network_are_refused(small: Trained, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        pytest.param(["-thres", "nan"], "nan is no number", id="nan"),
+        pytest.param(["-thres", "nan"], "'nan' is not a finite number", id="nan"),
         pytest.param(["--port", "0"], "0 is not in the range", id="port"),
         pytest.param(["-r", "no/such"], "does not exist", id="folder"),
         pytest.param(["-thres", "0.5"], "--sim_thres describes an export, and has no effect without -r", id="no-r"),
-        pytest.param(["--", "--http-port=9000"], "give --port instead", id="two-ports"),
-        pytest.param(["--", "--http-po", "9000"], "give --port instead", id="port-cut-short"),
-        pytest.param(["--", "--grpc-port=9"], "--grpc-port is this command's own", id="reserved"),
-        pytest.param(["--", "--model-store=x"], "give --model_repository instead", id="two-repositories"),
+        pytest.param(["--", "--http-port=9000"], "Give --port instead", id="two-ports"),
+        pytest.param(["--", "--http-po", "9000"], "Give --port instead", id="port-cut-short"),
+        pytest.param(["--", "--grpc-port=9"], "--grpc-port is reserved for this command", id="reserved"),
+        pytest.param(["--", "--model-store=x"], "Give --model_repository instead", id="two-repositories"),
     ],
 )
 def test_wrong_usage_ends_with_code_2(arguments: list[str], says: str) -> None:

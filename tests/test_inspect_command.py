@@ -1,4 +1,4 @@
-"""``inspect-repository``: what it finds in a base set, what it draws, and what it refuses."""
+"""``inspect-repository``: findings in a base set, drawings, and refusals."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from inference_export import base_analysis
-from inference_export.__main__ import main as export_main
-from inference_export.base_analysis import analyze
-from inference_export.base_map import MAX_NAMED, draw_map, principal_plane
-from inference_export.inspect_command import main
+from inference_export.base_set import analysis as base_analysis
+from inference_export.base_set.analysis import analyze
+from inference_export.command import main as export_main
+from inference_export.inspection.base_map import MAX_NAMED, draw_map, principal_plane
+from inference_export.inspection.command import main
 from tests.resources import write_faces, write_resources
+
+pytestmark = pytest.mark.slow
 
 
 def _run(*arguments: object) -> Result:
@@ -33,8 +35,8 @@ def _run(*arguments: object) -> Result:
 def _json(*arguments: object) -> dict[str, Any]:
     result = _run(*arguments, "--json")
     assert result.exit_code == 0, result.output
-    found: dict[str, Any] = json.loads(result.stdout)
-    return found
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
 
 
 def _random_base(sizes: list[int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -47,9 +49,9 @@ def _random_base(sizes: list[int], seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 @pytest.fixture(scope="module")
 def mislabeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository whose base set holds one image under two classes, one twice, and a class of one image.
+    """A repository whose base set has one image in two classes, one image twice, and a class of one image.
 
-    Its network is quickly exported, and its embedding is the image itself, smaller.
+    The network is quick to export. Its embedding is the image itself, smaller.
     """
     folder = tmp_path_factory.mktemp("mislabeled")
     write_faces(folder / "base" / "face", range(8), "x")
@@ -89,26 +91,26 @@ def test_findings_equal_a_plain_comparison_of_every_pair(sizes: list[int], monke
     monkeypatch.setattr(base_analysis, "DUPLICATE_SIMILARITY", 0.8)
     embeddings, starts = _random_base(sizes)
     class_of = np.repeat(range(len(sizes)), sizes)
-    found = analyze(embeddings, starts, threshold=0.52)
+    analysis = analyze(embeddings, starts, threshold=0.52)
     misplaced, same, conflicts = set(), 0, 0
     for row in range(len(embeddings)):
         similarities = embeddings @ embeddings[row]
         others = np.arange(len(embeddings)) != row
         own = similarities[others & (class_of == class_of[row])].max(initial=-np.inf)
         foreign = np.where(class_of == class_of[row], -np.inf, similarities)
-        assert found.own[row] == pytest.approx(own, abs=1e-6)
-        assert found.other[row] == pytest.approx(foreign.max(), abs=1e-6)
+        assert analysis.own[row] == pytest.approx(own, abs=1e-6)
+        assert analysis.other[row] == pytest.approx(foreign.max(), abs=1e-6)
         if np.isfinite(foreign.max()):
-            assert found.other_class[row] == class_of[foreign.argmax()]
+            assert analysis.other_class[row] == class_of[foreign.argmax()]
         if np.isfinite(own) and foreign.max() > own:
             misplaced.add(row)
         pairs = np.flatnonzero(similarities[row + 1 :] >= 0.8) + row + 1
         same += np.count_nonzero(class_of[pairs] == class_of[row])
         conflicts += np.count_nonzero(class_of[pairs] != class_of[row])
-    assert set(found.misplaced.tolist()) == misplaced
-    assert (found.same_class.count, found.conflicts.count) == (same, conflicts)
-    assert len(found.same_class.pairs) == same
-    by_threshold = {outcome.threshold: outcome for outcome in found.thresholds}
+    assert set(analysis.misplaced.tolist()) == misplaced
+    assert (analysis.same_class.count, analysis.conflicts.count) == (same, conflicts)
+    assert len(analysis.same_class.pairs) == same
+    by_threshold = {outcome.threshold: outcome for outcome in analysis.thresholds}
     assert {0.5, 0.52, 0.95} <= by_threshold.keys()
     for threshold, outcome in by_threshold.items():
         right = unmatched = 0
@@ -128,42 +130,42 @@ def test_base_set_too_large_for_every_pair_is_sampled_and_it_says_so(
 ) -> None:
     monkeypatch.setattr(base_analysis, "MAX_QUERIES", 7)
     result = _run(mislabeled)
-    assert "of 7 base images (of 7 of them, evenly spaced)" in result.stdout
+    assert "of 7 base images (compared: 7 evenly spaced base images)" in result.stdout
     assert _json(mislabeled)["compared_images"] == 7
 
 
 def test_near_duplicates_are_counted_all_and_listed_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_analysis, "MAX_PAIRS", 5)
-    found = analyze(np.ones((20, 4), np.float32) / 2, np.array([0, 10]), threshold=0.5)
-    assert (found.same_class.count, found.conflicts.count) == (90, 100)
-    assert (len(found.same_class.pairs), len(found.conflicts.pairs)) == (5, 5)
-    assert len(found.misplaced) == 0, "as close to its own class as to another is not closer to another"
+    analysis = analyze(np.ones((20, 4), np.float32) / 2, np.array([0, 10]), threshold=0.5)
+    assert (analysis.same_class.count, analysis.conflicts.count) == (90, 100)
+    assert (len(analysis.same_class.pairs), len(analysis.conflicts.pairs)) == (5, 5)
+    assert len(analysis.misplaced) == 0, "as close to its own class as to another is not closer to another"
 
 
 def test_findings_of_a_repository_are_named(mislabeled: Path) -> None:
-    found = _json(mislabeled)
-    assert (found["version"], found["pinned_version"], found["versions"]) == (2, 2, [1, 2])
-    assert (found["mode"], found["threshold"], found["unknown_label"]) == ("clustering", pytest.approx(0.5), None)
-    assert (found["image_size"], found["embedding_size"], found["max_batch_size"]) == (32, 192, 32)
-    assert found["base_images"] == {"face": 9, "other": 9, "single": 1}
-    assert (found["network"], found["checkpoint"], found["precision"]) == (
+    report = _json(mislabeled)
+    assert (report["version"], report["pinned_version"], report["versions"]) == (2, 2, [1, 2])
+    assert (report["mode"], report["threshold"], report["unknown_label"]) == ("clustering", pytest.approx(0.5), None)
+    assert (report["image_size"], report["embedding_size"], report["max_batch_size"]) == (32, 192, 32)
+    assert report["base_images"] == {"face": 9, "other": 9, "single": 1}
+    assert (report["network"], report["checkpoint"], report["precision"]) == (
         "thumbnails:Net",
         "model_7",
         "fp32",
     )
-    (conflict,) = found["near_duplicates"]["label_conflicts"]["pairs"]
+    (conflict,) = report["near_duplicates"]["label_conflicts"]["pairs"]
     assert conflict["images"] == ["face/x003.png", "other/a_face.png"]
     assert conflict["similarity"] == pytest.approx(1, abs=1e-5)
     assert ["face/again.png", "face/x004.png"] in [
-        pair["images"] for pair in found["near_duplicates"]["same_class"]["pairs"]
+        pair["images"] for pair in report["near_duplicates"]["same_class"]["pairs"]
     ]
-    closer = {entry["image"]: entry for entry in found["closer_to_another_class"]}
+    closer = {entry["image"]: entry for entry in report["closer_to_another_class"]}
     assert closer["other/a_face.png"]["other_class"] == "face"
     assert closer["other/a_face.png"]["other_similarity"] > closer["other/a_face.png"]["own_similarity"]
     margins = [entry["other_similarity"] - entry["own_similarity"] for entry in closer.values()]
     assert margins == sorted(margins, reverse=True)
     assert not any(image.startswith("single") for image in closer), "the only image of a class has no other to compare"
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", found["exported"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", report["exported"])
     before = _json(mislabeled, "--version", 1)
     assert (before["version"], before["pinned_version"], before["unknown_label"]) == (1, 2, "nobody")
 
@@ -189,10 +191,10 @@ def test_text_is_aligned_and_progress_stays_off_it(mislabeled: Path) -> None:
 
 
 def test_classification_repository_is_described_without_a_base_set(small_classification: Path, tmp_path: Path) -> None:
-    found = _json(small_classification)
-    assert (found["mode"], found["network"]) == ("classification", "ResNet-50 with two heads")
-    assert found["classes"] == ["autistic", "non_autistic", "other"]
-    assert "base_images" not in found
+    report = _json(small_classification)
+    assert (report["mode"], report["network"]) == ("classification", "ResNet-50 with two heads")
+    assert report["classes"] == ["autistic", "non_autistic", "other"]
+    assert "base_images" not in report
     assert "classes           autistic, non_autistic, other" in _run(small_classification).stdout
     result = _run(small_classification, "--map", tmp_path / "map.png")
     assert result.exit_code == 1
@@ -218,14 +220,16 @@ def test_map_of_many_classes_with_awkward_names_is_drawn(tmp_path: Path) -> None
         image.verify()
 
 
-def test_plane_of_the_map_is_that_of_scikit_learn() -> None:
-    from sklearn.decomposition import PCA
-
+def test_map_shows_the_two_directions_of_most_variance(tmp_path: Path) -> None:
     embeddings, _ = _random_base([30, 30, 30])
-    plane, shares = principal_plane(embeddings)
-    reference = PCA(2).fit(embeddings)
-    assert shares == pytest.approx(reference.explained_variance_ratio_, rel=1e-4)
-    assert np.abs(plane) == pytest.approx(np.abs(reference.transform(embeddings)), abs=1e-4)
+    file = tmp_path / "embeddings.npy"
+    np.save(file, embeddings)
+    plane, shares = principal_plane(np.load(file, mmap_mode="r"))
+    centered = embeddings - embeddings.mean(axis=0)
+    left, singular, _ = np.linalg.svd(centered.astype(np.float64), full_matrices=False)
+    assert shares == pytest.approx((singular**2 / (singular**2).sum())[:2], rel=1e-4)
+    assert np.abs(plane) == pytest.approx(np.abs(left[:, :2] * singular[:2]), abs=1e-4)
+    assert np.array_equal(np.load(file), embeddings)
 
 
 def test_map_of_equal_embeddings_is_drawn(tmp_path: Path) -> None:
@@ -261,7 +265,7 @@ def _write(path: str, content: str) -> Callable[[Path], object]:
             lambda folder: np.save(folder / "cluster_head/2/base_embeddings.npy", np.ones((19, 7), np.float32)),
             "holds float32 [19, 7], and must hold float32 embeddings of 192", id="length",
         ),
-        pytest.param(_write("classifier/config.pbtxt", "x"), "is none that an export wrote", id="config"),
+        pytest.param(_write("classifier/config.pbtxt", "x"), "was not written by an export", id="config"),
     ],
 )  # fmt: skip
 def test_damaged_repository_is_refused_with_the_reason(copy: Path, damage: Callable[[Path], object], says: str) -> None:
@@ -421,11 +425,11 @@ def test_control_characters_of_names_do_not_reach_the_terminal(copy: Path) -> No
     _edit(_SETTINGS, classes=["a\x1b[31m", "b\nmode  x", "c\u202e"])(copy)
     names = copy / "cluster_head" / "2" / _NAMES
     names.write_text("".join(f"\x1b]0;{line}\n" for line in names.read_text().splitlines()))
-    found = _run(copy).stdout
-    assert not set("\x1b\u202e") & set(found)
-    assert "base images       a\N{REPLACEMENT CHARACTER}[31m: 9" in found
-    assert "b\N{REPLACEMENT CHARACTER}mode  x: 9" in found
-    assert "\N{REPLACEMENT CHARACTER}]0;face/x003.png" in found
+    output = _run(copy).stdout
+    assert not set("\x1b\u202e") & set(output)
+    assert "base images       a\N{REPLACEMENT CHARACTER}[31m: 9" in output
+    assert "b\N{REPLACEMENT CHARACTER}mode  x: 9" in output
+    assert "\N{REPLACEMENT CHARACTER}]0;face/x003.png" in output
 
 
 def test_version_that_is_not_there_is_refused(mislabeled: Path) -> None:
@@ -442,7 +446,7 @@ def test_full_disk_is_told_from_a_damaged_repository(mislabeled: Path) -> None:
     result = _run(mislabeled, "--map", "/dev/full")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "--map /dev/full can't be written: No space left on device" in result.stderr
-    command = [sys.executable, "-m", "inference_export.inspect_command", str(mislabeled)]
+    command = [sys.executable, "-m", "inference_export.inspection.command", str(mislabeled)]
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 1
@@ -451,9 +455,9 @@ def test_full_disk_is_told_from_a_damaged_repository(mislabeled: Path) -> None:
 
 def test_inspection_imports_no_network_package(mislabeled: Path, tmp_path: Path) -> None:
     script = (
-        "import sys; from inference_export.inspect_command import main\n"
+        "import sys; from inference_export.inspection.command import main\n"
         "main(standalone_mode=False)\n"
-        "print({'torch', 'onnx', 'onnxruntime', 'sklearn'} & sys.modules.keys(), file=sys.stderr)\n"
+        "print({'torch', 'onnx', 'onnxruntime'} & sys.modules.keys(), file=sys.stderr)\n"
     )
     command = [sys.executable, "-c", script, str(mislabeled), "--map", str(tmp_path / "map.png")]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

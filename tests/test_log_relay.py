@@ -1,4 +1,4 @@
-"""What is copied of a server's log."""
+"""The lines of a server's log that are copied."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import threading
 from pathlib import Path
 
-from inference_server.log_relay import MOST_REPEATS, relay
+from inference_server.supervision.log_relay import MOST_REPEATS, relay
 
 REPEATED = b"[warn] Error from accept() call: Too many open files\n"
 
@@ -32,7 +32,7 @@ def test_line_that_repeats_is_counted_and_the_others_are_copied_in_order(tmp_pat
     assert counted == b"inference-server: %d times more within 10 s: " % (900 * 200 - MOST_REPEATS) + REPEATED
 
 
-def test_log_without_line_ends_and_longer_than_what_is_counted_is_copied_whole(tmp_path: Path) -> None:
+def test_long_log_without_line_ends_is_copied_whole(tmp_path: Path) -> None:
     text = b"".join(b"%d " % number for number in range(100_000)) + b"\n\n\nno line's end"
     assert _relayed(text, tmp_path / "log") == text
 

@@ -1,4 +1,4 @@
-"""What an operator sees: metrics, rules and dashboard, with a real Prometheus on a real server."""
+"""An operator's view: metrics, rules and dashboard, with a real Prometheus on a real server."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ import pytest
 import yaml
 
 from inference_client import Classify
-from inference_export.configs import MODELS
-from inference_export.template import load_served_module, template_directory
-from inference_server.checking import HEALTH_CHECK, check
-from inference_server.process import RunningServer, running_server
-from inference_server.tritonserver import LOOPBACK
+from inference_export.repository.configs import MODELS
+from inference_export.template import load_served_module
+from inference_server.addresses import LOOPBACK
+from inference_server.supervision.checking import HEALTH_CHECK, check
+from inference_server.triton.process import RunningServer, running_server
 from tests.monitoring import (
     MONITORING,
     Expression,
@@ -43,7 +43,6 @@ DOCS = MONITORING.parents[1] / "docs"
 SCRAPES_S = 40  # 6 on an idle machine
 SPANS_S = 10
 KEY = "X-Admin-Key"
-FILE_BYTES = {"FILE_BYTES": ("INT64", [1000])}
 
 
 class Collector(ThreadingHTTPServer):
@@ -61,7 +60,7 @@ class _Receiver(BaseHTTPRequestHandler):
         assert self.path == "/v1/traces"
         sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.spans += [
-            span for each in sent["resourceSpans"] for scope in each["scopeSpans"] for span in scope["spans"]
+            span for resource in sent["resourceSpans"] for scope in resource["scopeSpans"] for span in scope["spans"]
         ]
         self.send_response(200)
         self.send_header("Content-Length", "0")
@@ -84,14 +83,14 @@ def server(workspace: Path, small_clustering: Path, collector: Collector) -> Ite
         "mode=opentelemetry", f"opentelemetry,url=http://{LOOPBACK}:{collector.server_port}/v1/traces",
         "rate=1", "level=TIMESTAMPS", "opentelemetry,bsp_schedule_delay=200",
     )  # fmt: skip
-    arguments = ["--metrics-config=summary_latencies=true", *(f"--trace-config={each}" for each in traces)]
+    arguments = ["--metrics-config=summary_latencies=true", *(f"--trace-config={setting}" for setting in traces)]
     with running_server(small_clustering, log=workspace / "monitored.log", arguments=arguments) as running:
         yield running
 
 
 @pytest.fixture
 def prometheus(server: RunningServer, query_images: list[Path], tmp_path: Path) -> Iterator[str]:
-    """A Prometheus that sees every kind of request all the time."""
+    """A Prometheus during every kind of request."""
     done = threading.Event()
 
     def send() -> None:
@@ -131,8 +130,8 @@ def _metrics(server: RunningServer) -> str:
 
 
 def _value(text: str, series: str) -> float:
-    found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
-    return float(found[1]) if found else 0.0
+    sample = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
+    return float(sample[1]) if sample else 0.0
 
 
 def _promtool(*arguments: object, text: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -142,7 +141,7 @@ def _promtool(*arguments: object, text: str | None = None) -> subprocess.Complet
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_each_image_is_counted_once_by_what_became_of_it(server: RunningServer, query_images: list[Path]) -> None:
+def test_each_image_is_counted_once_by_its_outcome(server: RunningServer, query_images: list[Path]) -> None:
     counted = (
         'classify_images_total{client="counted",label=',
         'classify_undecodable_images_total{reason="unsupported"}',
@@ -151,6 +150,8 @@ def test_each_image_is_counted_once_by_what_became_of_it(server: RunningServer, 
         'classify_refused_requests_total{reason="threshold"}',
         'classify_probability_count{mode="clustering"}',
         "classify_decode_seconds_count",
+        "classify_image_bytes_count",
+        "classify_image_bytes_sum",
         "classify_not_finite_images_total",
     )
     before = _metrics(server)
@@ -160,7 +161,9 @@ def test_each_image_is_counted_once_by_what_became_of_it(server: RunningServer, 
     _infer(server, query_images[0].read_bytes(), sim_thres=7)
     after = _metrics(server)
     increases = [_value(after, series) - _value(before, series) for series in counted[1:]]
-    assert increases == [2, 1, 1, 1, len(query_images), len(query_images) + 3, 0]
+    sent_bytes = sum(image.stat().st_size for image in query_images) + 2 * len(b"no image")
+    images = len(query_images)
+    assert increases == [2, 1, 1, 1, images, images + 3, images + 3, sent_bytes, 0]
     labels = dict(re.findall(rf'^{counted[0]}"(.*)",mode="clustering"\}} (\d+)$', after, re.MULTILINE))
     given = [result["Label"] for result in results if result["Label"]]
     assert {label: int(number) for label, number in labels.items()} == {label: given.count(label) for label in given}
@@ -209,53 +212,50 @@ def test_every_metric_is_documented(server: RunningServer, query_images: list[Pa
 
 
 def test_counts_go_on_when_a_second_version_takes_over(small_clustering: Path, tmp_path: Path) -> None:
-    """Both versions count in the same series, and the first one's end takes none away."""
+    """Both versions count in the same series. The end of the first version removes no series."""
     repository = tmp_path / "repository"
     head = shutil.copytree(small_clustering / "cluster_head", repository / "cluster_head")
     shutil.copytree(head / "1", head / "2")
     config = head / "config.pbtxt"
     arguments = ["--model-control-mode=explicit", "--load-model=*", f"--http-restricted-api=model-repository:{KEY}=k"]
     with running_server(repository, log=tmp_path / "log", arguments=arguments) as running:
-        _score(running, 1, FILE_BYTES)
+        _score(running, 1, ["LABEL"])
         for versions in ("1, 2", "2"):
-            config.write_text(re.sub(r"versions: \[.*?\]", f"versions: [{versions}]", config.read_text()))
+            text, policies = re.subn(r"versions: \[.*?\]", f"versions: [{versions}]", config.read_text())
+            assert policies == 1
+            config.write_text(text)
             url = f"{running.url}/v2/repository/models/cluster_head/load"
             urllib.request.urlopen(urllib.request.Request(url, b"{}", {KEY: "k"}), timeout=60).close()
-            _score(running, 2, FILE_BYTES)
+            _score(running, 2, ["LABEL"])
         counted = re.findall(r'classify_images_total\{client="caller",.*\} (\d+)', _metrics(running))
     assert counted == ["3"]
 
 
 def test_embeddings_scored_again_are_answered_and_not_counted_as_images(server: RunningServer) -> None:
-    """Without FILE_BYTES, as a benchmark and an evaluation at other thresholds ask cluster_head alone."""
+    """Requests for CLASS_AT or all outputs, as from an evaluation's other thresholds or a benchmark of cluster_head."""
     before = _metrics(server)
-    _score(server, 1, {})
+    _score(server, 1, [])
+    _score(server, 1, ["CLASS_AT"])
     assert 'client="caller"' not in _metrics(server)
     distribution = 'classify_probability_count{mode="clustering"}'
     assert _value(_metrics(server), distribution) == _value(before, distribution)
 
 
-def _score(server: RunningServer, version: int, more: dict[str, Any]) -> None:
+def _score(server: RunningServer, version: int, outputs: list[str]) -> None:
     tensors: dict[str, Any] = {
         "EMBEDDING": ("FP32", [0.1] * 512),
         "PROBABILITIES": ("FP32", [0.5, 0.3, 0.2]),
         "ERROR": ("BYTES", [""]),
-        **more,
     }
     inputs = [
         {"name": name, "shape": [1, len(data)], "datatype": datatype, "data": data}
         for name, (datatype, data) in tensors.items()
     ]
-    body = json.dumps({"inputs": inputs, "parameters": {"x-client-id": "caller"}}).encode()
+    wanted = [{"name": name} for name in outputs]
+    body = json.dumps({"inputs": inputs, "outputs": wanted, "parameters": {"x-client-id": "caller"}}).encode()
     url = f"{server.url}/v2/models/cluster_head/versions/{version}/infer"
     with urllib.request.urlopen(url, body, timeout=20) as answer:
         assert answer.status == 200
-
-
-@pytest.mark.parametrize("name", ["access_log.py", "parameters.py"])
-def test_modules_of_both_python_models_are_the_same(name: str) -> None:
-    first, second = (template_directory() / model / "1" / name for model in ("preprocess", "cluster_head"))
-    assert first.read_text(encoding="utf-8") == second.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_every_alert_is_shown_firing_and_not_firing_and_has_a_runbook() -> None:
 
 
 def test_every_expression_of_rules_and_dashboard_returns_data(prometheus: str) -> None:
-    """Printed with ``-s``: each panel and rule, its query and its value."""
+    """With ``-s``, prints each panel and rule with its query and value."""
     expressions = [*panel_expressions(), *rule_expressions()]
     values: dict[Expression, str] = {}
     deadline_s = time.monotonic() + SCRAPES_S
@@ -300,12 +300,12 @@ def test_every_expression_of_rules_and_dashboard_returns_data(prometheus: str) -
 
 
 def test_dashboard_is_what_grafana_needs() -> None:
-    found = dashboard()
+    content = dashboard()
     sources = yaml.safe_load((MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text())
-    variables = {variable["name"]: variable for variable in found["templating"]["list"]}
+    variables = {variable["name"]: variable for variable in content["templating"]["list"]}
     assert sources["datasources"][0]["type"] == variables["datasource"]["query"] == "prometheus"
-    assert found["schemaVersion"] >= 39
-    panels = found["panels"]
+    assert content["schemaVersion"] >= 39
+    panels = content["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert len({panel["title"] for panel in panels}) == len(panels)
     filled: set[tuple[int, int]] = set()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from inference_export.network import EMBEDDING_SIZE, TwoHeadedResNet50
+from inference_export.network.resnet50 import EMBEDDING_SIZE, TwoHeadedResNet50
 
 TORCHVISION_KEYS = Path(__file__).parent / "data" / "torchvision_resnet50_keys.txt"
 

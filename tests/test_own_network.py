@@ -1,10 +1,12 @@
-"""``--network``: a network of the user's own, from its module to what the server answers."""
+"""``--network``: a network of the user's own, from its module to the server's answers."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +23,16 @@ from examples.demonstration.data import list_part
 from examples.own_network import network as example
 from examples.own_network.train import read_images
 from inference_client import Classify
-from inference_export.__main__ import main
-from inference_export.inspection import read_export, what_changed
-from inference_export.network_source import fingerprint
-from inference_export.provenance import ExportOptions
-from inference_server.process import running_server
+from inference_export.command import main
+from inference_export.errors import NetworkError
+from inference_export.export_options import ExportOptions
+from inference_export.network.source import fingerprint
+from inference_export.repository.provenance import what_changed
+from inference_export.repository.reading import read_export
+from inference_server.triton.process import running_server
 from tests.resources import write_faces, write_resources
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = "examples.own_network.network:SmallNetwork"
@@ -51,7 +57,7 @@ PLAIN = """
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("own_network")
-    # In a process of its own: it sets how many threads PyTorch uses.
+    # In a process of its own, because it sets the number of PyTorch's threads.
     subprocess.run([sys.executable, "-m", "examples.own_network", "--out", out], cwd=ROOT, check=True)
     return out
 
@@ -62,17 +68,17 @@ def outputs(trained: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     network = example.SmallNetwork(2)
     network.load_state_dict(torch.load(trained / "resources" / "models" / "model_16", weights_only=True))
     network.eval()
-    found = {}
+    embedded = {}
     for part in ("base", "query"):
         with torch.inference_mode():
             embeddings, logits = network(read_images(list_part(trained / part)))
-        found[part] = F.normalize(embeddings).numpy(), logits.softmax(1).numpy()
-    return found
+        embedded[part] = F.normalize(embeddings).numpy(), logits.softmax(1).numpy()
+    return embedded
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder: the modules in it are the test's own."""
+    """The current folder, with the test's own modules."""
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
     yield tmp_path
@@ -104,6 +110,7 @@ def _options(*arguments: object) -> ExportOptions:
     return ExportOptions(**main.make_context("export-repository", [str(argument) for argument in arguments]).params)
 
 
+@pytest.mark.slow
 def test_served_example_answers_as_pytorch_in_clustering_mode(
     trained: Path, outputs: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -135,6 +142,7 @@ def test_served_example_answers_as_pytorch_in_clustering_mode(
     assert np.mean(right) >= 0.9
 
 
+@pytest.mark.slow
 def test_served_example_answers_as_pytorch_in_classification_mode(
     trained: Path, outputs: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -148,7 +156,7 @@ def test_served_example_answers_as_pytorch_in_classification_mode(
     assert np.array(probabilities) == pytest.approx(outputs["query"][1], abs=1e-4)
 
     script = (
-        "import sys; from inference_server import __main__ as command\n"
+        "import sys; from inference_server import command\n"
         "command.Watcher.run = lambda watcher: print('torch' in sys.modules, 'examples' in sys.modules)\n"
         "command.main()\n"
     )
@@ -164,10 +172,10 @@ def test_served_example_answers_as_pytorch_in_classification_mode(
     [
         pytest.param("import nowhere_at_all", "failed, ModuleNotFoundError: No module named 'nowhere", id="import"),
         pytest.param("class Net(:", "importing nets failed, SyntaxError", id="syntax"),
-        pytest.param("torch = 7", "Net is not there in nets", id="no-factory"),
-        pytest.param("Net = 7", "Net is not callable in nets", id="not-callable"),
+        pytest.param("torch = 7", "nets has no Net", id="no-factory"),
+        pytest.param("Net = 7", "Net in nets is not callable", id="not-callable"),
         pytest.param("def Net(): pass", "Net(2) failed, TypeError", id="no-argument"),
-        pytest.param("def Net(classes): return 7", "returned int, no torch.nn.Module", id="no-network"),
+        pytest.param("def Net(classes): return 7", "returned int, and must return a torch", id="no-network"),
         pytest.param(("4, classes)", "4, classes + 1)"), "has other shapes for head.weight, head.bias", id="shapes"),
         pytest.param(("self.conv", "self.stem"), "lacks stem.weight, stem.bias; it has unknown conv.weight", id="keys"),
         pytest.param(("embedding, self", "self"), "returns Tensor, and must return the pair", id="one"),
@@ -180,14 +188,14 @@ def test_served_example_answers_as_pytorch_in_classification_mode(
         pytest.param(("conv(x)", "conv(x.view(1, 3, 32, 32))"), "failed on 3 images", id="batch-shape"),
         pytest.param(("return embedding,", "return embedding / 0,"), "values that are not finite", id="infinite"),
         pytest.param(("return", "if x[0, 0, 0, 0] > 9: x = -x\n            return"), "can't export", id="condition"),
-        pytest.param(('{"image_size": 32}', "7"), "preprocessing is int, no mapping", id="no-mapping"),
+        pytest.param(('{"image_size": 32}', "7"), "preprocessing is int, and must be a mapping", id="no-mapping"),
         pytest.param(('"image_size"', '"size"'), "preprocessing has unknown size", id="unknown-key"),
-        pytest.param(("32}", "8}"), "image_size 8, which is no whole number of 32 to 2048", id="size"),
+        pytest.param(("32}", "8}"), "image_size 8, and needs a whole number of 32 to 2048", id="size"),
         pytest.param(("32}", '32, "mean": (0.5, 0.5)}'), "mean (0.5, 0.5), and needs three", id="mean"),
         pytest.param(("32}", '32, "std": (1, 1, float("nan"))}'), "needs three numbers of 1e-06", id="std-nan"),
         pytest.param(("32}", '32, "std": (1, 0, 1)}'), "needs three numbers of 1e-06 to 1e+06", id="std-zero"),
         pytest.param(("32}", '32, "std": (1, 1e-46, 1)}'), "needs three numbers of 1e-06 to 1e+06", id="std-tiny"),
-        pytest.param(("32}", '32, "mean": (123.7, 116.3, 103.5)}'), "of values within 0 to 1", id="mean-of-bytes"),
+        pytest.param(("32}", '32, "mean": (123.7, 116.3, 103.5)}'), "blue values of 0 to 1", id="mean-of-bytes"),
         pytest.param(("32}", '32, "mean": (10**400, 0, 0)}'), "needs three numbers of -10 to 10", id="mean-huge"),
         pytest.param(("32}", '32, "mean": (10**5000, 0, 0)}'), "preprocessing failed, ValueError", id="mean-huger"),
         pytest.param(
@@ -270,7 +278,7 @@ def test_module_that_is_not_there_is_named_before_any_code_runs(here: Path, name
 def test_malformed_name_is_wrong_usage(tmp_path: Path) -> None:
     result = _export("-r", tmp_path, "--network", "nets.Net")
     assert result.exit_code == 2
-    assert "not of the form package.module:factory" in result.stderr
+    assert "must be of the form package.module:factory" in result.stderr
 
 
 def test_size_mean_and_std_of_the_network_are_those_of_the_exported_graph(here: Path) -> None:
@@ -292,44 +300,72 @@ def test_size_mean_and_std_of_the_network_are_those_of_the_exported_graph(here: 
 
     export = read_export(here / "out")
     assert export is not None
-    assert what_changed(export, _options(*arguments, "--network", "nets:Net")) == []
-    assert what_changed(export, _options(*arguments)) == ["network"]
-    assert what_changed(export, _options(*arguments, "--network", "nets:Net", "--image_size", 40)) == ["options"]
+    assert what_changed(export.provenance, _options(*arguments, "--network", "nets:Net")) == []
+    assert what_changed(export.provenance, _options(*arguments)) == ["network"]
+    assert what_changed(export.provenance, _options(*arguments, "--network", "nets:Net", "--image_size", 40)) == [
+        "options"
+    ]
     source = (here / "nets.py").read_text()
     _write(here / "nets.py", source.replace("0.1, 0.2", "0.1, 0.25"))
-    assert what_changed(export, _options(*arguments, "--network", "nets:Net")) == ["network"]
+    assert what_changed(export.provenance, _options(*arguments, "--network", "nets:Net")) == ["network"]
 
 
-def test_fingerprint_covers_what_the_module_imports_beside_it_and_nothing_else(here: Path) -> None:
-    for file, code in {
-        "nets/__init__.py": "",
-        "nets/model.py": "import torch\nfrom . import layers\nfrom .deep.inner import x\nimport beside",
-        "nets/layers.py": "",
-        "nets/deep/__init__.py": "",
-        "nets/deep/inner.py": "x = 1",
-        "beside.py": "raise SystemExit('a fingerprint runs nothing')",
-        "nets/unrelated.py": "",
-    }.items():
-        _write(here / file, code)
+SOURCES = (
+    "nets/__init__.py",
+    "nets/model.py",
+    "nets/deep/inner.py",  # without __init__.py
+    "beside.py",
+    "layers/conv.py",
+)
+
+
+def test_fingerprint_covers_every_source_file_that_the_network_may_import_from_here(here: Path) -> None:
+    for file in SOURCES:
+        _write(here / file, "raise SystemExit('a fingerprint runs nothing')")
     before = fingerprint("nets.model:make")
-    (here / "nets" / "unrelated.py").write_text("y = 2")
-    assert fingerprint("nets.model:make") == before
     moved = here.with_name("moved")
     shutil.copytree(here, moved)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(moved)
         assert fingerprint("nets.model:make") == before
-    seen = {before}
-    for file in (
-        "nets/__init__.py",
-        "nets/model.py",
-        "nets/layers.py",
-        "nets/deep/__init__.py",
-        "nets/deep/inner.py",
-        "beside.py",
-    ):
+    seen = [before]
+    for file in SOURCES:
         with (here / file).open("a") as opened:
             opened.write("\n# changed\n")
-        seen.add(fingerprint("nets.model:make"))
-    assert len(seen) == 7
-    assert "beside" not in sys.modules
+        seen.append(fingerprint("nets.model:make"))
+    _write(here / "nets" / "deep" / "new.py", "")
+    seen.append(fingerprint("nets.model:make"))
+    (here / "beside.py").rename(here / "renamed.py")
+    seen.append(fingerprint("nets.model:make"))
+    assert len(set(seen)) == len(SOURCES) + 3
+
+
+def test_fingerprint_leaves_out_what_no_network_imports(here: Path) -> None:
+    _write(here / "nets" / "model.py", "")
+    before = fingerprint("nets.model:make")
+    for file in ("nets/notes.txt", ".hidden/code.py", "venv/pyvenv.cfg", "venv/activate_this.py", "data/deep/code.py"):
+        _write(here / file, "")
+    os.mkfifo(here / "data" / "pipe")
+    assert fingerprint("nets.model:make") == before
+
+
+def test_fingerprint_of_an_installed_network_covers_its_package_alone(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = here / "site-packages"
+    for file in ("nets/model.py", "single.py", "other/__init__.py"):
+        _write(site / file, "")
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setattr(sysconfig, "get_path", lambda kind: str(site))
+    before = fingerprint("nets.model:make"), fingerprint("single:make")
+    _write(site / "other" / "__init__.py", "# changed")
+    assert (fingerprint("nets.model:make"), fingerprint("single:make")) == before
+    _write(site / "nets" / "model.py", "# changed")
+    _write(site / "single.py", "# changed")
+    assert fingerprint("nets.model:make") != before[0]
+    assert fingerprint("single:make") != before[1]
+
+
+def test_network_in_a_module_without_source_is_refused() -> None:
+    with pytest.raises(NetworkError, match=r"sys is not Python source\. Name the module that holds the factory"):
+        fingerprint("sys:exit")

@@ -1,4 +1,4 @@
-"""What the wheel holds, and that it works outside the checkout."""
+"""The contents of the wheel, and its work outside the checkout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 import os
 import re
 import subprocess
-import sys
 import sysconfig
 import tarfile
 import tomllib
@@ -14,35 +13,12 @@ import venv
 import zipfile
 from pathlib import Path
 
-import pytest
-
 from inference_client import Classify
+from inference_client.command_line.extras import EXTRA_PACKAGES
 from inference_client.version import __version__
-from inference_export.extras import EXTRA_PACKAGES
 from inference_export.template import template_directory
-from tests.checkout import CHECKOUT, copy_checkout
-from tests.conftest import SMALL, Trained, export
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, small: Trained) -> Path:
-    """The folder of an sdist, and of a wheel made from it, built in a copy of the checkout that holds an export."""
-    folder = tmp_path_factory.mktemp("checkout")
-    copy_checkout(folder)
-    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
-    export(small, folder / "model_repository")
-    assert (folder / "model_repository" / "classifier" / "1" / "model.onnx").is_file()
-    subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", str(folder / "out"), str(folder)],
-        capture_output=True, check=True,
-    )  # fmt: skip
-    return folder / "out"
-
-
-@pytest.fixture(scope="module")
-def wheel(built: Path) -> Path:
-    (file,) = built.glob("*.whl")
-    return file
+from tests.checkout import CHECKOUT
+from tests.conftest import SMALL, Trained
 
 
 def test_sdist_holds_what_is_tracked_and_nothing_of_an_export(built: Path) -> None:
@@ -67,15 +43,16 @@ def test_wheel_built_beside_an_export_holds_the_template_and_nothing_of_the_expo
         ["git", "ls-files"], cwd=template_directory(), capture_output=True, text=True, check=True
     ).stdout.split()
     prefix = "inference_export/model_repository/"
-    found = {name.removeprefix(prefix) for name in zipfile.ZipFile(wheel).namelist() if name.startswith(prefix)}
-    assert found == set(tracked)
+    files = {name.removeprefix(prefix) for name in zipfile.ZipFile(wheel).namelist() if name.startswith(prefix)}
+    assert files == set(tracked)
 
 
 def test_wheel_holds_the_backend_the_license_and_the_type_markers(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for wanted in (
         "inference_server/backends/onnxruntime/model.py", "inference_server/backends/onnxruntime/session.py",
-        "inference_client/py.typed", "inference_export/py.typed", "inference_server/py.typed",
+        "inference_client/py.typed", "inference_evaluation/py.typed", "inference_export/py.typed",
+        "inference_server/py.typed",
     ):  # fmt: skip
         assert wanted in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -90,7 +67,7 @@ def test_installed_wheel_exports_serves_and_classifies_in_an_empty_folder(
     binaries = environment / "bin"
     subprocess.run([binaries / "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
     site = next(environment.glob("lib/python*/site-packages"))
-    # The packages of the extras are those of this environment; its link to the checkout is not followed.
+    # The extras' packages come from this environment, but its link to the checkout is not followed.
     (site / "extras.pth").write_text(sysconfig.get_path("purelib") + "\n")
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -103,7 +80,7 @@ def test_installed_wheel_exports_serves_and_classifies_in_an_empty_folder(
     script = (
         "import inference_export, sys, pathlib\n"
         "assert pathlib.Path(inference_export.__file__).is_relative_to(sys.prefix), inference_export.__file__\n"
-        "from inference_server.process import running_server\n"
+        "from inference_server.triton.process import running_server\n"
         "with running_server(pathlib.Path('model_repository'), log=pathlib.Path('log')) as server:\n"
         "    print(server.url, flush=True); input()\n"
     )

@@ -1,4 +1,4 @@
-"""Fewer bits: what is checked before such a network is exported, and that it serves."""
+"""Fewer bits: the checks before such a network is exported, and its answers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from inference_client import Classify
-from inference_export.__main__ import main
-from inference_export.calibration import HELD_OUT_IMAGES, split_images
-from inference_export.precision import PrecisionLoss
-from inference_server.process import running_server
+from inference_export.base_set.base_images import BaseImages
+from inference_export.command import main
+from inference_export.graph.calibration import HELD_OUT_IMAGES, choose_images
+from inference_export.graph.precision import PrecisionLoss
+from inference_server.triton.process import running_server
+from tests import tiny_network
 from tests.conftest import SMALL, Trained
 from tests.resources import write_faces
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +30,22 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _export(trained: Trained, repository: Path, *arguments: object) -> Result:
-    return CliRunner().invoke(
-        main,
-        ["-r", str(trained.folder), "--model_repository", str(repository), "--image_size", str(SMALL),
-         *map(str, arguments)],
-        catch_exceptions=False,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """The arguments of an export of a network of a few weights."""
+    trained = tiny_network.write_tiny_resources(tmp_path_factory.mktemp("tiny") / "trained")
+    return ["-r", trained, "--network", tiny_network.NETWORK]
+
+
+@pytest.fixture
+def resnet(small: Trained) -> list[object]:
+    """The arguments of an export of the built-in network."""
+    return ["-r", small.folder, "--image_size", SMALL]
+
+
+def _export(network: list[object], repository: Path, *arguments: object) -> Result:
+    command = [*network, "--model_repository", repository, *arguments]
+    return CliRunner().invoke(main, [str(argument) for argument in command], catch_exceptions=False)
 
 
 def _operators(repository: Path) -> set[str]:
@@ -40,13 +53,13 @@ def _operators(repository: Path) -> set[str]:
 
 
 def test_int8_is_calibrated_with_base_images_checked_on_others_and_served(
-    small: Trained, base: Path, tmp_path: Path
+    tiny: list[object], base: Path, tmp_path: Path
 ) -> None:
     repository = tmp_path / "repository"
-    result = _export(small, repository, "-data", base, "--precision", "int8", "--accept_loss", "-thres", 0.4)
+    result = _export(tiny, repository, "-data", base, "--precision", "int8", "--accept_loss", "-thres", 0.4)
     assert result.exit_code == 0, result.output
     assert "on 30 held-out images" in result.stdout
-    assert "% of labels as float32's (by 30 base images)" in result.stdout
+    assert "% of labels equal those of float32 (by 30 base images)" in result.stdout
     assert "QuantizeLinear" in _operators(repository)
     model = onnx.load(repository / "classifier" / "1" / "model.onnx")
     assert model.ir_version <= 10
@@ -55,27 +68,27 @@ def test_int8_is_calibrated_with_base_images_checked_on_others_and_served(
     with running_server(repository, log=tmp_path / "log") as server, Classify(server.url, details=True) as classify:
         results, status = classify(files)
     assert status == 200
-    # The base embeddings are those of the quantized graph: each image finds itself.
+    # The base embeddings come from the quantized graph, so each image finds itself.
     itself = [row["Neighbors"][0]["Similarity"] for row in results]
     assert itself == pytest.approx(np.ones(len(files)), abs=1e-4)
 
 
-def test_loss_beyond_what_is_sound_is_refused_and_nothing_written(small: Trained, base: Path, tmp_path: Path) -> None:
-    # The test network's heads enlarge every difference, so that it loses much.
-    result = _export(small, tmp_path / "repository", "-data", base, "--precision", "int8")
+def test_too_large_a_loss_is_refused_and_nothing_is_written(resnet: list[object], base: Path, tmp_path: Path) -> None:
+    # The test network's heads enlarge every difference, so it loses much.
+    result = _export(resnet, tmp_path / "repository", "-data", base, "--precision", "int8")
     assert result.exit_code == 1
     assert "int8 was not exported" in result.stderr
     assert "--accept_loss" in result.stderr
     assert not (tmp_path / "repository").exists()
 
 
-def test_fp16_is_exported_for_a_gpu_and_what_it_loses_is_said(small: Trained, base: Path, tmp_path: Path) -> None:
+def test_fp16_is_exported_for_a_gpu_and_its_loss_is_reported(tiny: list[object], base: Path, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
-    # The test network's heads enlarge every difference: without the last option it is refused on some processors.
+    # Without the last option, a network of random weights is refused on some processors.
     arguments = ("--precision", "fp16", "--device", "gpu", "--calibration", base, "--accept_loss")
-    result = _export(small, repository, *arguments)
+    result = _export(tiny, repository, *arguments)
     assert result.exit_code == 0, result.output
-    assert "(the classifier's)" in result.stdout
+    assert "(by the classifier)" in result.stdout
     graph = onnx.load(repository / "classifier" / "1" / "model.onnx").graph
     kinds = {tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 4}
     assert onnx.TensorProto.FLOAT16 in kinds
@@ -92,25 +105,27 @@ def test_fp16_is_exported_for_a_gpu_and_what_it_loses_is_said(small: Trained, ba
     ],
 )
 def test_precision_that_cannot_be_had_is_refused_with_a_remedy(
-    small: Trained, tmp_path: Path, arguments: list[str], message: str
+    tiny: list[object], tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    result = _export(small, tmp_path / "repository", *arguments)
+    result = _export(tiny, tmp_path / "repository", *arguments)
     assert result.exit_code == 1
     assert message in result.stderr
 
 
-def test_too_few_images_to_calibrate_and_check_are_refused(small: Trained, tmp_path: Path) -> None:
+def test_too_few_images_to_calibrate_and_check_are_refused(tiny: list[object], tmp_path: Path) -> None:
     write_faces(tmp_path / "few", range(15), "x")
-    result = _export(small, tmp_path / "out", "--precision", "int8", "--calibration", tmp_path / "few")
+    result = _export(tiny, tmp_path / "out", "--precision", "int8", "--calibration", tmp_path / "few")
     assert result.exit_code == 1
     assert "need 16 images or more" in result.stderr
 
 
 def test_images_to_calibrate_with_and_to_check_on_are_different_ones_of_all_classes() -> None:
-    files = [Path(name, str(number)) for name in ("a", "b") for number in range(500)]
-    calibration, held_out = split_images(files)
-    assert not set(calibration) & set(held_out)
-    for chosen in (calibration, held_out):
+    classes = {name: [Path(name, str(number)) for number in range(500)] for name in ("a", "b")}
+    base = BaseImages(folder=Path(), classes=classes)
+    images = choose_images(None, base, "int8")
+    assert images is not None
+    assert not set(images.calibration) & set(images.held_out)
+    for chosen in (images.calibration, images.held_out):
         assert len(chosen) <= HELD_OUT_IMAGES
         assert {file.parent.name for file in chosen} == {"a", "b"}
 

@@ -1,4 +1,4 @@
-"""Decoding, by the very module that the server loads."""
+"""Decoding with the module that the server loads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference_export.preprocessing import Limits, UndecodableImageError, decode_pixels, open_decoder
+from inference_export.base_set.decoding import Limits, UndecodableImageError, decode_pixels, open_decoder
 from tests.corpus import progressive_jpeg, tiled_tiff, webp_canvas
 from tests.resources import PHOTOGRAPHS
 
@@ -148,7 +148,7 @@ def test_reduced_decoding_is_close_on_photographs(name: str) -> None:
         pytest.param(4 * 224, 224, "PNG", id="no-jpeg"),
     ],
 )
-def test_reduced_decoding_leaves_alone_what_it_would_harm(side: int, size: int, kind: str) -> None:
+def test_reduced_decoding_leaves_alone_images_that_it_would_harm(side: int, size: int, kind: str) -> None:
     data = _encode(_photograph((side + 10, side)), kind)
     np.testing.assert_array_equal(decode_pixels(data, size), decode_pixels(data, size, reduced=True))
 
@@ -211,6 +211,16 @@ def test_image_at_the_limits_is_decoded() -> None:
     data = _encode(_photograph(), "JPEG", progressive=True)
     width, height = _photograph().size
     decode_pixels(data, SIZE, limits=Limits(file_bytes=len(data), pixels=width * height, scans=10))
+
+
+def test_jpeg_may_have_1000_segments_before_its_scan() -> None:
+    data = _encode(_photograph(), "JPEG")
+    start, scan = data[:2], data.index(b"\xff\xda")
+    own = sum(data[2:scan].count(b"\xff" + bytes([marker])) for marker in (0xE0, 0xDB, 0xC0, 0xC4))
+    comments = b"\xff\xfe\0\2" * (1000 - own)
+    decode_pixels(start + comments + data[2:], SIZE)
+    with pytest.raises(UndecodableImageError, match="more than 1,000 pieces of metadata"):
+        decode_pixels(start + b"\xff\xfe\0\2" + comments + data[2:], SIZE)
 
 
 def test_scans_named_in_metadata_do_not_count() -> None:

@@ -1,4 +1,4 @@
-"""Labels and evidence from similarities, by the very modules that the server loads."""
+"""Labels and evidence from similarities, with the modules that the server loads."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from inference_export.template import template_directory
 @pytest.fixture(scope="module")
 def heads() -> Iterator[Any]:
     """Import the served modules as Triton's stub does, without leaving bytecode beside them."""
-    folder = str(template_directory() / "cluster_head" / "1")
+    # An export lays the files that both Python models share beside the others.
+    folders = [str(template_directory() / model / "1") for model in ("cluster_head", "preprocess")]
     before = sys.dont_write_bytecode
     sys.dont_write_bytecode = True
-    sys.path.insert(0, folder)
+    sys.path[:0] = folders
     try:
         import heads as module  # type: ignore[import-not-found]
 
         yield module
     finally:
-        sys.path.remove(folder)
+        for folder in folders:
+            sys.path.remove(folder)
         sys.dont_write_bytecode = before
-        for name in ("heads", "base_set", "scoring"):
+        for name in ("heads", "base_set", "parameters", "scoring"):
             sys.modules.pop(name, None)
 
 
@@ -35,6 +37,9 @@ def heads() -> Iterator[Any]:
 def scoring(heads: Any) -> Any:
     """Return the module that ``heads`` has imported."""
     return sys.modules["scoring"]
+
+
+THRESHOLD = 0.75
 
 
 # Unit vectors in the plane, by angle: similarities are cosines.
@@ -46,12 +51,12 @@ def _at(*degrees: float) -> np.ndarray[Any, Any]:
 def _clustering(heads: Any, sizes: list[int], base: np.ndarray[Any, Any], **settings: Any) -> Any:
     classes = ["a", "b", "c"][: len(sizes)]
     names = [f"{name}/{number}" for name, size in zip(classes, sizes, strict=True) for number in range(size)]
-    defaults = {"classes": classes, "threshold": 0.75, "unknown_label": None, "neighbors": 5}
+    defaults = {"classes": classes, "threshold": THRESHOLD, "unknown_label": None, "neighbors": 5}
     lines = np.frombuffer("".join(f"{name}\n" for name in names).encode(), np.uint8)
     return heads.ClusteringHead(defaults | settings, heads.BaseSet(base, sizes, lines))
 
 
-def _answer(head: Any, queries: np.ndarray[Any, Any], threshold: float = float("nan")) -> Any:
+def _answer(head: Any, queries: np.ndarray[Any, Any], threshold: float = THRESHOLD) -> Any:
     return head.answer(queries, np.zeros((len(queries), 2), np.float32), np.full(len(queries), threshold, np.float32))
 
 
@@ -86,9 +91,17 @@ def test_query_without_a_match_is_unknown_where_that_has_a_label(heads: Any) -> 
 def test_threshold_is_inclusive_and_each_querys_own(heads: Any) -> None:
     head = _clustering(heads, [1, 1], np.array([[1, 0], [0, 1]], np.float32))
     queries = np.array([[1, 0], [1, 0], [1, 0]], np.float32)
-    thresholds = np.array([1, 0, np.nan], np.float32)
+    thresholds = np.array([1, 0, THRESHOLD], np.float32)
     answer = head.answer(queries, np.zeros((3, 2), np.float32), thresholds)
     assert answer.matches.tolist() == [[1, 0], [1, 1], [1, 0]]
+
+
+def test_threshold_in_force_is_the_requests_or_else_the_exported_one(heads: Any) -> None:
+    parameters = sys.modules["parameters"]
+    head = _clustering(heads, [1, 1], _at(0, 90), threshold=0.6)
+    assert head.threshold_in_force(parameters.Given(-0.5)) == -0.5
+    assert head.threshold_in_force(parameters.NotGiven()) == 0.6
+    assert heads.ClassificationHead({"classes": ["x"], "neighbors": 1}).threshold_in_force(parameters.Given(0.5)) == 0
 
 
 def test_neighbors_are_ranked_and_padded(heads: Any) -> None:
@@ -121,7 +134,8 @@ def test_query_of_norm_zero_has_finite_answers(heads: Any) -> None:
 
 def test_classification_answers_with_probabilities_and_no_evidence(heads: Any) -> None:
     head = heads.ClassificationHead({"classes": ["x", "y"], "neighbors": 2})
-    answer = head.answer(np.zeros((1, 2), np.float32), np.array([[0.2, 0.8]], np.float32))
+    probabilities = np.array([[0.2, 0.8]], np.float32)
+    answer = head.answer(np.zeros((1, 2), np.float32), probabilities, np.zeros(1, np.float32))
     assert answer.label.tolist() == [["y"]]
     assert answer.scores.tolist() == [pytest.approx([0.2, 0.8])]
     assert answer.matches.tolist() == [[0, 0]]
@@ -137,21 +151,21 @@ def test_comparison_in_blocks_equals_the_plain_one(scoring: Any, base_images: in
     starts = np.concatenate([[0], np.sort(rng.choice(np.arange(1, base_images), class_count - 1, replace=False))])
     queries = rng.normal(size=(40, 24)).astype(np.float32)
     thresholds = np.linspace(-1, 0.8, 40, dtype=np.float32)
-    found = scoring.Comparer(base, starts).compare(queries, thresholds, neighbors=20)
+    comparison = scoring.Comparer(base, starts).compare(queries, thresholds, neighbors=20)
 
     exact = (queries.astype(np.float64) / np.linalg.norm(queries, axis=1, keepdims=True)) @ base.T.astype(np.float64)
     for query, row in enumerate(exact):
         classes = np.split(row, starts[1:])
-        assert found.scores[query] == pytest.approx([values.max() for values in classes], abs=1e-6)
+        assert comparison.scores[query] == pytest.approx([values.max() for values in classes], abs=1e-6)
         wanted = np.array([(values >= thresholds[query]).sum() for values in classes])
         unsure = np.array([(np.abs(values - thresholds[query]) < 1e-6).sum() for values in classes])
-        assert (np.abs(found.matches[query] - wanted) <= unsure).all()
+        assert (np.abs(comparison.matches[query] - wanted) <= unsure).all()
         best = np.argsort(-row, kind="stable")[:20]
-        assert found.neighbor_similarities[query] == pytest.approx(row[best], abs=1e-6)
-        assert row[found.neighbors[query]] == pytest.approx(row[best], abs=1e-6)
-        similarities = found.neighbor_similarities[query]
+        assert comparison.neighbor_similarities[query] == pytest.approx(row[best], abs=1e-6)
+        assert row[comparison.neighbors[query]] == pytest.approx(row[best], abs=1e-6)
+        similarities = comparison.neighbor_similarities[query]
         equal = np.flatnonzero(similarities[:-1] == similarities[1:])
-        assert (found.neighbors[query][equal] < found.neighbors[query][equal + 1]).all()
+        assert (comparison.neighbors[query][equal] < comparison.neighbors[query][equal + 1]).all()
 
 
 def test_classes_that_begin_and_end_with_a_block_are_kept_apart(scoring: Any) -> None:
@@ -160,12 +174,12 @@ def test_classes_that_begin_and_end_with_a_block_are_kept_apart(scoring: Any) ->
     base[:, 1] = 1
     base[[0, rows, 2 * rows], 0], base[[0, rows, 2 * rows], 1] = 1, 0
     starts = np.array([0, 1, rows, 2 * rows])
-    found = scoring.Comparer(base, starts).compare(
+    comparison = scoring.Comparer(base, starts).compare(
         np.array([[1, 0]], np.float32), np.full(1, 0.5, np.float32), neighbors=4
     )
-    assert found.matches.tolist() == [[1, 0, 1, 1]]
-    assert found.scores.tolist() == [[1, 0, 1, 1]]
-    assert found.neighbors.tolist() == [[0, rows, 2 * rows, 1]]
+    assert comparison.matches.tolist() == [[1, 0, 1, 1]]
+    assert comparison.scores.tolist() == [[1, 0, 1, 1]]
+    assert comparison.neighbors.tolist() == [[0, rows, 2 * rows, 1]]
 
 
 def test_base_set_is_mapped_and_names_its_images(heads: Any, tmp_path: Path) -> None:

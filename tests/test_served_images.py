@@ -1,4 +1,4 @@
-"""Odd, broken and many images through the real server."""
+"""Odd images, broken images and many images through the real server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from inference_client import Classify
-from inference_server.process import RunningServer
+from inference_server.triton.process import RunningServer
 from tests import reference
 from tests.conftest import LABELS, Trained
 
@@ -65,11 +65,11 @@ def test_odd_but_valid_images_are_classified_as_plain_pytorch_does(
     with Classify(classification_server.url) as classify:
         results, status = classify(odd_images)
     assert status == 200
-    for found, wanted in zip(
+    for entry, wanted in zip(
         results, reference.classify(small.state, LABELS, odd_images, small.image_size), strict=True
     ):
-        assert found["Label"] == wanted["Label"]
-        assert found["Probability"] == pytest.approx(wanted["Probability"], abs=TOLERANCE)
+        assert entry["Label"] == wanted["Label"]
+        assert entry["Probability"] == pytest.approx(wanted["Probability"], abs=TOLERANCE)
 
 
 def test_16_bit_grey_is_classified_as_its_8_bit_image(classification_server: RunningServer, tmp_path: Path) -> None:
@@ -168,8 +168,8 @@ def test_requests_of_one_batch_keep_their_own_thresholds(
             assert status == 200
             return sum(row["Matches"].values())
 
-        found = list(threads.map(matches, [-1, 1] * 30))
-    assert found == [21, 0] * 30
+        counts = list(threads.map(matches, [-1, 1] * 30))
+    assert counts == [21, 0] * 30
 
 
 def test_parameter_that_is_no_text_costs_nobody_else_an_answer(
@@ -246,3 +246,102 @@ def test_embedding_alone_can_be_requested(clustering_server: RunningServer, quer
     status, answer = _post(f"{clustering_server.url}/v2/models/ensemble/infer", body)
     assert status == 200
     assert answer["outputs"][0]["shape"] == [1, 512]
+
+
+@pytest.mark.parametrize(
+    ("served", "wanted", "threshold"),
+    [
+        pytest.param("clustering_server", {}, 0.4, id="clustering"),  # the export's
+        pytest.param("clustering_server", {"sim_thres": "-0.25"}, -0.25, id="clustering-parameter"),
+        pytest.param("classification_server", {"sim_thres": 0.5}, 0.0, id="classification-parameter"),
+    ],
+)
+def test_every_row_names_the_version_and_the_threshold_in_force(
+    request: pytest.FixtureRequest, served: str, wanted: dict[str, Any], threshold: float, query_images: list[Path]
+) -> None:
+    server: RunningServer = request.getfixturevalue(served)
+    files = [query_images[0].read_bytes(), b"no image"]
+    image = {
+        "name": "IMAGE",
+        "shape": [2, 1],
+        "datatype": "BYTES",
+        "data": [base64.b64encode(f).decode() for f in files],
+    }
+    status, body = _post(f"{server.url}/v2/models/ensemble/infer", {"inputs": [image], "parameters": wanted})
+    assert status == 200
+    outputs = {output["name"]: output for output in body["outputs"]}
+    _, config = _get(f"{server.url}/v2/models/ensemble/config")
+    (version,) = {int(step["model_version"]) for step in config["ensemble_scheduling"]["step"]}
+    assert (outputs["VERSION"]["datatype"], outputs["VERSION"]["data"]) == ("INT64", [version] * 2)
+    assert (outputs["THRESHOLD"]["datatype"], outputs["THRESHOLD"]["data"]) == (
+        "FP32",
+        [float(np.float32(threshold))] * 2,
+    )
+    assert outputs["ERROR"]["data"][0] == ""
+    assert outputs["ERROR"]["data"][1].startswith("no image in a supported format")
+
+
+def _get(url: str) -> tuple[int, Any]:
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        return answer.status, json.load(answer)
+
+
+def _ask_head(
+    server: RunningServer, embeddings: Any, errors: list[str], thresholds: Any = None, **parameters: Any
+) -> Any:
+    tensors = {
+        "EMBEDDING": ("FP32", embeddings),
+        "PROBABILITIES": ("FP32", np.zeros((len(embeddings), len(LABELS)))),
+        "ERROR": ("BYTES", np.array(errors, np.object_)[:, None]),
+    }
+    if thresholds is not None:
+        tensors["THRESHOLDS"] = ("FP32", thresholds)
+    inputs = [
+        {"name": name, "shape": list(data.shape), "datatype": kind, "data": data.ravel().tolist()}
+        for name, (kind, data) in tensors.items()
+    ]
+    status, body = _post(f"{server.url}/v2/models/cluster_head/infer", {"inputs": inputs, "parameters": parameters})
+    if status != 200:
+        return status, body["error"]
+    return status, {output["name"]: np.array(output["data"]).reshape(output["shape"]) for output in body["outputs"]}
+
+
+def test_classes_at_thresholds_are_the_answers_of_requests_with_these_thresholds(
+    clustering_server: RunningServer, query_images: list[Path]
+) -> None:
+    data = [base64.b64encode(image.read_bytes()).decode() for image in query_images]
+    image = {"name": "IMAGE", "shape": [len(data), 1], "datatype": "BYTES", "data": data}
+    _, body = _post(f"{clustering_server.url}/v2/models/ensemble/infer",
+                    {"inputs": [image], "outputs": [{"name": "EMBEDDING"}]})  # fmt: skip
+    embeddings = np.array(body["outputs"][0]["data"]).reshape(len(data), -1)
+    errors = ["", *[""] * (len(data) - 2), "broken\tbroken file"]
+    thresholds = np.array([[0.99, -1, 0.5, 0.75, 1]] * len(data))
+    status, outputs = _ask_head(clustering_server, embeddings, errors, thresholds)
+    assert status == 200
+    assert outputs["CLASS_AT"].shape == thresholds.shape
+    assert (outputs["CLASS_AT"][-1] == -1).all()
+    assert outputs["ERROR"][-1].tolist() == ["broken file"]
+    winners = set()
+    for column, threshold in enumerate(thresholds[0]):
+        _, answer = _ask_head(clustering_server, embeddings, errors, sim_thres=str(threshold))
+        assert answer["CLASS_AT"].shape == (len(data), 0)
+        for row in range(len(data) - 1):
+            matched = answer["MATCHES"][row].any()
+            wanted = answer["CLASSES"][row].tolist().index(answer["LABEL"][row, 0]) if matched else -1
+            assert outputs["CLASS_AT"][row, column] == wanted, (row, threshold)
+            winners.add(wanted)
+    assert -1 in winners
+    assert len(winners) > 1
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "says"),
+    [
+        pytest.param(np.zeros((1, 1001)), "THRESHOLDS has 1,001 values", id="many"),
+        pytest.param(np.array([[0.5, 1.5]]), "THRESHOLDS has the value 1.5", id="high"),
+    ],
+)
+def test_unusable_thresholds_are_400(clustering_server: RunningServer, thresholds: Any, says: str) -> None:
+    status, message = _ask_head(clustering_server, np.ones((1, 512)), [""], thresholds)
+    assert status == 400
+    assert says in message

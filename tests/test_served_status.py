@@ -1,16 +1,16 @@
-"""Rows of the client's status table that need a server in a situation of their own; all of them real."""
+"""Statuses of the client that need a server in a special situation; all servers are real."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from inference_client import Classify
-from inference_export.configs import MAX_QUEUE_SIZE
-from inference_server.process import running_server
+from inference_server.triton.process import running_server
 
 
 def test_missing_and_wrong_api_keys_are_403_and_the_right_one_answers(
@@ -54,7 +54,9 @@ def test_full_queue_is_503_for_some_and_never_costs_another_its_result(
     shutil.copytree(small_clustering, repository)
     for model in ("preprocess", "classifier", "cluster_head"):
         config = repository / model / "config.pbtxt"
-        config.write_text(config.read_text().replace(f"max_queue_size: {MAX_QUEUE_SIZE}", "max_queue_size: 1"))
+        text, queues = re.subn(r"max_queue_size: \d+", "max_queue_size: 1", config.read_text())
+        assert queues == 1, model
+        config.write_text(text)
     with (
         running_server(repository, log=tmp_path / "log") as server,
         Classify(server.url, timeout_s=1.5) as classify,

@@ -1,4 +1,4 @@
-"""``tritonserver``: which binary it becomes, what it adds, and what it refuses."""
+"""``tritonserver``: the binary that it starts, the arguments that it adds, and its refusals."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ from pathlib import Path
 
 import pytest
 
-import inference_server.tritonserver as command
 from inference_client import Classify
-from inference_export import extras
+from inference_client.command_line import extras
 from inference_export.template import template_directory
-from inference_server.process import running_server
-from inference_server.tritonserver import ServerError, added_arguments, body_limit, tritonserver_command
-from tests.conftest import Trained, export
+from inference_server.errors import ServerError
+from inference_server.triton import arguments as triton_arguments
+from inference_server.triton import pip_package
+from inference_server.triton.arguments import added_arguments, body_limit
+from inference_server.triton.launch import prepare_launch
+from inference_server.triton.limits import LEAST_OPEN_FILES
+from inference_server.triton.process import running_server
 
 SCRIPT = Path(sys.executable).parent / "tritonserver"
 
 
 def test_pips_binary_is_started_with_backends_loopback_and_client_id_header() -> None:
-    found = tritonserver_command(["--model-repository=x"])
-    assert found.arguments[0].endswith("pytriton/tritonserver/bin/tritonserver")
-    assert found.arguments[1] == "--model-repository=x"
-    backends = Path(found.arguments[found.arguments.index("--backend-directory") + 1])
+    launch = prepare_launch(["--model-repository=x"])
+    assert launch.arguments[0].endswith("pytriton/tritonserver/bin/tritonserver")
+    assert launch.arguments[1] == "--model-repository=x"
+    backends = Path(launch.arguments[launch.arguments.index("--backend-directory") + 1])
     assert {path.name for path in backends.iterdir()} == {"python", "onnxruntime"}
     for option in ("http", "grpc", "metrics"):
-        assert f"--{option}-address=127.0.0.1" in found.arguments
-    assert "--http-header-forward-pattern=(?i)^x-client-id$" in found.arguments
-    assert found.environment["PATH"].startswith(str(Path(sys.prefix) / "bin"))
-    assert "127.0.0.1" in found.notes[0]
+        assert f"--{option}-address=127.0.0.1" in launch.arguments
+    assert "--http-header-forward-pattern=(?i)^x-client-id$" in launch.arguments
+    assert launch.environment["PATH"].startswith(str(Path(sys.prefix) / "bin"))
+    assert "127.0.0.1" in launch.notes[0]
 
 
 @pytest.mark.parametrize("form", [["--http-address", "0.0.0.0"], ["--http-address=0.0.0.0"]], ids=["two", "one"])
@@ -53,7 +56,7 @@ def test_native_binary_on_path_is_started_as_it_is(tmp_path: Path, monkeypatch: 
 def test_scripts_on_path_are_never_taken_for_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(SCRIPT, tmp_path / "tritonserver")
     monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), str(SCRIPT.parent)]))
-    assert "pytriton" in tritonserver_command([]).arguments[0]
+    assert "pytriton" in prepare_launch([]).arguments[0]
 
 
 def test_address_option_cut_short_is_not_overridden() -> None:
@@ -78,18 +81,18 @@ def test_template_without_an_export_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [["tritonserver"], ["inference-server", "--model_repository", "none"]], ids=str)
 def test_too_low_a_limit_of_open_files_is_refused(arguments: list[str]) -> None:
-    limits = f"--nofile={command.LEAST_OPEN_FILES - 1}"
+    limits = f"--nofile={LEAST_OPEN_FILES - 1}"
     done = subprocess.run(
         ["prlimit", limits, SCRIPT.with_name(arguments[0]), *arguments[1:]], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert f"at most {command.LEAST_OPEN_FILES - 1} files may be open here" in done.stderr
+    assert f"at most {LEAST_OPEN_FILES - 1} files may be open here" in done.stderr
     assert "LimitNOFILE=" in done.stderr
 
 
 def test_bodies_are_limited_where_the_installed_binary_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     binary = tmp_path / "tritonserver"
-    monkeypatch.setattr(command, "find_installed_binary", lambda: binary)
+    monkeypatch.setattr(triton_arguments, "find_installed_binary", lambda: binary)
     option = "--http-max-input-size"
     for known, added in ((f"{option} <integer>", [f"{option}={96 << 20}"]), ("--http-port <integer>", [])):
         binary.write_text(f"#!/bin/sh\necho '{known}' >&2\nexit 1\n")
@@ -103,32 +106,32 @@ def test_exporting_and_serving_keep_no_identifier_of_the_machine_to_send(cluster
 
 
 def test_numpy_2_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "version", lambda name: "2.1.0")
+    monkeypatch.setattr(pip_package, "version", lambda name: "2.1.0")
     with pytest.raises(ServerError, match=r"(?s)numpy 2.1.0.*pip install 'numpy<2'"):
-        tritonserver_command([])
+        prepare_launch([])
 
 
 def test_unsupported_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "SUPPORTED_PYTHONS", ((3, 99),))
+    monkeypatch.setattr(pip_package, "SUPPORTED_PYTHONS", ((3, 99),))
     with pytest.raises(ServerError, match=r"CPython 3.99; this is Linux"):
-        tritonserver_command([])
+        prepare_launch([])
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "_installed", lambda name: name not in ("nvidia-pytriton", None))
     monkeypatch.setattr(extras, "refuse_two_onnxruntimes", lambda: None)
     with pytest.raises(extras.MissingExtraError, match=r"(?s)nvidia-pytriton not installed.*\[server\]"):
-        tritonserver_command([])
+        prepare_launch([])
 
 
-def test_two_onnxruntimes_are_refused_with_what_to_remove(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_onnxruntimes_are_refused_with_the_command_to_remove_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "_installed", lambda name: True)
     with pytest.raises(extras.MissingExtraError, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
-        tritonserver_command([])
+        prepare_launch([])
 
 
-def test_server_that_cannot_start_says_why(tmp_path: Path, small: Trained) -> None:
-    repository = export(small, tmp_path / "repository")
+def test_server_that_cannot_start_says_why(tmp_path: Path, small_classification: Path) -> None:
+    repository = Path(shutil.copytree(small_classification, tmp_path / "repository"))
     config = repository / "classifier" / "config.pbtxt"
     config.write_text(config.read_text().replace("intra_op_thread_count", "what_is_this"))
     with (

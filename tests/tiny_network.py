@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from tests.resources import write_resources
+from tests import reference
+from tests.resources import center, write_resources
 
 NETWORK = f"{__name__}:TinyNetwork"
 WIDE_NETWORK = f"{__name__}:WideNetwork"
 IMAGE_SIZE = 32
 WIDE = 20_000
 
-# Called whenever a network is made, which is after its checkpoint was read.
+# Called when a network is made, after its checkpoint was read.
 when_made: list[Callable[[], object]] = []
 
 
@@ -39,7 +40,7 @@ class TinyNetwork(nn.Module):
 
 
 class WideNetwork(TinyNetwork):
-    """Returns embeddings that take more room than its weights."""
+    """Returns embeddings that are larger than its weights."""
 
     embedding_size = WIDE
 
@@ -48,8 +49,19 @@ class WideNetwork(TinyNetwork):
         self.conv = nn.Conv2d(3, WIDE, 1, stride=4)
 
 
+def spread_network(classes: int, size: int, files: Sequence[Path], seed: int = 0) -> TinyNetwork:
+    """Make a network of random weights whose embeddings and probabilities differ from image to image."""
+    torch.manual_seed(seed)
+    network = TinyNetwork(classes)
+    batch = reference.images(files, size)
+    with torch.no_grad():
+        center(network.conv, network(batch)[0])
+        center(network.head, network(batch)[1])
+    return network
+
+
 def make_state(seed: int, network: type[TinyNetwork] = TinyNetwork, classes: int = 2) -> dict[str, Tensor]:
-    """Make weights, others for each seed."""
+    """Make weights, different ones for each seed."""
     torch.manual_seed(seed)
     return network(classes).state_dict()
 

@@ -1,4 +1,4 @@
-"""``inference-server`` as a user starts it, which watches over its tritonserver."""
+"""``inference-server`` as a user starts it, which supervises its tritonserver."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from pathlib import Path
 
 import psutil
 
-from inference_server.checking import check
-from inference_server.model_processes import STUB
-from inference_server.process import free_ports
-from inference_server.tritonserver import LOOPBACK, ServerError
+from inference_server.addresses import LOOPBACK
+from inference_server.errors import ServerError
+from inference_server.supervision.checking import check
+from inference_server.supervision.model_processes import STUB
+from inference_server.triton.process import free_ports
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 60.0
@@ -46,7 +47,7 @@ class WatchedServer:
         return next(child for child in children if child.name() == "tritonserver")
 
     def model_process(self, model: str) -> psutil.Process:
-        """A living process of a model, of which each instance has one."""
+        """A living process of a model; each instance has one."""
         processes = self.model_processes(model)
         if not processes:
             raise LookupError(f"no process of {model}")
@@ -58,7 +59,11 @@ class WatchedServer:
         for child in self.tritonserver().children():
             with contextlib.suppress(psutil.Error):
                 arguments = child.cmdline()
-                if arguments and arguments[0].endswith(STUB) and any(f"/{model}/" in each for each in arguments):
+                if (
+                    arguments
+                    and arguments[0].endswith(STUB)
+                    and any(f"/{model}/" in argument for argument in arguments)
+                ):
                     processes.append(child)
         return processes
 
@@ -81,7 +86,7 @@ class WatchedServer:
 
 @contextlib.contextmanager
 def watched_server(*arguments: object, log: Path) -> Iterator[WatchedServer]:
-    """Run the command on free ports until the context ends; it answers when this yields."""
+    """Run the command on free ports until the context ends. The server answers from the yield on."""
     port, metrics_port = free_ports(2)
     command = [sys.executable, "-m", "inference_server", "--port", str(port), "--metrics_port", str(metrics_port),
                *map(str, arguments)]  # fmt: skip

@@ -1,1 +1,1 @@
-"""What a user would pick instead, each a server of its own with the same weights."""
+"""Servers that a user might choose instead, with the same weights."""

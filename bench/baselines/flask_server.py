@@ -1,7 +1,7 @@
-"""The original's design, for comparison: one Flask process around eager PyTorch, one image after the other.
+"""The original's design: one Flask process with eager PyTorch, which classifies one image after the other.
 
-A request is a JSON list of base64 images; each is decoded, resized and run through the network, and the answer is a
-list of {'Label', 'Probability'}.
+A request is a JSON list of base64 images. The server decodes, resizes and classifies each image, and answers with
+a list of {'Label', 'Probability'}.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import torch
 from flask import Flask, jsonify, request
 from PIL import Image
 
-from inference_export.network import MEAN, STD
+from inference_export.network.loading import load_network
+from inference_export.network.preprocessing import MEAN, STD
 from inference_export.regular_files import FileReader
-from inference_export.resources import load_network, read_labels, select_checkpoint
+from inference_export.resources.checkpoints import select_checkpoint
+from inference_export.resources.labels import read_labels
 
 
 def create_app(resources: Path, image_size: int) -> Flask:
@@ -51,7 +53,7 @@ def create_app(resources: Path, image_size: int) -> Flask:
 @click.option("--image_size", type=int, required=True)
 @click.option("--port", type=int, required=True)
 def main(resources: Path, image_size: int, port: int) -> None:
-    """Serve on 127.0.0.1, as Flask's own server does, a thread for each request."""
+    """Serve on 127.0.0.1 with Flask's own server, which uses one thread per request."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     create_app(resources, image_size).run("127.0.0.1", port, threaded=True)
 

@@ -1,4 +1,4 @@
-"""A modern alternative, for comparison: the same network in PyTorch behind LitServe, with batching."""
+"""A modern alternative: the same network in PyTorch behind LitServe, with batching."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from inference_export.network import MEAN, STD
+from inference_export.network.loading import load_network
+from inference_export.network.preprocessing import MEAN, STD
 from inference_export.regular_files import FileReader
-from inference_export.resources import load_network, read_labels, select_checkpoint
+from inference_export.resources.checkpoints import select_checkpoint
+from inference_export.resources.labels import read_labels
 
 MAX_BATCH_SIZE = 8
 BATCH_TIMEOUT_S = 0.01
 
 
 class ClassifyAPI(litserve.LitAPI):  # type: ignore[misc]
-    """Decodes in LitServe's worker, a batch at a time, and runs the network on it.
+    """Decodes a batch in LitServe's worker and runs the network on it.
 
     Args:
         resources: The trained resources.
@@ -35,14 +37,14 @@ class ClassifyAPI(litserve.LitAPI):  # type: ignore[misc]
         self._size = image_size
 
     def setup(self, device: str) -> None:
-        """Load the network, in the worker."""
+        """Load the network in the worker."""
         reader = FileReader()
         self._labels = read_labels(self._resources, reader)
         checkpoint = select_checkpoint(self._resources, "classification", reader).path
         self._network = load_network(checkpoint, len(self._labels), reader)
         self._mean, self._std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
 
-    def decode_request(self, request):  # type: ignore[no-untyped-def]  # LitServe would read a type as a query's
+    def decode_request(self, request):  # type: ignore[no-untyped-def]  # LitServe would take an annotation for the type of a query
         """Turn a JSON list of one base64 image into a normalized image."""
         image = Image.open(io.BytesIO(base64.b64decode(request[0]))).convert("RGB")
         pixels = np.array(image.resize((self._size, self._size), Image.Resampling.BILINEAR))
@@ -59,7 +61,7 @@ class ClassifyAPI(litserve.LitAPI):  # type: ignore[misc]
         return probabilities
 
     def unbatch(self, output: torch.Tensor) -> list[torch.Tensor]:
-        """Cut a batch's answers apart."""
+        """Split a batch into its images."""
         return list(output)
 
     def encode_response(self, output: torch.Tensor) -> dict[str, Any]:

@@ -2,35 +2,36 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 from typing import Any
 
 import click
 
-from inference_client.classify import Classify, Results
-from inference_client.options import request_options, server_option
-from inference_client.progress import progress
+from inference_client.classify import Classify
+from inference_client.client import Results
+from inference_client.command_line.formatting import table_lines
+from inference_client.command_line.options import COMMAND_SETTINGS, request_options, server_option
+from inference_client.command_line.progress import progress
 from inference_client.version import __version__
 
 LINKS_OPTIONS = ("-l", "--links")
 LONG_LIST_IMAGES = 32
-COLUMN_GAP = "  "
 HEADINGS = ("file", "label", "probability", "matches", "nearest base image")
 EVIDENCE_COLUMN = HEADINGS.index("matches")
 
 
 class LinksCommand(click.Command):
-    """A command whose ``-l`` takes every argument up to the next option, as the original's did."""
+    """A command whose ``-l`` takes every argument up to the next option, as the original's does."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat the option before each of its values, which is how click wants it."""
+        """Repeat the option before each of its values, as click wants it."""
         return super().parse_args(ctx, list(_repeat_links(args, ctx)))
 
 
 @click.command(
     cls=LinksCommand,
-    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120},
+    context_settings=COMMAND_SETTINGS,
     no_args_is_help=True,
 )
 @click.option(
@@ -61,15 +62,15 @@ def main(
 ) -> None:
     """Classify images on an inference server.
 
-    Prints one line per image: file, label, probability, and where the server has a base set how many of the label's
-    base images match, and the most similar one.
+    Prints one line per image: file, label and probability. If the server has a base set, the line also has the number
+    of the label's base images that match, and the most similar base image.
 
     \b
     Examples:
       classify -l a.jpg b.jpg -ip http://localhost:8080
       classify -ip http://localhost:8080 --json --sim_thres 0.8 -l photos/*.jpg
 
-    Exit status: 0 every image classified, 1 not every one, 2 wrong usage.
+    Exit status: 0 every image classified, 1 some images not classified, 2 wrong usage.
     """  # noqa: D301  (click wants the backspace itself)
     try:
         with (
@@ -93,7 +94,7 @@ def _repeat_links(args: Sequence[str], ctx: click.Context) -> Iterator[str]:
     rest = list(args)
     while rest:
         argument = rest.pop(0)
-        if argument == "--":  # what follows are images, whatever they begin with
+        if argument == "--":  # only images follow, whatever their names begin with
             for image in rest:
                 yield from ("-l", image)
             return
@@ -113,10 +114,8 @@ def _is_option(argument: str) -> bool:
     return argument.startswith("-") and argument != "-"
 
 
-@contextmanager
-def _progress(images: int) -> Iterator[Callable[[int], None] | None]:
-    with progress("Classifying", images) if images > LONG_LIST_IMAGES else nullcontext() as advance:
-        yield advance
+def _progress(images: int) -> AbstractContextManager[Callable[[int], None] | None]:
+    return progress("Classifying", images) if images > LONG_LIST_IMAGES else nullcontext()
 
 
 def _report(images: Sequence[str], results: Results, status_code: int) -> dict[str, Any]:
@@ -129,29 +128,18 @@ def _report(images: Sequence[str], results: Results, status_code: int) -> dict[s
 def _table(images: Sequence[str], results: Sequence[dict[str, Any]]) -> Iterator[str]:
     rows = [_row(click.format_filename(image), entry) for image, entry in zip(images, results, strict=True)]
     in_clustering_mode = any(len(row) == len(HEADINGS) for row in rows)
-    lines = [HEADINGS if in_clustering_mode else HEADINGS[:EVIDENCE_COLUMN], *rows]
-    # The last cell of a line, for one why there is no result, runs on over the columns that follow.
-    widths = [
-        max((len(line[column]) for line in lines if len(line) > column + 1), default=0)
-        for column in range(len(lines[0]))
-    ]
-    for line in lines:
-        yield COLUMN_GAP.join([*map(str.ljust, line[:-1], widths), line[-1]]).rstrip()
+    return table_lines([HEADINGS if in_clustering_mode else HEADINGS[:EVIDENCE_COLUMN], *rows])
 
 
 def _row(image: str, entry: dict[str, Any]) -> tuple[str, ...]:
     if "Error" in entry:
         return image, f"no result: {entry['Error']}"
-    evidence = [
-        cell
-        for neighbor in entry["Neighbors"][:1]
-        # A label that is no class, of a query that nothing matches, has no matches either.
-        for cell in (
-            str(entry["Matches"].get(entry["Label"], 0)),
-            f"{neighbor['Image']} ({neighbor['Similarity']:.4f})",
-        )
-    ]
-    return image, str(entry["Label"]), f"{entry['Probability']:.4f}", *evidence
+    cells = (image, str(entry["Label"]), f"{entry['Probability']:.4f}")
+    if not entry["Neighbors"]:
+        return cells
+    nearest = entry["Neighbors"][0]
+    matches = entry["Matches"].get(entry["Label"], 0)  # the unknown label is no class
+    return *cells, str(matches), f"{nearest['Image']} ({nearest['Similarity']:.4f})"
 
 
 def _summary(results: Results, status_code: int) -> str:

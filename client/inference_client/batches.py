@@ -1,61 +1,45 @@
-"""How images are cut into requests, and how many of them are in flight."""
+"""How to split images into requests, and how many requests to keep in flight."""
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol, TypeVar
+
+from inference_client.images import Image
 
 MAX_REQUEST_BYTES = 32 * 2**20
 MAX_IN_FLIGHT = 8
-# Of a stream: requests whose results the caller has not taken yet, in flight or answered.
+# Most requests of a stream, in flight or answered, whose results the caller has not taken yet.
 MAX_AHEAD = 2 * MAX_IN_FLIGHT
 
 
-class Sized(Protocol):
-    """An image, as far as it counts here."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the file that is sent, bytes."""
-
-
-I = TypeVar("I", bound=Sized)  # noqa: E741  (Image, and whatever the tests send)
-
-
-def split(images: Iterable[I], max_images: int) -> Iterator[list[I]]:
-    """Cut images into requests, in order, and take no more of them than the next request needs.
+def split(images: Iterable[Image], max_images: int) -> Iterator[list[Image]]:
+    """Split images into requests, in order. Each request takes no more images than it holds.
 
     Args:
-        images: What is to be sent. If it raises, what came before is still given.
+        images: The images. If the iterable raises, the images before still come first.
         max_images: Most images in one request, >= 1.
 
     Yields:
-        Each request's images; at most ``max_images``, and at most ``MAX_REQUEST_BYTES`` of files unless it is a single
-        file.
+        The images of one request: at most ``max_images``, and at most ``MAX_REQUEST_BYTES`` of files or a single file.
 
     >>> from types import SimpleNamespace
     >>> half = SimpleNamespace(size_bytes=MAX_REQUEST_BYTES // 2)
     >>> [len(request) for request in split([half] * 3, max_images=32)]
     [2, 1]
     """
-    request: list[I] = []
+    request: list[Image] = []
     request_bytes = 0
-    source = iter(images)
     failure: Exception | None = None
-    while True:
-        try:
-            image = next(source)
-        except StopIteration:
-            break
-        except Exception as error:
-            failure = error
-            break
-        if request and request_bytes + image.size_bytes > MAX_REQUEST_BYTES:
-            yield request
-            request, request_bytes = [], 0
-        request.append(image)
-        request_bytes += image.size_bytes
-        if len(request) == max_images:
-            yield request
-            request, request_bytes = [], 0
+    try:
+        for image in images:
+            if request and request_bytes + image.size_bytes > MAX_REQUEST_BYTES:
+                yield request
+                request, request_bytes = [], 0
+            request.append(image)
+            request_bytes += image.size_bytes
+            if len(request) == max_images:
+                yield request
+                request, request_bytes = [], 0
+    except Exception as error:
+        failure = error
     if request:
         yield request
     if failure is not None:
@@ -63,18 +47,18 @@ def split(images: Iterable[I], max_images: int) -> Iterator[list[I]]:
 
 
 def requests_in_flight(slowest_answer_s: float | None, timeout_s: float) -> int:
-    """Choose how many requests of one call are in flight, so that they never time each other out.
+    """Choose how many requests of one call are in flight, so that they do not time each other out.
 
-    A server that takes one request after the other answers the last of W in W times the time of one. Half of the
-    timeout is left for what other clients send.
+    A server that answers one request at a time answers the last of W requests after W times the time of one. Half of
+    the timeout is left for other clients' requests.
 
     Args:
-        slowest_answer_s: Longest time that an answer of this call took, seconds; None before the first answer.
+        slowest_answer_s: Time of this call's slowest answer so far, seconds; None before the first answer.
         timeout_s: Deadline of one request, seconds.
 
     Returns:
-        1 before the first answer, then the largest W of 1 to ``MAX_IN_FLIGHT`` with W * slowest <= timeout / 2; 1 where
-        even that is more.
+        1 before the first answer; then the largest W of 1 to ``MAX_IN_FLIGHT`` with W * slowest <= timeout / 2, or 1 if
+        there is none.
 
     >>> [requests_in_flight(slowest_answer_s, timeout_s=60) for slowest_answer_s in (None, 40, 10, 0.1)]
     [1, 1, 3, 8]

@@ -1,47 +1,35 @@
-"""The class that callers use."""
+"""The class for callers that block."""
 
-import math
-import os
-import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future
-from functools import partial
-from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
+from inference_client.client import Client, Results
 from inference_client.errors import StreamError
-from inference_client.images import Image, ImageInput, collect, collect_lazily
-from inference_client.settings import read_settings
-from inference_client.workers import InterruptedRequestError, WorkerPool, outcome_of
+from inference_client.images import Image, ImageInput, collect_lazily, collect_to_send
 
 if TYPE_CHECKING:
-    from inference_client.calls import Options
-    from inference_client.transport import Connection
-
-Results: TypeAlias = list[dict[str, Any]] | dict[str, str]
-
-_CLOSED = "this Classify is closed: make a new one, Classify({url!r})"
+    from inference_client.transport import Options
 
 
-class Classify:
+class Classify(Client):
     """An inference server that classifies images.
 
-    Any number of threads may call one ``Classify`` at the same time. It is a context manager, and ``close()`` ends its
-    connections; without either they end with the program.
+    Any number of threads may call one ``Classify`` at the same time. It is a context manager. ``close()`` ends its
+    connections; otherwise they end with the program.
 
     Args:
-        url: ``http://host:port``, ``host:port`` or ``https://host:port``, a base path may follow. No connection is
+        url: ``http://host:port``, ``host:port`` or ``https://host:port``; a base path may follow. No connection is
             opened yet.
         timeout_s: Deadline of each request with its retries, seconds, finite and > 0. A long list is several requests.
-            Sent again is what an overloaded server refused, and, once it has answered, what was lost because it, or one
-            of its model processes, was being restarted.
+            A request is retried if the server is overloaded, if one of its model processes is being restarted, or if
+            a server that has answered before is being restarted.
         connect_timeout_s: Deadline of opening a connection, seconds, finite and > 0.
-        sim_thres: Lowest cosine similarity at which a base image is a match, -1 to 1; None leaves it to the server,
-            which also refuses a value out of range.
+        sim_thres: Lowest cosine similarity at which a base image is a match, -1 to 1; None leaves it to the server. The
+            server refuses a value out of range.
         details: Whether each entry also has the evidence for its label.
-        client_id: Who is asking, for the server's metrics; sent as ``X-Client-Id``, printable ASCII.
+        client_id: Name of this client in the server's metrics; sent as ``X-Client-Id``, printable ASCII.
         api_key: Sent as ``X-API-Key``, printable ASCII.
 
     Raises:
@@ -66,22 +54,19 @@ class Classify:
         client_id: str | None = None,
         api_key: str | None = None,
     ) -> None:
-        # Here, so that importing this module is quick; and not in a worker, since gevent takes the thread that imports
-        # it for the program's main one.
-        from inference_client.transport import Connection
+        from inference_client.background import Background  # here, so that importing this module is quick
 
-        self._settings = read_settings(
-            url, timeout_s=timeout_s, connect_timeout_s=connect_timeout_s, client_id=client_id, api_key=api_key
+        super().__init__(
+            url,
+            timeout_s=timeout_s,
+            connect_timeout_s=connect_timeout_s,
+            sim_thres=sim_thres,
+            details=details,
+            client_id=client_id,
+            api_key=api_key,
         )
-        self._sim_thres = _threshold_text(sim_thres)
-        self._details = details
-        self._pool: WorkerPool[Connection] = WorkerPool(
-            partial(Connection, self._settings, threading.Event()), name="inference_client"
-        )
-        self._limit_lock = threading.Lock()
-        self._max_batch_size: int | None = None
-        self._reading_limit: Future[int] | None = None
-        _all_classify.add(self)
+        self._background = Background(self._settings)
+        weakref.finalize(self, self._background.close)
 
     def __call__(
         self,
@@ -98,95 +83,102 @@ class Classify:
                 list of these. Files are sent as they are on disk.
             sim_thres: As in the constructor, for this call.
             details: As in the constructor, for this call.
-            progress: Told, in the calling thread, how many more images are finished: classified, undecodable or failed.
+            progress: Called in the calling thread with the number of images that were classified, were undecodable or
+                failed since the last call.
 
         Returns:
-            ``(results, status_code)``. If anything was answered, ``results`` is a list with one entry per image, in
-            order: ``{'Label': str, 'Probability': float}``, or ``{'Label': None, 'Probability': None, 'Error':
-            reason}``. ``details`` adds ``Scores`` {class: similarity or probability}, ``Matches`` {class: number},
-            empty without a base set, and ``Neighbors`` [{'Image': 'class/file', 'Similarity': float}], best first.
-            Otherwise it is ``{'error': message}``. ``status_code`` is
+            ``(results, status_code)``. If the server answered any image, ``results`` is a list with one entry per
+            image, in order: ``{'Label': str, 'Probability': float}``, or ``{'Label': None, 'Probability': None,
+            'Error': reason}``. ``details`` adds ``Scores`` {class: similarity or probability}, ``Matches`` {class:
+            number}, empty without a base set, ``Neighbors`` [{'Image': 'class/file', 'Similarity': float}], best
+            first, ``Version``, the version of the models that answered, and ``Threshold``, the similarity threshold
+            in force, None without a base set. Otherwise ``results`` is ``{'error': message}``. ``status_code`` is
 
-            * 200: every image is classified, also an empty list's,
+            * 200: every image is classified, or the list is empty,
             * 207: some images are undecodable, or some requests of a long list failed,
-            * 400: every image is undecodable; with ``{'error': ...}`` the request was refused,
-            * 503, 504: overloaded or unreachable; too slow,
-            * another: as the server answered, 401 or 403 for an API key.
+            * 400: every image is undecodable; with ``{'error': ...}``, the server refused the request,
+            * 503: the server is overloaded or unreachable,
+            * 504: the server is too slow,
+            * another: the server's own status, for example 401 or 403 for a wrong API key.
 
         Raises:
-            OSError: A path can't be read, FileNotFoundError for one; raised before anything is sent.
+            OSError: A path can't be read, for example FileNotFoundError; raised before anything is sent.
             TypeError: Not an image; the message shows what to pass.
             ValueError: An array of another shape, or a file that is not a regular one.
-            RuntimeError: It is closed, or was closed during the call; or the process was forked by ``progress``.
+            RuntimeError: This Classify is closed, or was closed during the call; or ``progress`` forked the process and
+                this is the child.
         """
+        from inference_client.background import StoppedError
         from inference_client.calls import Call
         from inference_client.failures import RequestError
 
         options = self._options(sim_thres=sim_thres, details=details)
-        collected = collect(images)
-        self._require_open()
-        if not collected:
-            return [], 200
+        collected = collect_to_send(images)
         try:
-            limit = self._images_per_request() if len(collected) > 1 else 1
-            return Call(self._pool, collected, max_images=limit, options=options, progress=progress).run()
+            self._background.require_open()
+            if not collected:
+                return [], 200
+            thread = self._background.thread()
+            call = Call(thread.transport, thread.submit, collected, options=options, progress=progress)
+            return call.outcome(list(thread.drive(call)))
         except RequestError as failure:
             return {"error": failure.message}, failure.status
-        except (InterruptedRequestError, RuntimeError):
-            self._require_open()
-            raise
+        except StoppedError:
+            raise self._closed_error() from None
 
     def stream(
         self, images: Iterable[ImageInput], *, sim_thres: float | None = None, details: bool | None = None
     ) -> Generator[dict[str, Any], None, None]:
         """Classify any number of images, in bounded memory.
 
-        Images are taken from the iterable as results are taken from here, in the same thread, at most 16 requests of
-        them ahead. Closing the generator, or leaving a loop over it and letting go of it, breaks off what is in flight.
+        The stream takes images as you take results, in the same thread, at most 16 requests ahead. Closing or deleting
+        the generator breaks off the requests in flight.
 
         Args:
-            images: As many as you like, each as a call takes it; an iterator or generator is read once.
+            images: Any number of images, each as a call takes it. An iterator or generator is read once.
             sim_thres: As in the constructor, for this stream.
             details: As in the constructor, for this stream.
 
         Yields:
-            Each image's entry, in order, as a call's list has it: with ``Error`` also for a path that can't be read, an
-            array of another shape, and an image whose request failed.
+            Each image's entry, in order, as in a call's list. A path that can't be read, an array of another shape, and
+            an image whose request failed also have an entry with ``Error``.
 
         Raises:
-            TypeError: Not an iterable of images; or not an image, raised after the results of those before it, as
-                whatever else the iterable raises.
-            StreamError: The server is gone, refuses the first request, or has failed 8 requests in a row. No result is
-                given for the images from there on; those before it have theirs.
-            RuntimeError: It is closed, or was closed meanwhile; or the process was forked, and this is the child.
+            TypeError: Not an iterable of images. If one item is not an image, TypeError comes after the results of the
+                items before it, and so does any exception of the iterable.
+            StreamError: The server is gone, refuses the first request, or has failed 8 requests in a row. The images
+                before have their results; the others have none.
+            RuntimeError: This Classify is closed, or was closed meanwhile; or the process was forked and this is the
+                child.
         """
         options = self._options(sim_thres=sim_thres, details=details)
         collected = collect_lazily(images)
-        self._require_open()
+        if self._background.closed:
+            raise self._closed_error()
         return self._stream(collected, options)
 
     def _stream(self, images: Iterator[Image], options: "Options") -> Generator[dict[str, Any], None, None]:
+        from inference_client.background import StoppedError
         from inference_client.calls import Stream
         from inference_client.failures import RequestError
 
-        for first in images:  # none: nothing is asked
-            try:
-                limit = self._images_per_request()
-                yield from Stream(self._pool, chain([first], images), max_images=limit, options=options).entries()
-            except RequestError as failure:
-                raise StreamError(failure.message, failure.status) from None
-            except (InterruptedRequestError, RuntimeError):
-                self._require_open()
-                raise
+        try:
+            thread = self._background.thread()
+            for answer in thread.drive(Stream(thread.transport, thread.submit, images, options=options)):
+                yield from answer.results_or_raise()
+        except RequestError as failure:
+            raise StreamError(failure.message, failure.status) from None
+        except StoppedError:
+            raise self._closed_error() from None
 
     def close(self) -> None:
         """End all connections, from any thread or a signal handler.
 
-        Calls and streams in flight end with RuntimeError at once, and lose the results that they had not given yet;
-        every later call raises it as well. Returns within 2 s; a thread that is reading a file, or looking up the host
-        name, ends after that.
+        Calls and streams in flight raise RuntimeError at once, and lose the results that they had not given yet. Every
+        later call raises RuntimeError too. Returns within 2 s. A thread that is reading a file, or looking up the host
+        name, ends when it is done.
         """
-        self._pool.close()
+        self._background.close()
 
     def __enter__(self) -> Self:
         return self
@@ -195,64 +187,3 @@ class Classify:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _options(self, *, sim_thres: float | None, details: bool | None) -> "Options":
-        from inference_client.calls import Options
-
-        return Options(
-            sim_thres=self._sim_thres if sim_thres is None else _threshold_text(sim_thres),
-            details=self._details if details is None else details,
-            settings=self._settings,
-        )
-
-    def _require_open(self) -> None:
-        if self._pool.closed:
-            raise RuntimeError(_CLOSED.format(url=self._settings.url)) from None
-
-    def _images_per_request(self) -> int:
-        from inference_client.failures import RequestError
-
-        with self._limit_lock:
-            if self._max_batch_size is not None:
-                return self._max_batch_size
-            # Calls that come meanwhile wait for the same answer, rather than for their turn to ask.
-            reading = self._reading_limit
-            if reading is None or reading.done():
-                reading = self._reading_limit = self._pool.submit(_read_limit)
-        try:
-            self._max_batch_size = outcome_of(reading)
-        except RequestError as failure:
-            if failure.answered:
-                return 1  # for this call: the server is there, but does not tell its limit
-            raise
-        return self._max_batch_size
-
-
-_all_classify: "weakref.WeakSet[Classify]" = weakref.WeakSet()
-
-
-def _forget_reading_after_fork() -> None:
-    # Only the forking thread lives on in the child: nobody there would release the lock, or finish the reading.
-    for classify in list(_all_classify):
-        classify._limit_lock = threading.Lock()
-        classify._reading_limit = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_reading_after_fork)
-
-
-def _read_limit(connection: "Connection") -> int:
-    return connection.max_batch_size()
-
-
-def _threshold_text(sim_thres: float | None) -> str | None:
-    # As text even NaN reaches the server, which refuses it by name; as a number it would break the request's JSON.
-    if sim_thres is None:
-        return None
-    try:
-        return str(float(sim_thres))
-    except OverflowError:
-        return str(math.inf)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"sim_thres is {sim_thres!r}: give a number, -1 to 1") from error

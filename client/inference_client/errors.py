@@ -1,14 +1,14 @@
-"""What a stream raises when its server is lost."""
+"""The exception that ends a stream."""
 
 
 class StreamError(Exception):
-    """A stream that can't go on: the server is gone, refuses everything, or fails again and again.
+    """A stream can't go on: the server is gone, refuses everything, or fails again and again.
 
-    The results so far are those of the first images, without a gap: a new stream may begin with the next one.
+    All images before have their results, without a gap. A new stream can begin with the next image.
 
     Attributes:
-        message: What was wrong, where, and what to do; as ``{'error': message}`` of a call says it.
-        status_code: As a call would answer it.
+        message: What was wrong, where, and what to do, as in a call's ``{'error': message}``.
+        status_code: The status code that a call would return.
     """
 
     def __init__(self, message: str, status_code: int) -> None:

@@ -1,42 +1,55 @@
-"""Every way in which a request can fail, in one table: what was raised, the status, what to do about it."""
+"""Every way in which a request can fail: the exception, the caller's status, and what to do."""
 
 import json
 import socket
 import ssl
-from collections.abc import Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import HTTPException
+from typing import NamedTuple
 
-from geventhttpclient.response import HTTPConnectionClosed
-from tritonclient.utils import InferenceServerException
+import aiohttp
 
 from inference_client.settings import Settings
 
 NO_DECODABLE_IMAGE = "no decodable image: "
-# tritonclient's own words for an error's body that is not Triton's JSON.
-_UNREADABLE_BODY = "an exception occurred in the client while decoding the response"
-# Triton's, of a model whose process it has lost; ``inference-server`` replaces such a process within seconds.
+# Triton's words about a model whose process has died; ``inference-server`` replaces such a process within seconds.
 _MODEL_PROCESS_DIED = "is not healthy"
-# Triton's, of a model that it has unloaded, as ``inference-server`` does before it ends.
+# Triton's words about a model that is unloaded, as ``inference-server`` does before it ends.
 _UNLOADED = "has no available versions"
+# Triton's words about a request for an output that the model lacks.
+_NO_SUCH_OUTPUT = "unexpected inference output"
 MAX_WORDS_CHARACTERS = 2000
-_NOT_TRITONS = "a page that is not Triton's, so it comes from a proxy or another server."
+_NOT_TRITONS = "a page that is not Triton's, so it comes from a proxy or another server"
 
-# Whether the next request of a list can fare better: these are about what the request carried.
+# Failures that depend on the request's images: the next request of a list may succeed.
 ABOUT_THE_CONTENT = frozenset(
     {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.INTERNAL_SERVER_ERROR}
 )
 
-# Raised by a connection that the server has closed meanwhile.
-STALE_CONNECTION = (HTTPConnectionClosed, ConnectionResetError, BrokenPipeError)
+# Raised when the server closes a connection before it answers.
+CONNECTION_CLOSED = (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError)
+# Raised for an answer that breaks off or is not HTTP.
+_BROKEN_ANSWER = (aiohttp.ClientPayloadError, aiohttp.ClientResponseError)
+
+
+class RefusedError(Exception):
+    """The server, or a proxy in front of it, answered with a status other than 200.
+
+    Attributes:
+        status: The status.
+        words: The reason in the answer.
+    """
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(status, words)
+        self.status = status
+        self.words = words
 
 
 class RequestError(Exception):
-    """A request that got no results.
+    """A request got no results.
 
     Attributes:
-        status: HTTP status that the caller is told.
+        status: HTTP status for the caller.
         message: What was wrong, where, and what to do.
         answered: Whether an HTTP server answered at all.
     """
@@ -49,175 +62,171 @@ class RequestError(Exception):
 
     @property
     def ends_list(self) -> bool:
-        """Whether the other requests of the list would meet the same."""
+        """Whether the other requests of the list would fail in the same way."""
         return self.status not in ABOUT_THE_CONTENT
 
     @property
     def about_one_request(self) -> bool:
-        """Whether it says nothing of the server, only of what this request carried."""
+        """Whether the cause lies in this request, not in the server."""
         return self.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
     @property
     def lost(self) -> bool:
-        """Whether there is no server any more, or none yet."""
+        """Whether no server is there, or none any more."""
         return self.status == HTTPStatus.SERVICE_UNAVAILABLE and not self.answered
 
 
-@dataclass(frozen=True)
-class _Row:
-    raised: type[Exception]
+class _Failure(NamedTuple):
+    raised: type[Exception] | tuple[type[Exception], ...]
     says: str
-    status: int | None = None  # None: as answered
-    answered: int | None = None  # only for answers of this status
+    status: int
 
 
+# What to do about a refusal, by its status.
+_REMEDIES: dict[int, str] = {
+    HTTPStatus.UNAUTHORIZED: "Is api_key right?",
+    HTTPStatus.FORBIDDEN: "Is api_key right?",
+    HTTPStatus.NOT_FOUND: "Is the model ensemble loaded there, and the url's path right? "
+    "curl {url}/v2/models/ensemble/ready",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "This request is too large for a proxy: send smaller images, or raise its "
+    "limit.",
+    HTTPStatus.TOO_MANY_REQUESTS: "You have sent too many requests: wait, or ask for a higher limit.",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "The server's log says more.",
+    HTTPStatus.BAD_GATEWAY: "Is tritonserver running behind it? curl {url}/v2/health/ready",
+    HTTPStatus.SERVICE_UNAVAILABLE: "It was overloaded for the {timeout_s:g} s of timeout_s: send less at a time, or "
+    "wait longer.",
+}
+_OLD_REPOSITORY = "The model repository was exported by an earlier version: export it again."
+
+# The first row that fits an exception describes it.
 _TABLE = (
-    _Row(InferenceServerException, "{detail} Is api_key right?", answered=HTTPStatus.UNAUTHORIZED),
-    _Row(InferenceServerException, "{detail} Is api_key right?", answered=HTTPStatus.FORBIDDEN),
-    _Row(
-        InferenceServerException,
-        "{detail} Is the model ensemble loaded there, and the url's path right? curl {url}/v2/models/ensemble/ready",
-        answered=HTTPStatus.NOT_FOUND,
-    ),
-    _Row(
-        InferenceServerException,
-        "{detail} A proxy admits less than this request: send smaller images, or raise its limit.",
-        answered=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    ),
-    _Row(
-        InferenceServerException,
-        "{detail} You have sent too many requests: wait, or ask for a higher limit.",
-        answered=HTTPStatus.TOO_MANY_REQUESTS,
-    ),
-    _Row(
-        InferenceServerException,
-        "{detail} The server's log says more.",
-        answered=HTTPStatus.INTERNAL_SERVER_ERROR,
-    ),
-    _Row(
-        InferenceServerException,
-        "{detail} Is tritonserver running behind it? curl {url}/v2/health/ready",
-        answered=HTTPStatus.BAD_GATEWAY,
-    ),
-    _Row(
-        InferenceServerException,
-        "{detail} It was overloaded for the {timeout_s:g} s of timeout_s: send less at a time, or wait longer.",
-        answered=HTTPStatus.SERVICE_UNAVAILABLE,
-    ),
-    _Row(InferenceServerException, "{detail}"),
-    # TimeoutError is an OSError, and so is each one before OSError itself.
-    _Row(
+    # TimeoutError and all exceptions up to OSError itself are OSErrors.
+    _Failure(
         TimeoutError,
         "{url} gave no answer in time (timeout_s={timeout_s:g}, connect_timeout_s={connect_timeout_s:g}). "
         "Is it busy, or the address wrong? curl {url}/v2/health/ready",
         HTTPStatus.GATEWAY_TIMEOUT,
     ),
-    _Row(
+    _Failure(
         ConnectionRefusedError,
         "{url} refused the connection. Is tritonserver running there? curl {url}/v2/health/ready",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
-    _Row(
+    _Failure(
         socket.gaierror,
         "{url} was not found: its host name has no address ({detail}). Is it spelt right, and known here?",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
-    _Row(
+    _Failure(
         ssl.SSLCertVerificationError,
-        "{url} has a certificate that is not trusted here ({detail}). If it is yours, name the file of the "
-        "authority that signed it in the environment variable SSL_CERT_FILE.",
+        "{url} has a certificate that is not trusted here ({detail}). If the server is yours, set the environment "
+        "variable SSL_CERT_FILE to the certificate of the authority that signed it.",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
-    _Row(
+    _Failure(
         ssl.SSLError,
         "{url} does not speak TLS as expected ({detail}). Is it http:// instead of https://?",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
-    _Row(
+    _Failure(
         OSError,
         "{url} could not be reached, or was lost ({detail}). curl {url}/v2/health/ready",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
-    _Row(
-        HTTPConnectionClosed,
+    _Failure(
+        aiohttp.ClientConnectionError,
         "{url} closed the connection without an answer. Has tritonserver died? curl {url}/v2/health/ready",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
-    _Row(
-        HTTPException,
+    _Failure(
+        _BROKEN_ANSWER,
         "{url} broke off its answer, or does not speak HTTP ({detail}). Is it tritonserver's HTTP port, and up? "
         "curl {url}/v2/health/ready",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
-    _Row(
+    _Failure(
         Exception,
-        "{url} answered with something else than inference results ({detail}). Is it tritonserver, with a "
-        "repository of ours?",
+        "{url} answered with something other than inference results ({detail}). Is it tritonserver, with a "
+        "repository that export-repository wrote?",
         HTTPStatus.BAD_GATEWAY,
     ),
 )
+
+
+def refusal(status: int, content: bytes) -> RefusedError:
+    """Read an answer with a status other than 200.
+
+    Args:
+        status: The status.
+        content: The answer's body, as Triton's JSON or anything else.
+
+    Returns:
+        The exception to raise.
+    """
+    if not content:
+        return RefusedError(status, "an empty response")
+    try:
+        return RefusedError(status, str(json.loads(content)["error"]))
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return RefusedError(status, _NOT_TRITONS)
 
 
 def describe(error: Exception, settings: Settings) -> RequestError:
     """Say what an exception of a request means to the caller.
 
     Args:
-        error: What tritonclient, or reading its answer, raised.
-        settings: Of the connection.
+        error: What sending the request, or reading its answer, raised.
+        settings: How the server is reached.
 
     Returns:
-        The status and the message of the table's first fitting row.
+        The status and the message for the caller.
     """
-    answer = _status(error)
-    if isinstance(error, InferenceServerException) and answer is None:
-        # Raised by tritonclient itself, about an answer of status 200.
-        error = ValueError(str(error.message()))
-    row = next(row for row in _TABLE if isinstance(error, row.raised) and row.answered in {None, answer})
-    message = row.says.format(
+    if isinstance(error, RefusedError):
+        # A success without results is a failure too.
+        status = error.status if error.status >= HTTPStatus.MULTIPLE_CHOICES else HTTPStatus.BAD_GATEWAY
+        lacks_output = error.status == HTTPStatus.BAD_REQUEST and _NO_SUCH_OUTPUT in error.words
+        remedy = _OLD_REPOSITORY if lacks_output else _REMEDIES.get(error.status, "")
+        says = f"{{url}} answered {error.status}: {{detail}}. {remedy}".rstrip()
+    else:
+        _, says, status = next(failure for failure in _TABLE if isinstance(error, failure.raised))
+    message = says.format(
         url=settings.url,
-        detail=_detail(error, settings, answer),
+        detail=_detail(error),
         timeout_s=settings.timeout_s,
         connect_timeout_s=settings.connect_timeout_s,
     )
-    status = row.status or answer or HTTPStatus.BAD_GATEWAY
-    # A success without results is none.
-    if status < HTTPStatus.MULTIPLE_CHOICES:
-        status = HTTPStatus.BAD_GATEWAY
-    return RequestError(int(status), message, answered=not isinstance(error, (OSError, HTTPException)))
+    return RequestError(int(status), message, answered=not isinstance(error, (OSError, aiohttp.ClientError)))
 
 
 def may_pass(error: Exception, *, known: bool) -> bool:
-    """Whether a later try of the same request may succeed.
+    """Whether the same request may succeed if it is sent again later.
 
     Args:
         error: What the request raised.
-        known: Whether this server has answered before. Then one that is gone, or a proxy without a server behind it, is
-            taken to be restarting; otherwise the address is taken to be wrong.
+        known: Whether this server has answered before. If so, a server that can't be reached, directly or through a
+            proxy, counts as restarting; otherwise the address counts as wrong.
     """
-    status = _status(error)
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _MODEL_PROCESS_DIED in str(error)
-    if status == HTTPStatus.NOT_FOUND:
-        return known and _UNLOADED in str(error)
-    if status is not None:
-        return status == HTTPStatus.SERVICE_UNAVAILABLE or (known and status == HTTPStatus.BAD_GATEWAY)
-    return known and isinstance(error, (ConnectionError, HTTPException))
+    if not isinstance(error, RefusedError):
+        return known and isinstance(error, (ConnectionError, *CONNECTION_CLOSED, *_BROKEN_ANSWER))
+    if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _MODEL_PROCESS_DIED in error.words
+    if error.status == HTTPStatus.NOT_FOUND:
+        return known and _UNLOADED in error.words
+    return error.status == HTTPStatus.SERVICE_UNAVAILABLE or (known and error.status == HTTPStatus.BAD_GATEWAY)
 
 
-def undecodable_reasons(error: Exception, images: int) -> list[str] | None:
+def undecodable_reasons(error: RefusedError, images: int) -> list[str] | None:
     """Read why a request's images can't be decoded.
 
     Args:
-        error: What the request raised.
-        images: Number of the request's images.
+        error: The refusal.
+        images: Number of images in the request.
 
     Returns:
-        The reason for each image, in order; None if the request failed for something else.
+        The reason for each image, in order; None if the request was refused for another reason.
     """
-    if _status(error) != HTTPStatus.BAD_REQUEST or not isinstance(error, InferenceServerException):
-        return None
-    _, found, reasons_json = str(error.message()).partition(NO_DECODABLE_IMAGE)
-    if not found:
+    _, separator, reasons_json = error.words.partition(NO_DECODABLE_IMAGE)
+    if error.status != HTTPStatus.BAD_REQUEST or not separator:
         return None
     try:
         reasons, _ = json.JSONDecoder().raw_decode(reasons_json)
@@ -228,26 +237,12 @@ def undecodable_reasons(error: Exception, images: int) -> list[str] | None:
     return [str(reason) for reason in reasons]
 
 
-def _status(error: Exception) -> int | None:
-    if not isinstance(error, InferenceServerException):
-        return None
-    status = str(error.status())
-    return int(status) if status.isdecimal() else None
-
-
-def _detail(error: Exception, settings: Settings, answer: int | None) -> str:
-    if isinstance(error, InferenceServerException):
-        words = str(error.message())
-        if words.startswith(_UNREADABLE_BODY):
-            words = _NOT_TRITONS
-        elif len(words) > MAX_WORDS_CHARACTERS:
-            words = f"{words[:MAX_WORDS_CHARACTERS]} ..."
-        return f"{settings.url} answered {answer}: {words.rstrip('.')}."
+def _detail(error: Exception) -> str:
+    if isinstance(error, RefusedError):
+        cut = " \N{HORIZONTAL ELLIPSIS}" if len(error.words) > MAX_WORDS_CHARACTERS else ""
+        return error.words[:MAX_WORDS_CHARACTERS].rstrip(".") + cut
+    if isinstance(error, aiohttp.ClientResponseError):
+        return " ".join(error.message.split())
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(map(str, _flat(error.args))) or type(error).__name__
-
-
-def _flat(arguments: Sequence[object]) -> Sequence[object]:
-    # geventhttpclient raises with a tuple of the parser's words and number.
-    return arguments[0] if len(arguments) == 1 and isinstance(arguments[0], tuple) else arguments
+    return str(error) or type(error).__name__

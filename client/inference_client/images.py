@@ -1,4 +1,4 @@
-"""The images that a caller may give, and the file bytes that are sent for each."""
+"""The kinds of images that a caller may pass, and the bytes to send for each."""
 
 import io
 import os
@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, Union
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeAlias, Union
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 ImageInput: TypeAlias = Union["str | os.PathLike[str] | bytes", "PIL.Image.Image", "NDArray[np.uint8]"]
 
-# What PNG can hold. Pillow also wrote mode I, as 16 bits, until it stopped; I;16 is the same file in every version.
+# The modes that PNG has. Older versions of Pillow also write mode I, as 16 bits; I;16 gives that file in every version.
 PNG_MODES = frozenset({"1", "L", "LA", "I;16", "I;16B", "P", "RGB", "RGBA"})
 # Lossless at every level: the fastest.
 PNG_COMPRESS_LEVEL = 1
 RGB_CHANNELS = 3
 IMAGE_DIMENSIONS = 3
 
-# An image that was opened from a file is read when it is encoded, which Pillow does not allow in two threads at once.
+# Encoding may read the image's file, which Pillow does not allow in two threads at once.
 _encoding = threading.Lock()
 
 
 def _forget_encoding_after_fork() -> None:
-    global _encoding  # noqa: PLW0603  (nobody in the child would release the parent's)
+    global _encoding  # noqa: PLW0603  (no thread of the child would release the parent's lock)
     _encoding = threading.Lock()
 
 
@@ -37,7 +37,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class UnreadableImageError(Exception):
-    """An image that was there before the first request could not be read when its own was sent."""
+    """An image passed the check at the start of the call, but can't be read."""
 
 
 class Image(Protocol):
@@ -45,18 +45,18 @@ class Image(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """Size of the file that is sent, bytes; for pixels an upper bound."""
+        """Size of the file to send, bytes; an upper bound for pixels."""
 
     def read(self) -> bytes:
         """Return the file's bytes.
 
         Raises:
-            UnreadableImageError: It could not be read; the message says why.
+            UnreadableImageError: The image can't be read; the message says why.
         """
 
 
 class FileImage:
-    """A file on disk, sent as it is, read when its request is sent."""
+    """A file on disk, sent unchanged. It is read when its request is sent."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         status = os.stat(path)  # noqa: PTH116 - Path would accept what open() refuses, a null byte for one
@@ -73,7 +73,7 @@ class FileImage:
             return self.path.read_bytes()
         except OSError as error:
             raise UnreadableImageError(
-                f"{self.path} could not be read any more when its turn came: {error.strerror or error}"
+                f"{self.path} could no longer be read when its turn came: {error.strerror or error}"
             ) from error
 
 
@@ -112,13 +112,13 @@ class PixelImage:
                 elif image.mode not in PNG_MODES:
                     image = image.convert("RGB")
                 image.save(file, format="PNG", compress_level=PNG_COMPRESS_LEVEL)
-        except Exception as error:  # Pillow raises almost any type for what it can't decode or encode
+        except Exception as error:  # Pillow raises almost any type for an image that it can't decode or encode
             raise UnreadableImageError(f"Pillow could not read the image: {error}") from error
         return file.getvalue()
 
 
 class MissingImage:
-    """An image of a stream that can't be sent, which must not cost the others their results."""
+    """Stands for an image that can't be sent, so that the other images still get their results."""
 
     size_bytes = 0
 
@@ -126,19 +126,19 @@ class MissingImage:
         self.reason = reason
 
     def read(self) -> bytes:
-        """Say why."""
+        """Raise the reason."""
         raise UnreadableImageError(self.reason)
 
 
 def collect(images: "ImageInput | Iterable[ImageInput]") -> list[Image]:
-    """Check what the caller gave, one image or several, before anything is sent.
+    """Check one image or several, before anything is sent.
 
     Args:
         images: A path, the bytes of a file, a PIL image, a uint8 array [height, width, 3] in RGB order, or an iterable
             of these.
 
     Returns:
-        One entry per image, in the caller's order.
+        One item per image, in the caller's order.
 
     Raises:
         OSError: A path can't be read: FileNotFoundError, IsADirectoryError, PermissionError.
@@ -149,21 +149,36 @@ def collect(images: "ImageInput | Iterable[ImageInput]") -> list[Image]:
     if one is not None:
         return [one]
     if isinstance(images, (Mapping, Set)) or not isinstance(images, Iterable):
-        raise _not_an_image(images)
+        _refuse(images)
     return [_image(item) or _refuse(item) for item in images]
 
 
+def collect_to_send(images: "ImageInput | Iterable[ImageInput]") -> list[Image]:
+    """Check images as ``collect`` does, and read the image if there is only one.
+
+    For a single small image, the step to another thread would take about as long as reading the file.
+    """
+    collected = collect(images)
+    if len(collected) != 1:
+        return collected
+    try:
+        return [BytesImage(collected[0].read())]
+    except UnreadableImageError as error:
+        return [MissingImage(str(error))]
+
+
 def collect_lazily(images: "Iterable[ImageInput]") -> Iterator[Image]:
-    """Check images one by one, as they are asked for.
+    """Check images one by one, each when it is taken.
 
     Args:
-        images: As ``collect`` takes several.
+        images: Any iterable of images as ``collect`` takes them.
 
     Returns:
-        One entry per image, in the caller's order; one that can't be sent says why when it is read.
+        One item per image, in the caller's order. An image that can't be sent raises the reason when it is read.
 
     Raises:
-        TypeError: Not several images; raised at once. When it is its turn: not an image.
+        TypeError: ``images`` is not an iterable of images, raised at once; or an item is not an image, raised when the
+            item is taken.
     """
     one = (str, os.PathLike, bytes, bytearray, memoryview)
     if isinstance(images, (*one, Mapping, Set)) or not isinstance(images, Iterable):
@@ -188,7 +203,7 @@ def _image(item: object) -> Image | None:
         return FileImage(item)
     if isinstance(item, (bytes, bytearray, memoryview)):
         return BytesImage(bytes(item))
-    # Who holds such an object has imported its package; importing inference_client brings neither.
+    # An image of either kind means that its package is imported already; importing it here would be slow.
     pillow = sys.modules.get("PIL.Image")
     if pillow is not None and isinstance(item, pillow.Image):
         return PixelImage(item)
@@ -204,25 +219,21 @@ def _array(pixels: "NDArray[np.uint8]") -> PixelImage:
     shape = "x".join(map(str, pixels.shape)) or "no dimensions"
     if pixels.dtype != "uint8":
         raise TypeError(
-            f"an array of dtype {pixels.dtype} is no image: pass uint8 pixels of 0 to 255, for values of 0 to 1 "
+            f"an array of dtype {pixels.dtype} is no image: pass uint8 pixels of 0 to 255; for values of 0 to 1, pass "
             "(array * 255).round().astype('uint8')"
         )
     if pixels.ndim != IMAGE_DIMENSIONS or pixels.shape[2] != RGB_CHANNELS:
         instead = {
-            2: "for a grey image np.stack([array] * 3, axis=-1)",
-            3: "for RGBA array[..., :3], for channels first array.transpose(1, 2, 0)",
-            4: "for several images list(array)",
-        }.get(pixels.ndim, "one image at a time")
-        raise ValueError(f"an array of shape {shape} is no image: pass height x width x 3 in RGB order, {instead}")
+            2: "for a grey image, pass np.stack([array] * 3, axis=-1)",
+            3: "for RGBA, pass array[..., :3]; for channels first, array.transpose(1, 2, 0)",
+            4: "for several images, pass list(array)",
+        }.get(pixels.ndim, "pass one image at a time")
+        raise ValueError(f"an array of shape {shape} is no image: pass height x width x 3 in RGB order; {instead}")
     return PixelImage(PillowImage.fromarray(pixels))
 
 
-def _refuse(item: object) -> Image:
-    raise _not_an_image(item)
-
-
-def _not_an_image(item: object) -> TypeError:
-    return TypeError(
+def _refuse(item: object) -> NoReturn:
+    raise TypeError(
         f"{type(item).__name__} is no image: pass a path, the bytes of a file, a PIL image, a uint8 array "
         "[height, width, 3], or a list of these, for example target_server(['a.jpg', 'b.jpg'])"
     )

@@ -1,4 +1,4 @@
-"""What a ``Classify`` was told about its server, validated before anything is sent."""
+"""How a client reaches its server. Everything is validated before anything is sent."""
 
 import math
 import re
@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-HTTP_PORT = 80
-HTTPS_PORT = 443
+DEFAULT_PORTS = {"http": 80, "https": 443}
 LARGEST_PORT = 65535
 
 CLIENT_ID_HEADER = "X-Client-Id"
@@ -24,20 +23,16 @@ _HEADER_VALUE = re.compile(r"[ -~]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How the server is reached; every worker reads it, none changes it.
+    """How a client reaches its server.
 
     Attributes:
-        url: The server's address as messages show it, ``scheme://host:port`` and the base path if there is one.
-        target: The same without the scheme, as tritonclient takes it.
-        tls: Whether the scheme is https.
+        url: The server's address as messages show it: ``scheme://host:port`` and the base path if there is one.
         timeout_s: Deadline of one request with its retries, seconds, > 0.
         connect_timeout_s: Deadline of opening one connection, seconds, > 0.
-        headers: Sent with every request.
+        headers: Headers of every request.
     """
 
     url: str
-    target: str
-    tls: bool
     timeout_s: float
     connect_timeout_s: float
     headers: Mapping[str, str]
@@ -46,11 +41,11 @@ class Settings:
 def read_settings(
     url: str, *, timeout_s: float, connect_timeout_s: float, client_id: str | None, api_key: str | None
 ) -> Settings:
-    """Validate what ``Classify`` was given.
+    """Validate the arguments of a client.
 
     Args:
-        url: ``http://host:port``, ``host:port`` or ``https://host:port``, a base path may follow. The port may be left
-            out after a scheme, and is then the scheme's.
+        url: ``http://host:port``, ``host:port`` or ``https://host:port``; a base path may follow. A URL with a scheme
+            may leave out the port, which is then the scheme's.
         timeout_s: Deadline of one request, seconds, finite and > 0.
         connect_timeout_s: Deadline of opening one connection, seconds, finite and > 0.
         client_id: Value of the ``X-Client-Id`` header, printable ASCII; None sends none.
@@ -63,23 +58,20 @@ def read_settings(
         TypeError: A value has the wrong type.
         ValueError: A value is wrong; the message says what to give instead.
     """
-    tls, authority, path = _read_url(url)
     headers = {
         name: _header_value(argument, value)
         for name, argument, value in ((CLIENT_ID_HEADER, "client_id", client_id), (API_KEY_HEADER, "api_key", api_key))
         if value is not None
     }
     return Settings(
-        url=f"{'https' if tls else 'http'}://{authority}{path}",
-        target=f"{authority}{path}",
-        tls=tls,
+        url=_read_url(url),
         timeout_s=_seconds("timeout_s", timeout_s),
         connect_timeout_s=_seconds("connect_timeout_s", connect_timeout_s),
         headers=headers,
     )
 
 
-def _read_url(url: str) -> tuple[bool, str, str]:
+def _read_url(url: str) -> str:
     if not isinstance(url, str):
         raise TypeError(f"the server's url is {url!r}: {_URL_EXAMPLE}")
     text = url.strip()
@@ -91,7 +83,7 @@ def _read_url(url: str) -> tuple[bool, str, str]:
         raise ValueError(f"{url!r} is no server address ({error}): {_URL_EXAMPLE}") from error
     scheme = parts.scheme
     reason = None
-    if scheme not in {"http", "https"}:
+    if scheme not in DEFAULT_PORTS:
         reason = f"its scheme is {scheme!r}"
     elif parts.username is not None or parts.password is not None:
         raise ValueError("the server's url holds a user name or password: leave it out, and give api_key= instead")
@@ -107,10 +99,8 @@ def _read_url(url: str) -> tuple[bool, str, str]:
         reason = f"the port must be 1 to {LARGEST_PORT}"
     if reason is not None:
         raise ValueError(f"{url!r} is no server address, {reason}: {_URL_EXAMPLE}")
-    tls = scheme == "https"
-    port = port or (HTTPS_PORT if tls else HTTP_PORT)
-    base = parts.path.strip("/")
-    return tls, f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}", f"/{base}" if base else ""
+    bracketed = f"[{host}]" if ":" in str(host) else host
+    return f"{scheme}://{bracketed}:{port or DEFAULT_PORTS[scheme]}/{parts.path.strip('/')}".rstrip("/")
 
 
 def _seconds(argument: str, value: float) -> float:
@@ -126,13 +116,13 @@ def _seconds(argument: str, value: float) -> float:
 
 
 def _header_value(argument: str, value: str) -> str:
-    # Beyond ASCII, what arrives differs: tritonclient 2.51 sends UTF-8, a newer one latin-1.
+    # ASCII only: tritonclient 2.51 would send other characters as UTF-8, newer ones as latin-1.
     if not isinstance(value, str):
         raise TypeError(f"{argument} must be a string, not {type(value).__name__}")
     if not _HEADER_VALUE.fullmatch(value):
         # The value is not shown: it may be a key.
         raise ValueError(
             f"{argument} can't be sent as an HTTP header: it must be printable ASCII, without a line break, and not "
-            f"empty. Was it read from a file? Then {argument}=text.strip() may be what you want"
+            f"empty. If you read it from a file, try {argument}=text.strip()"
         )
     return value

@@ -1,278 +1,393 @@
-"""One thread's connection to the server: deadlines, retries, and what to do with a connection that failed."""
+"""Requests to one server: deadlines, retries, and bounds on what is read of an answer."""
 
+import asyncio
+import io
 import itertools
+import json
 import os
 import random
-import threading
+import re
+import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Any, TypeVar
 
-import gevent
-import gevent.ssl
+import aiohttp
+import certifi
 import numpy as np
-from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
-from tritonclient.utils import InferenceServerException
+from numpy.typing import NDArray
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
+from tritonclient.utils import np_to_triton_dtype
+from yarl import URL
 
-from inference_client.answers import Tensors, failed_entry, output_names, read_entries
-from inference_client.failures import STALE_CONNECTION, describe, may_pass, undecodable_reasons
-from inference_client.reading import BoundedReads
+from inference_client.answers import ImageTensors, split_by_image
+from inference_client.failures import (
+    CONNECTION_CLOSED,
+    RefusedError,
+    RequestError,
+    describe,
+    may_pass,
+    refusal,
+    undecodable_reasons,
+)
+from inference_client.images import BytesImage, Image, MissingImage, UnreadableImageError
 from inference_client.settings import Settings
-from inference_client.workers import InterruptedRequestError
 
 MODEL = "ensemble"
 
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 3.0
 
+# Answers without tensors: errors, which may hold a reason for each image, and configurations.
+MAX_JSON_BYTES = 4 * 2**20
+# Answers with tensors: 2 MiB for each of 32 images.
+MAX_ANSWER_BYTES = 64 * 2**20
+# More than this is encoded and decoded in another thread, so that the event loop stays free.
+MAX_INLINE_BYTES = 2**18
+
+TENSORS_HEADER = "Inference-Header-Content-Length"
+_SIZE = re.compile(r"[0-9]{1,9}")
+
 T = TypeVar("T")
 
 
-class Connection:
-    """A tritonclient that only the thread uses which made it.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every request of a call asks for.
 
-    tritonclient's HTTP client runs on gevent, whose event loop belongs to one thread: shared between threads it hangs.
-    ``network_timeout`` is per read, so a server that trickles would never exceed it; the real deadline is a
-    ``gevent.Timeout``, after which the connection is closed, so that no late answer is ever read as another's. While a
-    server sends without pause no such timeout can fire, so every read looks at the clock as well.
-
-    Args:
-        settings: Of the server.
-        known: Set once the server has answered with a success, on whichever connection.
+    Attributes:
+        sim_thres: The threshold as text; None leaves it to the server.
+        outputs: Names of the ensemble's outputs, including ``ERROR``.
+        read: Turns the tensors or the error of one image into its result for the caller.
     """
 
-    def __init__(self, settings: Settings, known: threading.Event) -> None:
-        self._settings = settings
-        self._known = known
-        self._client: InferenceServerClient | None = None
-        self._reads = BoundedReads(self._require_time)
-        self._deadline_s = 0.0  # of the current request, on the monotonic clock
-        self._answered = False  # whether this client has had an answer
-        # Reentrant, since a signal handler that closes the pool may interrupt an interruption.
-        self._lock = threading.RLock()
-        self._interrupted = False
-        self._waiting: Any = None  # the greenlet that waits for the server
-        self._wake_up = gevent.get_hub().loop.async_()
-        self._wake_up.start(self._throw)
+    sim_thres: str | None
+    outputs: Sequence[str]
+    read: Callable[[ImageTensors], Any]
 
-    def begin(self) -> None:
-        """Start a task: an interruption of the one before no longer counts."""
-        self._interrupted = False
+    def failed(self, failure: RequestError, images: int) -> list[Any]:
+        """Make the results of this many images that a failure leaves without an answer."""
+        return [self.read(ImageTensors(error=failure.message)) for _ in range(images)]
 
-    def interrupt(self) -> None:
-        """Make the current request raise InterruptedRequestError; called from other threads."""
-        with self._lock:
-            self._interrupted = True
-            if self._wake_up is not None:
-                self._wake_up.send()
 
-    def close(self) -> None:
-        """Close the connection and end the thread's event loop."""
-        with self._lock:
-            wake_up, self._wake_up = self._wake_up, None
-        wake_up.stop()
-        wake_up.close()
-        self._disconnect()
-        # In a program that gevent has patched, this thread is a greenlet, and the event loop everybody's.
-        hub = gevent.get_hub()
-        # A host name that is still being looked up can't be interrupted, and gevent would wait for it.
-        if gevent.getcurrent().parent is None and not len(hub.threadpool):
-            hub.destroy(destroy_loop=True)
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The outcome of one request for images.
 
-    def max_batch_size(self) -> int:
-        """Read how many images one request may carry.
+    Attributes:
+        results: The result of each image, in order; if the request failed, each has its error.
+        elapsed_s: How long the server took, seconds; None if the request failed, or if no image could be read and
+            nothing was sent.
+        failure: Why the request failed; None if it did not.
+        ends: Whether nothing more is sent because of this failure.
+    """
 
-        Returns:
-            The limit, >= 1.
+    results: Sequence[Any]
+    elapsed_s: float | None = None
+    failure: RequestError | None = None
+    ends: bool = False
+
+    def results_or_raise(self) -> Sequence[Any]:
+        """Return the results, or raise the failure if nothing more is sent because of it."""
+        if self.ends and self.failure is not None:
+            raise self.failure
+        return self.results
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Body:
+    content: bytes
+    json_bytes: int  # the rest are tensors
+
+
+# The connection that carries the current task's request.
+_connection: ContextVar[asyncio.Transport | None] = ContextVar("_connection", default=None)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Sets ``_connection`` to the connection that a request gets."""
+
+    async def connect(self, *arguments: Any, **options: Any) -> aiohttp.connector.Connection:
+        connection = await super().connect(*arguments, **options)
+        _connection.set(connection.transport)
+        return connection
+
+
+class Transport:
+    """Sends requests to one server, all from one event loop.
+
+    Attributes:
+        settings: How the server is reached.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._known = False  # whether a request has succeeded
+        self._session: aiohttp.ClientSession | None = None
+        self._reading_limit: asyncio.Task[int | RequestError] | None = None
+
+    async def close(self) -> None:
+        """Close all connections. Requests in flight fail."""
+        if self._reading_limit is not None:
+            self._reading_limit.cancel()
+        if self._session is not None:
+            await self._session.close()
+
+    async def max_batch_size(self) -> int:
+        """Return how many images one request may carry; 1 if the server's answer does not say.
 
         Raises:
-            RequestError: The server was not reached, or did not say.
+            RequestError: The server was not reached.
         """
+        # Calls that come while the limit is being read wait for the same answer.
+        reading = self._reading_limit
+        if reading is None or (reading.done() and isinstance(reading.result(), RequestError)):
+            reading = self._reading_limit = asyncio.create_task(self._outcome(self._read_max_batch_size))
+        limit = await asyncio.shield(reading)
+        return 1 if isinstance(limit, RequestError) and limit.answered else _raise_failure(limit)
 
-        def request(client: InferenceServerClient) -> int:
-            config = client.get_model_config(MODEL, headers=dict(self._settings.headers))
-            return max(1, int(config["max_batch_size"]))
-
-        try:
-            return self._retry(request)
-        except Exception as error:
-            raise describe(error, self._settings) from error
-
-    def classify(self, contents: Sequence[bytes], *, sim_thres: str | None, details: bool) -> list[dict[str, Any]]:
-        """Classify images in one request; while the server is overloaded, or restarting, it is sent again.
+    async def classify(self, images: Sequence[Image], options: Options) -> Answer:
+        """Send images in one request.
 
         Args:
-            contents: Bytes of the images' files, at least one.
-            sim_thres: Threshold of this request, as text; None leaves it to the server.
-            details: Whether to ask for the evidence.
+            images: At least one.
+            options: What to ask for.
 
         Returns:
-            One entry per image, in order; that of an image which can't be decoded has the reason.
-
-        Raises:
-            RequestError: The request failed.
+            The outcome. A failure is returned, not raised, because a traceback would keep the images in memory.
         """
-        return self._ask_ensemble(
-            contents,
-            outputs=output_names(details=details),
-            sim_thres=sim_thres,
-            read=partial(read_entries, images=len(contents), details=details),
+        unreadable, body = await _inline_or_in_thread(
+            partial(_encode_images, images, options),
+            inline=all(isinstance(image, (BytesImage, MissingImage)) for image in images)
+            and sum(image.size_bytes for image in images) <= MAX_INLINE_BYTES,
+        )
+        if body is None:
+            return Answer(results=[options.read(image) for image in unreadable.values()])
+        count = len(images) - len(unreadable)
+
+        def read(response: InferResult) -> list[Any]:
+            return [options.read(image) for image in split_by_image(response, count, options.outputs)]
+
+        async def request() -> list[Any]:
+            try:
+                return await self._infer(MODEL, "", body, read)
+            except RefusedError as refused:
+                reasons = undecodable_reasons(refused, count)
+                if reasons is None:
+                    raise
+                return [options.read(ImageTensors(error=reason)) for reason in reasons]
+
+        started_s = time.monotonic()
+        outcome = await self._outcome(request)
+        if isinstance(outcome, RequestError):
+            return Answer(results=options.failed(outcome, len(images)), failure=outcome)
+        sent = iter(outcome)
+        return Answer(
+            results=[
+                options.read(unreadable[place]) if place in unreadable else next(sent) for place in range(len(images))
+            ],
+            elapsed_s=time.monotonic() - started_s,
         )
 
-    def _ask_ensemble(
+    async def infer(
         self,
-        contents: Sequence[bytes],
-        *,
+        model: str,
+        inputs: Mapping[str, NDArray[Any]],
         outputs: Sequence[str],
-        sim_thres: str | None,
-        read: Callable[[Tensors], list[dict[str, Any]]],
-    ) -> list[dict[str, Any]]:
-        image = InferInput("IMAGE", [len(contents), 1], "BYTES")
-        image.set_data_from_numpy(np.array([[content] for content in contents], dtype=np.object_))
-        requested = [InferRequestedOutput(name, binary_data=True) for name in outputs]
-        parameters = None if sim_thres is None else {"sim_thres": sim_thres}
+        version: str,
+        parameters: Mapping[str, Any] | None,
+    ) -> dict[str, NDArray[Any]]:
+        """Ask any model; see :meth:`inference_client.tensors.TensorClient.infer`."""
+        body = await asyncio.to_thread(_encode, inputs, outputs, parameters)
 
-        def request(client: InferenceServerClient) -> list[dict[str, Any]]:
-            # tritonclient adds to the headers that it is given.
-            headers = dict(self._settings.headers)
-            return read(client.infer(MODEL, [image], outputs=requested, headers=headers, parameters=parameters))
+        def read(response: InferResult) -> dict[str, NDArray[Any]]:
+            tensors = {name: response.as_numpy(name) for name in outputs}
+            missing = [name for name, tensor in tensors.items() if tensor is None]
+            if missing:
+                raise ValueError(f"output {missing[0]} is missing")
+            return tensors
 
+        return _raise_failure(await self._outcome(partial(self._infer, model, version, body, read)))
+
+    async def config(self, model: str, version: str) -> dict[str, Any]:
+        """Read a model's configuration; see :meth:`inference_client.tensors.TensorClient.config`."""
+        return _raise_failure(await self._outcome(partial(self._config, model, version)))
+
+    async def _read_max_batch_size(self) -> int:
+        return max(1, int((await self._config(MODEL, ""))["max_batch_size"]))
+
+    async def _config(self, model: str, version: str) -> dict[str, Any]:
+        content, _ = await self._exchange("GET", f"{_path(model, version)}/config", None)
+        config: dict[str, Any] = json.loads(content)
+        return config
+
+    async def _infer(self, model: str, version: str, body: _Body, read: Callable[[InferResult], T]) -> T:
+        content, json_bytes = await self._exchange("POST", f"{_path(model, version)}/infer", body)
+
+        def parse() -> T:
+            return read(InferenceServerClient.parse_response_body(content, header_length=json_bytes))
+
+        return await _inline_or_in_thread(parse, inline=len(content) <= MAX_INLINE_BYTES)
+
+    async def _outcome(self, request: Callable[[], Awaitable[T]]) -> T | RequestError:
         try:
-            return self._retry(request)
+            return await self._retry(request)
         except Exception as error:
-            reasons = undecodable_reasons(error, len(contents))
-            if reasons is None:
-                raise describe(error, self._settings) from error
-            return [failed_entry(reason) for reason in reasons]
+            return describe(error, self.settings)
 
-    def _retry(self, request: Callable[[InferenceServerClient], T]) -> T:
-        deadline_s = time.monotonic() + self._settings.timeout_s
+    async def _retry(self, request: Callable[[], Awaitable[T]]) -> T:
         passing: Exception | None = None
-        for attempt in itertools.count():
-            longest_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**attempt)
-            delay_s = longest_s * random.uniform(0.5, 1)  # noqa: S311 - so that clients do not come back all at once
-            try:
-                return self._exchange(request, deadline_s)
-            except TimeoutError:
-                if passing is None:
-                    raise
-                # The server's last word tells more than that the last try was cut short.
-                raise passing from None
-            except Exception as error:
-                # The last try is made while there is still time for an answer.
-                left_s = deadline_s - time.monotonic() - FIRST_BACKOFF_S
-                if not may_pass(error, known=self._known.is_set()) or left_s <= 0:
-                    raise
-                passing = error
-                delay_s = min(delay_s, left_s)
-            with self._interruptible():
-                gevent.sleep(delay_s)
+        try:
+            async with asyncio.timeout(self.settings.timeout_s) as deadline:
+                for attempt in itertools.count():
+                    try:
+                        answer = await request()
+                    except Exception as error:
+                        # The last try starts while there is still time for an answer.
+                        left_s = (deadline.when() or 0) - asyncio.get_running_loop().time() - FIRST_BACKOFF_S
+                        if left_s <= 0 or not may_pass(error, known=self._known):
+                            raise
+                        passing = error
+                    else:
+                        self._known = True
+                        return answer
+                    longest_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**attempt)
+                    # Random, so that clients do not come back all at once.
+                    await asyncio.sleep(min(left_s, longest_s * random.uniform(0.5, 1)))  # noqa: S311
+        except TimeoutError:
+            if passing is None:
+                raise
+            # The server's last answer says more than that the deadline cut the last try short.
+            raise passing from None
         raise AssertionError("unreachable")
 
-    def _exchange(self, request: Callable[[InferenceServerClient], T], deadline_s: float) -> T:
-        reused = self._answered
+    async def _exchange(self, method: str, path: str, body: _Body | None) -> tuple[bytes, int | None]:
         try:
-            return self._exchange_once(request, deadline_s)
-        except STALE_CONNECTION:
-            # A server may close a connection that it has answered on whenever it likes.
-            if not reused:
-                raise
-        return self._exchange_once(request, deadline_s)
+            return await self._exchange_once(method, path, body)
+        except CONNECTION_CLOSED:
+            # A server may close a kept connection at any time, even while the next request is on its way.
+            return await self._exchange_once(method, path, body)
 
-    def _exchange_once(self, request: Callable[[InferenceServerClient], T], deadline_s: float) -> T:
-        self._deadline_s = deadline_s
-        deadline = gevent.Timeout.start_new(max(0.0, deadline_s - time.monotonic()))
+    async def _exchange_once(self, method: str, path: str, body: _Body | None) -> tuple[bytes, int | None]:
+        _connection.set(None)
         try:
-            with self._interruptible():
-                answer = request(self._connected())
-        except gevent.Timeout as expired:
-            self._disconnect()
-            if expired is not deadline:
-                raise
-            raise TimeoutError from None
-        except InferenceServerException as error:
-            if error.status() is None:
-                self._disconnect()
-            else:
-                self._answered = True
+            async with self._connected().request(
+                method,
+                URL(f"{self.settings.url}{path}", encoded=True),
+                data=None if body is None else io.BytesIO(body.content),
+                headers={} if body is None else {TENSORS_HEADER: str(body.json_bytes)},
+                allow_redirects=False,
+            ) as response:
+                json_bytes = _read_json_bytes(response)
+                content = await _read_content(response, MAX_JSON_BYTES if json_bytes is None else MAX_ANSWER_BYTES)
+        except BaseException as error:
+            # aiohttp would close the connection only after the server has read everything that was written.
+            connection = _connection.get()
+            if connection is not None:
+                connection.abort()
+            if isinstance(error, aiohttp.ClientConnectorError):
+                raise error.os_error from None
+            if isinstance(error, aiohttp.ClientOSError):
+                raise OSError(*error.args) from None  # of the subclass for its number
             raise
-        except BaseException:
-            self._disconnect()
-            raise
-        finally:
-            deadline.close()
-        self._answered = True
-        self._known.set()
-        return answer
+        if response.status != HTTPStatus.OK:
+            raise refusal(response.status, content)
+        return content, json_bytes
 
-    def _connected(self) -> InferenceServerClient:
-        if self._client is None:
-            settings = self._settings
-            self._client = InferenceServerClient(
-                settings.target,
-                connection_timeout=settings.connect_timeout_s,
-                network_timeout=settings.timeout_s,
-                ssl=settings.tls,
-                ssl_context_factory=_tls_context if settings.tls else None,
+    def _connected(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            settings = self.settings
+            self._session = aiohttp.ClientSession(
+                headers={**settings.headers, "Accept-Encoding": "identity"},
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s),
+                connector=_Connector(
+                    limit=0,
+                    ssl=_tls_context() if settings.url.startswith("https:") else True,
+                    resolver=aiohttp.ThreadedResolver(),
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
             )
-            self._reads.bound(self._client)
-        return self._client
+        return self._session
 
-    def _disconnect(self) -> None:
-        client, self._client = self._client, None
-        connected, self._reads.socket = self._reads.socket, None
-        self._answered = False
-        if client is not None:
-            client.close()
-        # A client's close() leaves out the socket of a request that a deadline cut short while it was being sent, which
-        # would stay open until it is collected.
-        if connected is not None:
-            connected.close()
 
-    def _require_time(self) -> None:
-        if self._interrupted:
-            raise InterruptedRequestError
-        if time.monotonic() > self._deadline_s:
-            raise TimeoutError
+def _raise_failure(outcome: T | RequestError) -> T:
+    if isinstance(outcome, RequestError):
+        raise outcome
+    return outcome
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        self._waiting = gevent.getcurrent()
+
+async def _inline_or_in_thread(function: Callable[[], T], *, inline: bool) -> T:
+    return function() if inline else await asyncio.to_thread(function)
+
+
+def _path(model: str, version: str) -> str:
+    return f"/v2/models/{model}/versions/{version}" if version else f"/v2/models/{model}"
+
+
+def _encode_images(images: Sequence[Image], options: Options) -> tuple[dict[int, ImageTensors], _Body | None]:
+    """Read images, and encode a request for them.
+
+    Returns:
+        The error of each image that could not be read, by its place; and the request for the others, None if there are
+        no others.
+    """
+    unreadable: dict[int, ImageTensors] = {}
+    contents = []
+    for place, image in enumerate(images):
         try:
-            if self._interrupted:
-                raise InterruptedRequestError
-            yield
-        finally:
-            self._waiting = None
-
-    def _throw(self) -> None:
-        # In the event loop, so the thread waits for the server, or has been woken for a task that is over.
-        if self._interrupted and self._waiting is not None:
-            self._waiting.throw(InterruptedRequestError())
+            contents.append([image.read()])
+        except UnreadableImageError as error:
+            unreadable[place] = ImageTensors(error=str(error))
+    if not contents:
+        return unreadable, None
+    parameters = None if options.sim_thres is None else {"sim_thres": options.sim_thres}
+    return unreadable, _encode({"IMAGE": np.array(contents, dtype=np.object_)}, options.outputs, parameters)
 
 
-class _TLSContext(gevent.ssl.SSLContext):  # type: ignore[misc]
-    """Not ``create_default_context``: even gevent's makes the standard library's, which no deadline reaches."""
-
-    def wrap_socket(self, sock: Any, **options: Any) -> Any:
-        """Speak TLS, and leave no socket open when a deadline cuts the handshake short, as gevent does."""
-        encrypted = super().wrap_socket(sock, do_handshake_on_connect=False, **options)
-        try:
-            encrypted.do_handshake()
-        except BaseException:
-            encrypted.close()
-            raise
-        return encrypted
+def _encode(inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], parameters: Mapping[str, Any] | None) -> _Body:
+    tensors = []
+    for name, values in inputs.items():
+        tensor = InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
+        tensor.set_data_from_numpy(values)
+        tensors.append(tensor)
+    content, json_bytes = InferenceServerClient.generate_request_body(
+        tensors, outputs=[InferRequestedOutput(name) for name in outputs], parameters=parameters
+    )
+    return _Body(content=content, json_bytes=json_bytes)
 
 
-def _tls_context(cafile: str | None = None) -> _TLSContext:
-    context = _TLSContext(gevent.ssl.PROTOCOL_TLS_CLIENT)  # which checks certificate and host name
-    # geventhttpclient looks for SSL_CERT_FILE once, when it is imported; our messages tell people to set it.
-    authorities = os.environ.get("SSL_CERT_FILE") or cafile
-    if authorities:
-        context.load_verify_locations(authorities)
-    else:  # older ones name none
-        context.load_default_certs()
+def _read_json_bytes(response: aiohttp.ClientResponse) -> int | None:
+    """Read the size of the JSON that precedes an answer's tensors; None if the answer has no tensors."""
+    encoding = response.headers.get("Content-Encoding")
+    if encoding is not None:
+        raise ValueError(f"the answer is compressed ({encoding!r:.40}), which was not asked for")
+    sizes = response.headers.getall(TENSORS_HEADER, [])
+    if not sizes:
+        return None
+    if len(sizes) > 1 or not _SIZE.fullmatch(sizes[0]) or int(sizes[0]) > MAX_JSON_BYTES:
+        raise ValueError(f"{TENSORS_HEADER} is {', '.join(sizes)!r:.40}, not a number up to {MAX_JSON_BYTES}")
+    return int(sizes[0])
+
+
+async def _read_content(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > most_bytes:
+            raise ValueError(f"the answer's body took more than {most_bytes} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _tls_context() -> ssl.SSLContext:
+    # Not aiohttp's, which reads SSL_CERT_FILE when aiohttp is imported: our messages tell people to set that variable.
+    context = ssl.create_default_context()
+    if not os.environ.get("SSL_CERT_FILE"):
+        context.load_verify_locations(certifi.where())  # the system may have none
     return context

@@ -1,1 +1,1 @@
-"""The demonstration: real images, a short honest training, export, a real server, and held-out accuracy through it."""
+"""The demonstration: trains on real images, exports, starts a real server, and measures held-out accuracy."""

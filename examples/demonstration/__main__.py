@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from .errors import DemonstrationError
-from .layout import MODES, Layout
+from examples.demonstration.errors import DemonstrationError
+from examples.demonstration.layout import MODES, Layout
+from inference_client.command_line.options import COMMAND_SETTINGS
 
 DEFAULT_OUT = Path("build/demonstration")
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
@@ -21,20 +22,18 @@ out_option: Callable[[Any], Any] = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     default=DEFAULT_OUT,
-    show_default=True,
-    help="Folder for all that the demonstration makes. It is the demonstration's own: what lies there may be replaced.",
+    help="Folder for everything that the demonstration makes. The demonstration may replace anything in it.",
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(context_settings=COMMAND_SETTINGS)
 def main() -> None:
     """Train, export, serve and query a small network on real images.
 
-    200 grey images from scikit-image's wheel, half of them faces, are split
-    into a train, a base and a query part. The architecture is the real one,
-    ResNet-50 with two heads, trained from scratch in one to two minutes on two
-    cores; the query images take no part in the training or in the choice of a
-    checkpoint.
+    Splits 200 grey images from scikit-image's wheel, half of them faces, into a
+    train, a base and a query part. Trains the real architecture, a ResNet-50
+    with two heads, from scratch in one to two minutes on two cores. The query
+    images take no part in the training or in the choice of a checkpoint.
 
     \b
     Examples:
@@ -42,7 +41,7 @@ def main() -> None:
       python -m examples.demonstration run --mode classification   the classifier head alone
       python -m examples.demonstration prepare                     only the images and trained resources
     """  # noqa: D301  (click wants the backspace itself)
-    # Ends like Ctrl-C does, so that a server in the middle of its work is stopped.
+    # SIGTERM ends the program as Ctrl-C does, so that a running server is stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))
 
 
@@ -51,13 +50,13 @@ def main() -> None:
 def prepare(out: Path) -> None:
     """Write the images, train, and write trained resources.
 
-    Nothing is trained again while complete resources of the same settings are
-    there. Afterwards DIR holds train/, base/ and query/ with a folder for each
-    class, and resources/ with labels, models/ and logs/logs.
+    Does not train again if DIR already holds complete resources of the same
+    settings. Afterwards DIR holds train/, base/ and query/ with a folder for
+    each class, and resources/ with labels, models/ and logs/logs.
 
     Exit status: 0 prepared, 1 failed, 2 wrong usage.
     """
-    from .prepare import prepare_demonstration
+    from examples.demonstration.prepare import prepare_demonstration
 
     try:
         prepare_demonstration(Layout(out=out))
@@ -71,7 +70,6 @@ def prepare(out: Path) -> None:
     "--mode",
     type=click.Choice(MODES),
     default=MODES[0],
-    show_default=True,
     help="clustering compares with base images; classification uses the network's own classes.",
 )
 def run(out: Path, mode: str) -> None:
@@ -81,10 +79,16 @@ def run(out: Path, mode: str) -> None:
 
     Exit status: 0 at an accuracy of at least 0.95, 1 below that or failed, 2 wrong usage.
     """
-    from .data import list_part
-    from .held_out import ACCURACY_GOAL, classify_queries, explain_shortfall, format_accuracy, format_answers
-    from .prepare import prepare_demonstration
-    from .serving import export_demonstration, serve_demonstration
+    from examples.demonstration.data import list_part
+    from examples.demonstration.held_out import (
+        ACCURACY_GOAL,
+        classify_queries,
+        explain_shortfall,
+        format_accuracy,
+        format_answers,
+    )
+    from examples.demonstration.prepare import prepare_demonstration
+    from examples.demonstration.serving import export_demonstration, serve_demonstration
 
     layout = Layout(out=out)
     try:

@@ -1,4 +1,4 @@
-"""Random changes to train images that leave their class as it is."""
+"""Random changes to train images; the class stays the same."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (its customary name)
 from torch import Tensor
 
-from .settings import TrainingSettings
+from examples.demonstration.settings import TrainingSettings
 
 
 def augment_images(images: Tensor, settings: TrainingSettings) -> Tensor:
-    """Mirror, turn, scale, shift, and change in brightness and contrast, each image at random, on its own.
+    """Mirror, rotate, scale and shift each image at random, and change its brightness and contrast.
 
     Args:
         images: Mean/std-normalized images, float32 [N, 3, S, S].
-        settings: How far the changes go.
+        settings: The largest changes.
 
     Returns:
-        Changed images, float32 [N, 3, S, S], channels last; what was outside of an image repeats its border.
+        Changed images, float32 [N, 3, S, S], channels last. Pixels from outside an image repeat its border.
     """
     count = len(images)
     angles = _spread(count, math.radians(settings.max_rotation_degrees))
     scales = torch.exp(_spread(count, math.log(settings.max_scale)))
     mirrors = torch.where(torch.rand(count) < 0.5, -1.0, 1.0)  # noqa: PLR2004  (a fair coin)
-    # affine_grid counts from -1 to 1 across the image, so that a pixel is 2 / S.
+    # affine_grid counts from -1 to 1 across the image, so a pixel is 2 / S wide.
     shifts = _spread(2 * count, 2 * settings.max_shift_pixels / images.shape[-1]).view(2, count)
     cosines, sines = scales * torch.cos(angles), scales * torch.sin(angles)
     rows = [

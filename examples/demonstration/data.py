@@ -1,4 +1,4 @@
-"""The demonstration's images: 200 real ones from scikit-image's wheel, split into train, base and query parts."""
+"""The demonstration's 200 real images, taken from scikit-image's wheel and split into train, base and query parts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .errors import DemonstrationError
+from examples.demonstration.errors import DemonstrationError
 
 CLASSES = ("face", "not_face")
 IMAGES_PER_CLASS = 100
-# With the recipe as it is, 60 of the 60 query images came out right; on splits 0, 4 and 6, 57 to 60.
+# With this split, all 60 query images were classified correctly; with splits 0, 4 and 6, 57 to 60.
 SPLIT_SEED = 5
 JPEG_QUALITY = 95
 PART_SIZES = {"train": 60, "base": 10, "query": 30}  # images of each class
@@ -25,20 +25,25 @@ PART_SIZES = {"train": 60, "base": 10, "query": 30}  # images of each class
 
 @dataclass(frozen=True, kw_only=True)
 class LabeledFiles:
-    """Image files and the class index, in ``CLASSES``, of each."""
+    """Image files and their class indices.
+
+    Attributes:
+        files: The image files.
+        class_indices: The index in ``CLASSES`` of each file's class.
+    """
 
     files: list[Path]
     class_indices: list[int]
 
 
 def read_images() -> npt.NDArray[np.uint8]:
-    """Read the images that scikit-image's wheel carries; nothing is downloaded.
+    """Read the images from scikit-image's wheel; nothing is downloaded.
 
     Returns:
         Grey images, uint8 [200, 25, 25]: 100 faces, then 100 pieces of background.
 
     Raises:
-        DemonstrationError: scikit-image is not installed, or its wheel carries no such file.
+        DemonstrationError: scikit-image is not installed, or its wheel does not contain the images.
 
     Source:
         Huang, Mattar, Lee, Learned-Miller, "Learning to Align from Scratch", NIPS 2012 (Labeled Faces in the Wild);
@@ -47,8 +52,8 @@ def read_images() -> npt.NDArray[np.uint8]:
     package = find_spec("skimage")
     if package is None or not package.submodule_search_locations:
         raise DemonstrationError(
-            "scikit-image is not installed, and its wheel carries the images. Install the bench or the dev extra:\n"
-            "  pip install 'scikit-image>=0.25'"
+            "scikit-image is not installed; its wheel contains the images. Install the demo extra:\n"
+            "  pip install -e '.[demo]'"
         )
     path = Path(package.submodule_search_locations[0]) / "data" / "lfw_subset.npy"
     try:
@@ -60,13 +65,13 @@ def read_images() -> npt.NDArray[np.uint8]:
 
 
 def split_images(seed: int = SPLIT_SEED) -> dict[str, dict[str, list[int]]]:
-    """Deal the images out to the parts, so that no image is in two.
+    """Assign each image to at most one part.
 
     Args:
         seed: The same seed gives the same split, on any machine.
 
     Returns:
-        Part to class name to sorted positions in ``read_images()``; ``PART_SIZES`` images of each class.
+        For each part and class name, sorted positions in ``read_images()``: ``PART_SIZES`` images of each class.
     """
     shuffler = random.Random(seed)  # noqa: S311  (a split, not a secret)
     parts: dict[str, dict[str, list[int]]] = {part: {} for part in PART_SIZES}
@@ -81,9 +86,9 @@ def split_images(seed: int = SPLIT_SEED) -> dict[str, dict[str, list[int]]]:
 
 
 def write_images(out: Path) -> None:
-    """Write the parts as image files, ``<out>/<part>/<class>/<class>_<position>.png``; every other query as JPEG.
+    """Write the parts as image files, ``<out>/<part>/<class>/<class>_<position>.png``, and every other query as JPEG.
 
-    A part that is there already, byte for byte, is left alone; any other is replaced as a whole.
+    A part that already has exactly these files is left alone; any other part is replaced as a whole.
 
     Args:
         out: The demonstration's folder.
@@ -110,16 +115,13 @@ def list_part(folder: Path) -> LabeledFiles:
 
 def _encode(image: npt.NDArray[np.uint8], suffix: str) -> bytes:
     file = io.BytesIO()
-    if suffix == ".jpg":
-        Image.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY)
-    else:
-        Image.fromarray(image).save(file, "PNG")
+    Image.fromarray(image).save(file, "JPEG" if suffix == ".jpg" else "PNG", quality=JPEG_QUALITY)  # PNG has none
     return file.getvalue()
 
 
 def _replace_part(folder: Path, expected: dict[Path, bytes]) -> None:
-    found = {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    if found == expected:
+    present = {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    if present == expected:
         return
     staging = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)

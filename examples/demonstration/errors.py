@@ -1,7 +1,7 @@
-"""Why the demonstration can't go on."""
+"""The error that stops the demonstration."""
 
 from __future__ import annotations
 
 
 class DemonstrationError(Exception):
-    """The demonstration can't go on; the message says what was wrong, where, and what to do."""
+    """The demonstration cannot continue; the message says what was found, what was expected, and what to do."""

@@ -1,4 +1,4 @@
-"""Held-out accuracy: the query images through ``Classify``, compared with the truth."""
+"""Held-out accuracy: ``Classify`` classifies the query images, and the labels are compared with the true classes."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from examples.demonstration.errors import DemonstrationError
 from inference_client import Classify
+from inference_client.command_line.formatting import table_lines
 from inference_export.regular_files import FileReader
-from inference_export.resources import select_checkpoint
-
-from .errors import DemonstrationError
+from inference_export.resources.checkpoints import select_checkpoint
 
 ACCURACY_GOAL = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What the server said about a query image, and the truth.
+    """The server's answer for a query image, and the image's true class.
 
-    Args:
-        file: Name of the file.
-        label: The server's; None where it could not classify the image.
-        probability: The label's, or None.
+    Attributes:
+        file: Name of the image file.
+        label: The server's label; None if the server could not classify the image.
+        probability: Probability of the label, or None.
         neighbor: ``class/file`` of the most similar base image; None in classification mode.
-        similarity: Its cosine similarity, -1 to 1, or None.
-        truth: Class name.
+        similarity: Cosine similarity of that base image, -1 to 1, or None.
+        truth: Name of the true class.
     """
 
     file: str
@@ -38,7 +38,7 @@ class Answer:
 
     @property
     def is_right(self) -> bool:
-        """Whether the label is the truth."""
+        """Whether the label is the true class."""
         return self.label == self.truth
 
 
@@ -53,7 +53,7 @@ def classify_queries(url: str, files: Sequence[Path]) -> list[Answer]:
         An answer for each file, in order.
 
     Raises:
-        DemonstrationError: The server answered none.
+        DemonstrationError: The server classified no image.
     """
     with Classify(url, details=True) as target_server:
         results, status_code = target_server([str(file) for file in files])
@@ -63,7 +63,7 @@ def classify_queries(url: str, files: Sequence[Path]) -> list[Answer]:
 
 
 def format_answers(answers: Sequence[Answer]) -> str:
-    """Lay answers out as a table, a line each under a line of headings; wrong ones are marked."""
+    """Format answers as a table with one line per answer; wrong answers are marked."""
     show_neighbors = any(answer.neighbor is not None for answer in answers)
     rows = [("file", "label", "probability", *(["nearest base image"] if show_neighbors else []), "truth")]
     for answer in answers:
@@ -77,12 +77,11 @@ def format_answers(answers: Sequence[Answer]) -> str:
                 answer.truth if answer.is_right else f"{answer.truth}  <- wrong",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(table_lines(rows))
 
 
 def format_accuracy(right: int, total: int) -> str:
-    """State the accuracy in the demonstration's last line.
+    """Format the accuracy, the demonstration's last line.
 
     >>> format_accuracy(59, 60)
     'held-out accuracy: 0.983 (59 of 60)'
@@ -91,22 +90,22 @@ def format_accuracy(right: int, total: int) -> str:
 
 
 def explain_shortfall(resources: Path, mode: str) -> str:
-    """Say why the accuracy may be below the goal, and what to do.
+    """Explain why the accuracy may be below the goal, and what to do.
 
     Args:
         resources: The trained resources that were served.
-        mode: The mode that they were exported in.
+        mode: The mode of the export.
 
     Returns:
-        An error message: what validation said of the served checkpoint, and how to train again.
+        An error message: the validation result of the served checkpoint, and how to train again.
     """
     checkpoint = select_checkpoint(resources, mode, FileReader())
     return (
         f"the held-out accuracy is below {ACCURACY_GOAL}: the network does worse on new images than it should.\n"
-        f"  Validation said of {checkpoint.path.name}, which was served: {checkpoint.reason}; the base images are few "
-        f"and can't tell all.\n"
-        f"  To train again, remove {resources}. The same machine may come to the same weights; another seed in "
-        f"examples/demonstration/settings.py leads to others."
+        f"  {checkpoint.path.name} was served; in validation: {checkpoint.reason}. With so few base images, "
+        f"validation can miss a weak network.\n"
+        f"  To train again, remove {resources}. The same machine may arrive at the same weights; to get others, change "
+        f"the seed in examples/demonstration/settings.py."
     )
 
 

@@ -1,4 +1,4 @@
-"""Where the demonstration keeps what it makes."""
+"""The places of the demonstration's files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ MODES = ("clustering", "classification")
 class Layout:
     """The folders and files under the demonstration's folder.
 
-    Args:
-        out: The demonstration's folder; all that is in it may be replaced.
+    Attributes:
+        out: The demonstration's folder; the demonstration may replace anything in it.
     """
 
     out: Path
@@ -24,11 +24,11 @@ class Layout:
         return self.out / "resources"
 
     def part(self, name: str) -> Path:
-        """Return the folder of the ``train``, ``base`` or ``query`` images, one folder a class in it."""
+        """Return the folder of the ``train``, ``base`` or ``query`` images, with one sub-folder for each class."""
         return self.out / name
 
     def repository(self, mode: str) -> Path:
-        """Return the model repository that is exported in a mode of ``MODES``."""
+        """Return the model repository of a mode in ``MODES``."""
         return self.out / f"model_repository-{mode}"
 
     def log(self, mode: str) -> Path:

@@ -1,4 +1,4 @@
-"""Images and trained resources for the demonstration, made once."""
+"""Makes the demonstration's images and trained resources."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from pathlib import Path
 
 import click
 
-from inference_client.progress import progress
-
-from .data import list_part, write_images
-from .layout import Layout
-from .settings import TrainingSettings
-from .trained_resources import are_complete, staged_resources
+from examples.demonstration.data import list_part, write_images
+from examples.demonstration.layout import Layout
+from examples.demonstration.settings import TrainingSettings
+from examples.demonstration.trained_resources import are_complete, staged_resources
+from inference_client.command_line.progress import progress
 
 
 def prepare_demonstration(layout: Layout) -> None:
-    """Write the images, and train unless complete resources of the same settings are there.
+    """Write the images, and train unless complete resources of the same settings exist.
 
-    An interrupted training leaves nothing behind; a second one at the same time waits for the first.
+    An interrupted training leaves nothing behind. A second training at the same time waits for the first.
 
     Args:
-        layout: Where everything belongs.
+        layout: Where the files belong.
     """
     settings = TrainingSettings()
     layout.out.mkdir(parents=True, exist_ok=True)
@@ -38,9 +37,9 @@ def prepare_demonstration(layout: Layout) -> None:
 
 
 def _train(layout: Layout, settings: TrainingSettings) -> None:
-    # Read as torch is imported: on shared cores, threads that wait actively slow each other down many times over.
+    # PyTorch reads this on import. On shared cores, threads that wait actively make each other many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from .train import train_network
+    from examples.demonstration.train import train_network
 
     with staged_resources(layout.resources) as staging, progress("training, epochs", settings.epochs) as advance:
         logs = train_network(
@@ -61,6 +60,6 @@ def _only_one(lock: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            click.echo(f"waiting for another demonstration that holds {lock}", err=True)
+            click.echo(f"waiting for another demonstration, which holds {lock}", err=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""Export and serving of the demonstration, with the commands that a user has."""
+"""Exports and serves the demonstration with the commands that users have."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from pathlib import Path
 
 import click
 
-from inference_server.process import running_server
-from inference_server.tritonserver import ServerError
-
-from .errors import DemonstrationError
-from .layout import Layout
-from .settings import TrainingSettings
+from examples.demonstration.errors import DemonstrationError
+from examples.demonstration.layout import Layout
+from examples.demonstration.settings import TrainingSettings
+from inference_server.errors import ServerError
+from inference_server.triton.process import running_server
 
 
 def export_command(layout: Layout, mode: str) -> list[str]:
-    """Say how a user would export the demonstration.
+    """Build the command with which a user would export the demonstration.
 
     Args:
-        layout: Where everything lies.
+        layout: Where the files are.
         mode: One of ``MODES``; clustering gets the base images.
 
     Returns:
-        The ``export-repository`` of the running environment and its arguments.
+        This environment's ``export-repository`` and its arguments.
     """
     base_data = ["-data", str(layout.part("base"))] if mode == "clustering" else []
     return [
@@ -39,10 +38,10 @@ def export_command(layout: Layout, mode: str) -> list[str]:
 
 
 def export_demonstration(layout: Layout, mode: str) -> None:
-    """Export the trained resources in a mode of ``MODES``; the exporter's output goes to stderr.
+    """Export the trained resources in a mode of ``MODES``; the output of the export goes to stderr.
 
     Raises:
-        DemonstrationError: The exporter is not installed, or failed.
+        DemonstrationError: ``export-repository`` is not installed, or failed.
     """
     command = export_command(layout, mode)
     click.echo(f"$ {shlex.join(command)}", err=True)
@@ -50,7 +49,7 @@ def export_demonstration(layout: Layout, mode: str) -> None:
         subprocess.run(command, check=True, stdout=sys.stderr)
     except FileNotFoundError as error:
         raise DemonstrationError(
-            f"{command[0]} is missing. Install this checkout with its export and server extras:\n"
+            f"{command[0]} is missing. Install this checkout with the extras export and server:\n"
             f"  {sys.executable} -m pip install -e '.[export,server]'"
         ) from error
     except subprocess.CalledProcessError as error:
@@ -59,7 +58,7 @@ def export_demonstration(layout: Layout, mode: str) -> None:
 
 @contextmanager
 def serve_demonstration(layout: Layout, mode: str) -> Iterator[str]:
-    """Run tritonserver on what was exported in a mode, until the context ends.
+    """Run tritonserver on the repository of a mode until the context ends.
 
     Yields:
         ``http://host:port``.

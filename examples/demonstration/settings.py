@@ -1,34 +1,34 @@
-"""What decides the outcome of the demonstration's training."""
+"""The settings of the demonstration's training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .data import SPLIT_SEED
+from examples.demonstration.data import SPLIT_SEED
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """The recipe.
+    """All settings that decide the outcome of the training.
 
-    Args:
+    Attributes:
         image_size: Side S in pixels.
         epochs: Passes over the train part.
-        checkpoint_epochs: A checkpoint is validated and written after these, counted from 1. All are among the last,
-            when the learning rate has come down to a tenth of its peak: the few validation images call all of
-            them equally good, and the first of equals is served.
-        batch_size: Images in a step.
+        checkpoint_epochs: Epochs, counted from 1, after which a checkpoint is validated and written. All are late,
+            when the learning rate has fallen to a tenth of its peak. The few validation images may rate these
+            checkpoints equal; then the first one is served.
+        batch_size: Images per training step.
         max_learning_rate: Peak of the one-cycle schedule.
-        weight_decay: AdamW's.
-        label_smoothing: Share of the cross-entropy's target that all classes have in common, 0 to 1.
-        similarity_weight: Weight of the similarity loss beside the cross-entropy.
-        max_shift_pixels: Images are shifted by up to this, both ways.
-        max_rotation_degrees: Images are turned by up to this, both ways.
-        max_scale: Images are scaled by up to this factor, up and down, at least 1.
-        max_contrast: Their contrast changes by up to this factor, up and down, at least 1.
-        max_brightness: Their normalized pixels are raised or lowered by up to this.
-        seed: Of the weights, the order and the augmentation.
-        split_seed: Which images are in which part.
+        weight_decay: Weight decay of AdamW.
+        label_smoothing: Share of the cross-entropy target that is spread over all classes, 0 to 1.
+        similarity_weight: Weight of the similarity loss, relative to the cross-entropy.
+        max_shift_pixels: Largest shift of an image in each direction.
+        max_rotation_degrees: Largest rotation in each direction.
+        max_scale: Largest factor by which an image is enlarged or shrunk, at least 1.
+        max_contrast: Largest factor by which the contrast is raised or lowered, at least 1.
+        max_brightness: Largest amount by which normalized pixels are raised or lowered.
+        seed: Seed of the weights, the order of the images, and the augmentation.
+        split_seed: Seed of the split into parts.
     """
 
     image_size: int = 64

@@ -1,4 +1,4 @@
-"""A short training of the real architecture, from scratch, on the train part; the query part is never read here."""
+"""Trains the real architecture from scratch, for a short time, on the train part. Never reads the query part."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import torch.nn.functional as F  # noqa: N812  (its customary name)
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from inference_export.network import MEAN, STD, Bottleneck, TwoHeadedResNet50
-from inference_export.preprocessing import decode_pixels
+from examples.demonstration.augmentation import augment_images
+from examples.demonstration.data import CLASSES, LabeledFiles
+from examples.demonstration.settings import TrainingSettings
+from examples.demonstration.trained_resources import TrainingLogs, write_checkpoint, write_labels, write_logs
+from inference_export.base_set.decoding import decode_pixels
+from inference_export.network.preprocessing import MEAN, STD
+from inference_export.network.resnet50 import Bottleneck, TwoHeadedResNet50
 
-from .augmentation import augment_images
-from .data import CLASSES, LabeledFiles
-from .settings import TrainingSettings
-from .trained_resources import TrainingLogs, write_checkpoint, write_labels, write_logs
-
-MAX_THREADS = 8  # the images are small: more threads wait for each other
+MAX_THREADS = 8  # for images this small, more threads would wait for each other
 
 
 def train_network(
@@ -38,12 +38,12 @@ def train_network(
     Args:
         resources: An existing folder to write to.
         train: Images to learn from.
-        validation: Images for the accuracies in the logs, by which the export selects a checkpoint.
-        settings: What decides the outcome.
-        advance: Told after each epoch that one more is done.
+        validation: Images for the accuracies in the logs. By these accuracies, the export selects a checkpoint.
+        settings: The settings of the training.
+        advance: Called with 1 after each epoch.
 
     Returns:
-        The logs, as written.
+        The logs that were written.
     """
     torch.set_num_threads(min(_available_cores(), MAX_THREADS))
     torch.manual_seed(settings.seed)
@@ -73,7 +73,7 @@ def train_network(
             schedule.step()
             logs.batch_loss.append(loss.detach())
         if epoch in settings.checkpoint_epochs:
-            # The running statistics of a few small, augmented batches are noise; these are those of the images as is.
+            # A few small, augmented batches leave noisy running statistics, so take those of the plain images.
             update_bn([images], network)
             classification, embedding = validate_network(network, validation_images, validation_targets)
             logs.epoch.append(epoch)
@@ -86,17 +86,17 @@ def train_network(
 
 
 def similarity_loss(embeddings: Tensor, targets: Tensor) -> Tensor:
-    """Say how far a batch is from what clustering mode asks for: cosine similarity 1 within a class, 0 across classes.
+    """Measure how far a batch is from the aim of clustering: cosine similarity 1 within a class and 0 across classes.
 
-    Cross-entropy alone asks no such thing: embeddings of different classes that a classifier can tell apart may well be
-    more similar than any threshold.
+    Cross-entropy has another aim: a classifier may tell embeddings of different classes apart although they are more
+    similar than any threshold.
 
     Args:
         embeddings: float32 [N, D].
         targets: Class indices, int64 [N].
 
     Returns:
-        The mean squared difference over all N * N pairs, 0 to 4, a scalar.
+        The mean squared difference over all N * N pairs, a scalar, 0 to 4.
     """
     directions = F.normalize(embeddings, dim=1)
     same = targets[:, None] == targets
@@ -107,14 +107,14 @@ def validate_network(network: nn.Module, images: Tensor, targets: Tensor) -> tup
     """Measure both heads.
 
     Args:
-        network: Returns (embedding, logits); left in evaluation mode.
+        network: Maps images to (embedding, logits). It stays in evaluation mode.
         images: Mean/std-normalized images, float32 [N, 3, S, S], at least two of each class.
         targets: Their class indices, int64 [N].
 
     Returns:
-        The classification accuracy, 0 to 1; and the embedding accuracy, 0 to 1: the share of images whose nearest
-        neighbor by cosine similarity among the *other* ones (leave one out) is of their class. That is what clustering
-        mode does with base images, and it asks nothing of the train images, which the network knows by heart.
+        The classification accuracy and the embedding accuracy, both 0 to 1. The embedding accuracy is the share of
+        images whose most similar *other* image is of the same class (leave one out), as in clustering mode. It leaves
+        the train images out, because the network has memorized them.
     """
     network.eval()
     with torch.inference_mode():
@@ -146,7 +146,7 @@ def _available_cores() -> int:
 
 
 def _start_shallow(network: nn.Module) -> None:
-    # Residual blocks that begin as identities make so short a training of so deep a network steadier.
+    # Residual blocks start as identities, which steadies so short a training of so deep a network.
     # Source: Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017, section 5.1.
     for block in network.modules():
         if isinstance(block, Bottleneck):

@@ -1,4 +1,4 @@
-"""Trained resources in the documented form: ``labels``, ``models/model_<epoch>`` and ``logs/logs``."""
+"""Writes trained resources in the documented form: ``labels``, ``models/model_<epoch>`` and ``logs/logs``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from inference_export.errors import ResourcesError
 from inference_export.regular_files import FileReader
-from inference_export.unpickling import read_plain_pickle
+from inference_export.resources.unpickling import read_plain_pickle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,14 +26,15 @@ LOGS = "logs/logs"
 
 @dataclass(kw_only=True)
 class TrainingLogs:
-    """What a training has to say, epoch by epoch and batch by batch.
+    """The logs of a training.
 
-    Args:
-        settings: What the training was told, plain values by name.
+    Attributes:
+        settings: The settings of the training, plain values by name.
         batch_loss: Training loss of each batch, scalar tensors.
         epoch: Epochs after which a checkpoint was validated and written, from 1.
-        classification_accuracy: Share of validation images classified right, 0 to 1, at each of ``epoch``.
-        embedding_accuracy: Share of validation images with a neighbor of their class, 0 to 1, at each of ``epoch``.
+        classification_accuracy: Share of validation images classified correctly, 0 to 1, for each of ``epoch``.
+        embedding_accuracy: Share of validation images whose nearest neighbor is of the same class, 0 to 1, for each of
+            ``epoch``.
     """
 
     settings: Mapping[str, Any]
@@ -45,13 +46,13 @@ class TrainingLogs:
 
 @contextmanager
 def staged_resources(destination: Path) -> Iterator[Path]:
-    """Give a folder to write trained resources into, and put it in place once all of it is written.
+    """Provide a folder for trained resources, and move it into place at the end.
 
     Args:
-        destination: Where the resources belong; what is there is replaced at the end.
+        destination: The place of the resources. Resources that are there are replaced at the end.
 
     Yields:
-        An empty folder beside it, removed again if the body fails or is interrupted.
+        An empty folder beside ``destination``, removed if the body fails or is interrupted.
     """
     staging = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
@@ -81,7 +82,7 @@ def write_checkpoint(resources: Path, epoch: int, state: Mapping[str, Tensor]) -
 
 
 def write_logs(resources: Path, logs: TrainingLogs) -> None:
-    """Write ``logs/logs``: accuracies as numpy scalars, losses as torch tensors, as the original trainer left them."""
+    """Write ``logs/logs`` as the original trainer does: accuracies as numpy scalars, losses as torch tensors."""
     path = resources / LOGS
     path.parent.mkdir(parents=True, exist_ok=True)
     validation = {
@@ -101,7 +102,7 @@ def write_logs(resources: Path, logs: TrainingLogs) -> None:
 
 
 def are_complete(resources: Path, settings: Mapping[str, Any]) -> bool:
-    """Tell whether resources are there in whole and come from a training with these settings."""
+    """Say whether the resources are complete and come from a training with these settings."""
     try:
         logs = read_plain_pickle(FileReader(), resources / LOGS, "training logs")
         return (
@@ -114,5 +115,5 @@ def are_complete(resources: Path, settings: Mapping[str, Any]) -> bool:
 
 
 def checkpoint_path(resources: Path, epoch: int) -> Path:
-    """Return where the checkpoint of an epoch lies."""
+    """Return the path of an epoch's checkpoint."""
     return resources / MODELS / f"model_{epoch}"

@@ -1,1 +1,1 @@
-"""A network of another architecture: what is needed to serve it with ``--network``."""
+"""A network of another architecture, which ``--network`` can serve."""

@@ -10,23 +10,24 @@ from examples.demonstration.data import list_part, write_images
 from examples.demonstration.errors import DemonstrationError
 from examples.demonstration.layout import Layout
 from examples.demonstration.trained_resources import staged_resources
-from inference_client.progress import progress
+from inference_client.command_line.options import COMMAND_SETTINGS
+from inference_client.command_line.progress import progress
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.command(context_settings=COMMAND_SETTINGS)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     default=Path("build/own_network"),
-    show_default=True,
-    help="Folder for the images and the trained resources. It is the example's own: what lies there may be replaced.",
+    help="Folder for the images and the trained resources. The example may replace anything in it.",
 )
 def main(out: Path) -> None:
     """Train a network of another architecture on the demonstration's images.
 
-    It takes some seconds. Afterwards DIR holds train/, base/ and query/ with a
-    folder for each class, and resources/ with labels, models/ and logs/logs.
+    The training takes some seconds. Afterwards DIR holds train/, base/ and
+    query/ with a folder for each class, and resources/ with labels, models/ and
+    logs/logs.
 
     \b
     Examples:
@@ -36,7 +37,7 @@ def main(out: Path) -> None:
 
     Exit status: 0 trained, 1 failed, 2 wrong usage.
     """  # noqa: D301  (click wants the backspace itself)
-    from .train import SETTINGS, train_network
+    from examples.own_network.train import SETTINGS, train_network
 
     layout = Layout(out=out)
     try:

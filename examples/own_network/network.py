@@ -1,4 +1,4 @@
-"""The network: depthwise separable convolutions, 83,000 weights instead of ResNet-50's 25 million."""
+"""The network: depthwise separable convolutions with 83,000 weights; ResNet-50 has 25 million."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ EMBEDDING_SIZE = 96
 
 
 class Block(nn.Module):
-    """Each channel convolved on its own, then all channels mixed at each place; halves the image, or adds to it.
+    """Convolves each channel separately, then mixes the channels at each pixel.
+
+    A block with as many output as input channels adds its input to its output. Any other block halves the image.
 
     Source:
         Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018.
@@ -30,7 +32,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [N, channels_in, H, W] to [N, channels_out, H, W], or to half of H and W."""
+        """Map [N, channels_in, H, W] to [N, channels_out, H, W], or to [N, channels_out, H / 2, W / 2]."""
         out: Tensor = self.layers(x)
         return out if self.halves else x + out
 
@@ -39,10 +41,10 @@ class SmallNetwork(nn.Module):
     """An embedding of 96 values, and class logits computed from it.
 
     Args:
-        classes: Number of classes C'; the only argument that ``--network`` gives.
+        classes: Number of classes C'; the only argument that the export passes.
     """
 
-    # What the exported graph does with pixels before this network sees them.
+    # The exported graph prepares pixels in this way.
     preprocessing = {"image_size": 48, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}  # noqa: RUF012
 
     def __init__(self, classes: int) -> None:

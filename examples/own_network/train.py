@@ -1,4 +1,4 @@
-"""A training of some seconds, on the demonstration's images, that writes trained resources in the documented form."""
+"""Trains the network for some seconds on the demonstration's images and writes trained resources."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from examples.demonstration.data import CLASSES, LabeledFiles
 from examples.demonstration.settings import TrainingSettings
 from examples.demonstration.train import similarity_loss
 from examples.demonstration.trained_resources import TrainingLogs, write_checkpoint, write_labels, write_logs
-from inference_export.preprocessing import decode_pixels
-
-from .network import SmallNetwork
+from examples.own_network.network import SmallNetwork
+from inference_export.base_set.decoding import decode_pixels
 
 SETTINGS = TrainingSettings(image_size=48, epochs=16, checkpoint_epochs=(16,), max_learning_rate=5e-3)
 
@@ -30,9 +29,9 @@ def train_network(resources: Path, train: LabeledFiles, *, advance: Callable[[in
     Args:
         resources: An existing folder to write to.
         train: Images to learn from.
-        advance: Told after each epoch that one more is done.
+        advance: Called with 1 after each epoch.
     """
-    torch.set_num_threads(1)  # so small a network is no work for more
+    torch.set_num_threads(1)  # the network is too small to gain from more
     torch.manual_seed(SETTINGS.seed)
     network = SmallNetwork(len(CLASSES))
     images, targets = read_images(train), torch.tensor(train.class_indices)
@@ -59,7 +58,7 @@ def train_network(resources: Path, train: LabeledFiles, *, advance: Callable[[in
 
 
 def read_images(part: LabeledFiles) -> Tensor:
-    """Read images with the server's own preprocessing, and normalize them as the network asks.
+    """Read images with the server's own preprocessing, and normalize them for this network.
 
     Args:
         part: N image files.
@@ -67,7 +66,7 @@ def read_images(part: LabeledFiles) -> Tensor:
     Returns:
         float32 [N, 3, S, S].
     """
-    asked = SmallNetwork.preprocessing
+    preprocessing = SmallNetwork.preprocessing
     pixels = np.stack([decode_pixels(file.read_bytes(), SETTINGS.image_size) for file in part.files])
-    mean, std = (torch.tensor(asked[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    mean, std = (torch.tensor(preprocessing[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     return (torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32) / 255 - mean) / std

@@ -1,4 +1,4 @@
-"""Class names that look alike."""
+"""Class names that look the same but differ."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def equal_names(names: Iterable[str]) -> tuple[str, str] | None:
     """Find two class names that are the same text after Unicode normalization (NFC).
 
     Returns:
-        The first two of them; None where all differ.
+        The first such pair; None if all names differ.
     """
     seen: dict[str, str] = {}
     for name in names:

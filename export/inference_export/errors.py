@@ -1,4 +1,4 @@
-"""What can go wrong in an export; every message says what was wrong, where, and what to do."""
+"""The errors of an export. Every message says what was found, what was expected, and what to do."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from pathlib import Path
 
 
 class Terminated(SystemExit):
-    """SIGTERM has arrived: no failure of the code that was running."""
+    """Raised on SIGTERM to stop the program, not because something failed."""
 
 
 class ExportError(Exception):
-    """An export can't go on; nothing was replaced.
+    """An export can't go on. Nothing was replaced.
 
     Args:
-        message: What was wrong, where, and what to do.
-        path: The file or folder at fault.
+        message: What was found, what was expected, and what to do.
+        path: The file or folder at fault; None: no single one.
+
+    Attributes:
+        path: The file or folder at fault; None: no single one.
     """
 
     def __init__(self, message: str, path: Path | None = None) -> None:
@@ -23,7 +26,7 @@ class ExportError(Exception):
 
 
 class ResourcesError(ExportError):
-    """The trained resources are missing, malformed, unsafe, or of another network."""
+    """The trained resources are missing, malformed or unsafe, or belong to another network."""
 
 
 class BaseDataError(ExportError):
@@ -31,20 +34,20 @@ class BaseDataError(ExportError):
 
 
 class ChangedError(ExportError):
-    """A file was read twice, and was another the second time."""
+    """A file changed between two reads."""
 
 
 class NetworkError(ExportError):
-    """The network can't be made, or what it computes can't be served."""
+    """The network can't be made, or its outputs can't be served."""
 
 
 class ParityError(ExportError):
-    """The exported graph does not compute what PyTorch computes."""
+    """The exported graph's results differ from PyTorch's."""
 
 
 class RepositoryError(ExportError):
-    """The model repository can't be written there, or what lies in it does not belong together."""
+    """The model repository can't be written, or its files do not belong together."""
 
 
 class PrecisionError(ExportError):
-    """The network can't be served in fewer bits: no images to check it with, or it loses too much."""
+    """The network can't be served in int8 or fp16: too few images to check it, or too high a loss."""

@@ -1,109 +1,67 @@
-"""An export from beginning to end: trained resources and base data in, a served version out."""
+"""An export, from trained resources and base data to a version in a model repository."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from .base_set import BaseSet, find_base_set, require_readable
-from .calibration import choose_images
-from .configs import RepositoryShape
-from .embedding_cache import open_cache
-from .embeddings import embed_images, find_zeros
-from .errors import BaseDataError, ChangedError, NetworkError, PrecisionError
-from .graph import Parity, compare_with_pytorch, export_graph, open_graph
-from .image_files import ImageFiles
-from .modes import mode_change, read_mode, require_mode
-from .network_source import fingerprint
-from .own_network import Preprocessing, measure_embedding, read_preprocessing
-from .precision import PrecisionLoss, reduce_precision
-from .preprocessing import Limits, open_decoder
-from .provenance import PROVENANCE_FILE, ExportOptions, describe
-from .regular_files import FileReader
-from .repository import (
-    check_destination,
-    exported_version,
-    is_replaced,
-    previous_path,
-    publish,
-    resolve_destination,
-    staging,
-)
-from .resources import Checkpoint, load_network, read_labels, select_checkpoint
-from .template import load_served_module
+from inference_export.base_set.base_images import BaseImages, find_base_images
+from inference_export.base_set.building import build_base_set, check_base_images
+from inference_export.base_set.decoding import Limits
+from inference_export.base_set.image_files import open_image_files
+from inference_export.errors import BaseDataError, ChangedError, PrecisionError
+from inference_export.export_options import ExportOptions
+from inference_export.graph.calibration import choose_images
+from inference_export.graph.onnx_export import export_graph
+from inference_export.graph.parity import compare_with_pytorch
+from inference_export.graph.precision import reduce_precision
+from inference_export.network.loading import load_network
+from inference_export.network.preprocessing import Preprocessing, read_preprocessing
+from inference_export.network.probing import measure_embedding
+from inference_export.network.source import fingerprint
+from inference_export.onnx_session import open_graph
+from inference_export.progress import Progress, show_nothing
+from inference_export.regular_files import FileReader, hash_file
+from inference_export.repository.configs import RepositoryShape
+from inference_export.repository.destination import check_destination, resolve_destination
+from inference_export.repository.modes import mode_change, read_mode, require_mode
+from inference_export.repository.provenance import PROVENANCE_FILE, describe, write_provenance
+from inference_export.repository.publishing import is_replaced, previous_path, publish
+from inference_export.repository.staging import staging
+from inference_export.repository.version_files import SETTINGS_FILE, Settings, write_json, write_settings
+from inference_export.repository.versions import exported_version
+from inference_export.resources.checkpoints import select_checkpoint
+from inference_export.resources.labels import read_labels
+from inference_export.summary import Summary
 
 if TYPE_CHECKING:
     from torch import nn
 
-PARITY_IMAGES = 8
-_base_files = load_served_module("cluster_head", "base_set")
-
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+_ANY_LENGTH = sys.maxsize  # for files that this export has written
 
 
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What an export did.
-
-    Args:
-        version: The number it has in the repository.
-        mode: ``classification`` or ``clustering``.
-        mode_before: That of the version before; None: there was none.
-        checkpoint: The chosen checkpoint.
-        network: ``package.module:factory`` of the user's own; None: the built-in one.
-        embedding_size: Length D of an embedding.
-        image_size: Side S in pixels.
-        network_classes: The network's C' class names in index order.
-        base_images: Class name to its number of base images; empty in classification mode.
-        parity: ONNX against PyTorch, in float32.
-        parity_images: What the parity was measured on, in words.
-        loss: What fewer bits cost; None in float32.
-        cpus: Cores that the server may use; 0: all that it finds.
-        notes: What was left out or not used.
-    """
-
-    version: int
-    mode: str
-    mode_before: str | None
-    checkpoint: Checkpoint
-    network: str | None
-    embedding_size: int
-    image_size: int
-    network_classes: list[str]
-    base_images: dict[str, int]
-    parity: Parity
-    parity_images: str
-    loss: PrecisionLoss | None
-    cpus: int
-    notes: list[str]
-
-
-def export_repository(options: ExportOptions, progress: Progress) -> Summary:
-    """Build or extend a model repository.
+def export_repository(options: ExportOptions, progress: Progress = show_nothing) -> Summary:
+    """Build a model repository, or add a version to it.
 
     Args:
         options: What to export, and where to.
-        progress: Given a label and a total, shows how far a long step is.
+        progress: Called with a label and a total at each long step. Returns a context manager, whose value is a
+            function to call with the number of steps done since the last call. By default, no progress is shown.
 
     Returns:
-        What was done.
+        A summary of the export.
 
     Raises:
-        ExportError: Anything is missing, malformed or unsafe, or the result does not verify; nothing was replaced.
+        ExportError: An input is missing, malformed or unsafe, or the result fails verification. Nothing was replaced.
+        OSError: The disk is full, or a file can't be written. Nothing was replaced.
     """
-    from .network import as_served
+    from inference_export.network.resnet50 import fold_batch_norms
+    from inference_export.network.served import as_served
 
     reader = FileReader()
-    base = find_base_set(options.base_data)
+    base = find_base_images(options.base_data)
     mode = "classification" if base is None else "clustering"
     repository = resolve_destination(options.model_repository)
     mode_before = read_mode(repository)
@@ -131,15 +89,21 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
         seconds=options.max_image_seconds,
     )
 
-    with open_decoder(shape.image_size, options.decode, limits) as decoder, staging(repository) as staged:
-        images = ImageFiles(reader=reader, decoder=decoder, max_bytes=options.max_image_bytes)
+    with (
+        open_image_files(reader, image_size=shape.image_size, decode=options.decode, limits=limits) as images,
+        staging(repository) as staged,
+    ):
+        all_base_images = base
+        if base is not None:
+            base = check_base_images(
+                base, images, cache=options.cache, skip_undecodable=options.skip_unreadable, progress=progress
+            )
         graph = staged / "classifier" / "model.onnx"
         served = as_served(network, preprocessing)
         with progress("exporting the network", 1) as advance:
-            export_graph(served, shape.image_size, graph)
+            export_graph(as_served(fold_batch_norms(network), preprocessing), shape.image_size, graph)
             advance(1)
-        pixels, parity_images = _parity_images(base, images, shape.image_size)
-        parity = compare_with_pytorch(open_graph(graph), served, pixels)
+        parity = compare_with_pytorch(open_graph(graph), served, base=base, images=images, image_size=shape.image_size)
         loss = None
         if calibration is not None:
             loss = reduce_precision(
@@ -152,48 +116,47 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
                 images=images,
                 progress=progress,
             )
-        decoding = _hash(staged / "preprocess" / "preprocessing.py")
-        graph_hash = _hash(graph)
-        _write_json(staged / "preprocess" / "settings.json", {"decode": options.decode, "limits": limits._asdict()})
-        settings = {"mode": mode, "classes": labels, "neighbors": options.neighbors}
-        found_base = base
+        graph_hash = hash_file(graph, _ANY_LENGTH)
         if base is not None:
-            base = _embed_base_set(
-                options=options,
-                base=base,
+            base = build_base_set(
+                base,
+                images,
                 graph=graph,
                 graph_hash=graph_hash,
-                shape=shape,
-                decoding=f"{decoding} {options.decode} {tuple(limits)}",
-                images=images,
+                cache=options.cache,
                 folder=staged / "cluster_head",
+                batch_size=options.batch_size,
                 progress=progress,
             )
-            settings |= {
-                "classes": list(base.classes),
-                "threshold": options.sim_thres,
-                "unknown_label": options.unknown_label,
-            }
-        _write_json(staged / "cluster_head" / "settings.json", settings)
+        write_json(staged / "preprocess" / "settings.json", {"decode": options.decode, "limits": limits._asdict()})
+        settings = Settings(
+            mode=mode,
+            classes=labels if base is None else list(base.classes),
+            neighbors=options.neighbors,
+            threshold=options.sim_thres,
+            unknown_label=options.unknown_label,
+        )
+        write_settings(staged / "cluster_head" / SETTINGS_FILE, settings)
         provenance = describe(
             options,
-            base=found_base,
+            base=all_base_images,
             calibration=calibration,
             checkpoint=checkpoint.path,
             candidates=checkpoint.candidates,
             network_source=source,
             sha256=lambda path, _: reader.sha256(path),
+            graph=graph_hash,
+            preprocessing=hash_file(staged / "preprocess" / "preprocessing.py", _ANY_LENGTH),
+            exported=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        exported = datetime.now(UTC).isoformat(timespec="seconds")
-        provenance |= {"graph": graph_hash, "preprocessing": decoding, "exported": exported}
-        _write_json(staged / "cluster_head" / PROVENANCE_FILE, provenance)
+        write_provenance(staged / "cluster_head" / PROVENANCE_FILE, provenance)
         before = exported_version(repository)
         replaces = before is not None and is_replaced(repository, shape)
         version = publish(staged, repository, shape)
 
     notes = [
         *([] if base is None else base.notes),
-        *filter(None, [mode_change(mode_before, mode)]),
+        *([change] if (change := mode_change(mode_before, mode)) else []),
         *_notes_on_repository(repository, before, replaces=replaces),
         *_notes_on_options(options, mode, preprocessing),
     ]
@@ -202,15 +165,13 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
         mode=mode,
         mode_before=mode_before,
         checkpoint=checkpoint,
-        network=options.network,
+        options=options,
         embedding_size=shape.embedding_size,
         image_size=shape.image_size,
         network_classes=labels,
         base_images={} if base is None else {name: len(files) for name, files in base.classes.items()},
         parity=parity,
-        parity_images=parity_images,
         loss=loss,
-        cpus=options.cpus,
         notes=notes,
     )
 
@@ -218,7 +179,7 @@ def export_repository(options: ExportOptions, progress: Progress) -> Summary:
 def _load_network(
     options: ExportOptions, checkpoint: Path, classes: int, reader: FileReader
 ) -> tuple[nn.Module, str | None]:
-    """Load the network, and fingerprint the source of the user's own."""
+    """Load the network, and fingerprint the source of the user's own network."""
     if options.network is None:
         return load_network(checkpoint, classes, reader), None
     source = fingerprint(options.network)
@@ -228,13 +189,38 @@ def _load_network(
     return network, source
 
 
+def _check_unknown_label(options: ExportOptions, base: BaseImages | None) -> None:
+    if base is None:
+        return
+    if len(base.classes) == 1 and options.unknown_label is None:
+        raise BaseDataError(
+            f"{base.folder} has only one class, {next(iter(base.classes))}, so every query would get that label. Add "
+            f"another class, or name a label for queries without a match with --unknown_label.",
+            base.folder,
+        )
+    if options.unknown_label in base.classes:
+        raise BaseDataError(
+            f"--unknown_label {options.unknown_label} is also a class of {base.folder}. Choose another label.",
+            base.folder,
+        )
+
+
+def _check_precision(options: ExportOptions) -> None:
+    wanted = {"fp16": "gpu", "int8": "cpu"}.get(options.precision, options.device)
+    if wanted != options.device:
+        raise PrecisionError(
+            f"--precision {options.precision} is for --device {wanted}. On --device {options.device} it is no faster "
+            f"than fp32. Leave one of the two options out."
+        )
+
+
 def _notes_on_repository(repository: Path, before: int | None, *, replaces: bool) -> list[str]:
     notes = []
     if replaces:
-        notes.append(f"this repository takes the place of another, which lies in {previous_path(repository)}")
+        notes.append(f"this repository replaces another, which is kept in {previous_path(repository)}")
     if before is not None:
         how = "restart it" if replaces else "run reload-repository, or restart it,"
-        notes.append(f"a running server goes on with what it has loaded: {how} to serve this version")
+        notes.append(f"a running server still serves the version that it has loaded: {how} to serve this one")
     return notes
 
 
@@ -242,102 +228,12 @@ def _notes_on_options(options: ExportOptions, mode: str, preprocessing: Preproce
     notes = []
     size, own_size = preprocessing.image_size, preprocessing.own_image_size
     if options.image_size is None and options.network is None:
-        notes.append("the image size is the default; a network that was trained at another wants --image_size")
+        notes.append("the image size is the default; name the size that the network was trained at with --image_size")
     if own_size is not None and own_size != size:
         notes.append(
-            f"--image_size {size} takes the place of the network's own {own_size}; leave it out unless the network was "
-            f"trained at {size}"
+            f"--image_size {size} replaces the network's own {own_size}; leave it out unless the network was trained "
+            f"at {size}"
         )
     if mode == "classification" and options.unknown_label is not None:
         notes.append("--unknown_label has no effect in classification mode")
     return notes
-
-
-def _check_unknown_label(options: ExportOptions, base: BaseSet | None) -> None:
-    if base is None:
-        return
-    if len(base.classes) == 1 and options.unknown_label is None:
-        raise BaseDataError(
-            f"{base.folder} has one class, {next(iter(base.classes))}, which every query would be labelled. Add "
-            f"another class, or name what does not match with --unknown_label.",
-            base.folder,
-        )
-    if options.unknown_label in base.classes:
-        raise BaseDataError(f"--unknown_label {options.unknown_label} is also a class of {base.folder}.", base.folder)
-
-
-def _check_precision(options: ExportOptions) -> None:
-    wanted = {"fp16": "gpu", "int8": "cpu"}.get(options.precision, options.device)
-    if wanted != options.device:
-        raise PrecisionError(
-            f"--precision {options.precision} is for --device {wanted}: on the other one it is no faster than fp32. "
-            f"Leave one of the two out."
-        )
-
-
-def _parity_images(base: BaseSet | None, images: ImageFiles, image_size: int) -> tuple[npt.NDArray[np.uint8], str]:
-    if base is not None:
-        step = max(1, len(base.files) // PARITY_IMAGES)
-        pixels, reasons = images.decode(base.files[::step][:PARITY_IMAGES])
-        good = pixels[[not reason for reason in reasons]]
-        if len(good):
-            return good, "base images"
-    # Without base data there is no image at hand: smooth color gradients of different frequencies stand in.
-    axis = np.linspace(0, np.pi, image_size, dtype=np.float32)
-    waves = [np.sin(np.add.outer(k * axis, k / 2 * axis)[..., None] + [0, 2, 4]) for k in range(1, PARITY_IMAGES + 1)]
-    return np.rint((np.stack(waves) + 1) * 127.5).astype(np.uint8), "generated images"
-
-
-def _embed_base_set(
-    *,
-    options: ExportOptions,
-    base: BaseSet,
-    graph: Path,
-    graph_hash: str,
-    shape: RepositoryShape,
-    decoding: str,
-    images: ImageFiles,
-    folder: Path,
-    progress: Progress,
-) -> BaseSet:
-    """Write the base set into a version folder; return what of it decodes."""
-    key = f"{graph_hash} {shape.image_size} {decoding}"
-    with (
-        open_cache(options.cache, hashlib.sha256(key.encode()).hexdigest()[:32]) as cache,
-        progress("embedding base images", len(base.files)) as advance,
-    ):
-        unreadable = embed_images(
-            open_graph(graph),
-            images,
-            cache,
-            base.files,
-            destination=folder / _base_files.EMBEDDINGS_FILE,
-            embedding_size=shape.embedding_size,
-            batch_size=options.batch_size,
-            skip_unreadable=options.skip_unreadable,
-            advance=advance,
-        )
-    base = require_readable(base, unreadable, skip=options.skip_unreadable)
-    zeros = find_zeros(folder / _base_files.EMBEDDINGS_FILE)
-    if len(zeros) == len(base.files):
-        raise NetworkError(
-            "the network gives every base image an embedding of zeros, which is like no other: no query could be told "
-            "from another. Is it trained, and is this the right checkpoint?"
-        )
-    if zeros:
-        note = f"{len(zeros)} base images have an embedding of zeros, and match nothing: {base.names[zeros[0]]}, ..."
-        base = replace(base, notes=[*base.notes, note])
-    _write_json(folder / _base_files.CLASS_SIZES_FILE, [len(files) for files in base.classes.values()])
-    with (folder / _base_files.NAMES_FILE).open("w", encoding="utf-8") as names:
-        names.writelines(f"{name}\n" for name in base.names)
-    return base
-
-
-def _hash(file: Path) -> str:
-    """Return the SHA-256 of a file of our own."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A disk without room, told from whatever else fails while something is written."""
+"""Telling a full disk from other errors of writing a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REASONS = {
 
 
 def find_full_disk(error: BaseException | None) -> OSError | None:
-    """Find, among an error and those that led to it, the one that says that there is no room; None: there is none."""
+    """Return the error among ``error`` and its causes that reports a full disk; None: the disk is not full."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in REASONS:
             return error

@@ -1,4 +1,4 @@
-"""Files that strangers name: reading from a pipe would wait for ever, and a device, or a file with holes, never end."""
+"""Reading regular files only: a pipe could block for ever, and a device or a sparse file may have no end."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
-from .errors import ChangedError
+from inference_export.errors import ChangedError
 
-UNREADABLE = "unreadable"  # in place of the hash of a file that could not be read
+UNREADABLE = "unreadable"  # stands for the hash of an unreadable file
 
 
 def open_regular_file(path: Path, max_bytes: int) -> BufferedReader:
-    """Open a file for reading, its length looked up before anything is read.
+    """Open a file for reading, after checking its kind and length.
 
     Args:
         path: The file.
         max_bytes: Longest file that is opened.
 
     Raises:
-        OSError: It can't be opened, is longer, or is a folder, a pipe, a socket or a device.
+        OSError: The file can't be opened, is longer, or is a folder, a pipe, a socket or a device.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)  # a pipe opens at once
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "is a folder, pipe, socket or device, no file", str(path))
+            raise OSError(errno.EINVAL, "is a folder, pipe, socket or device, and must be a file", str(path))
         if status.st_size > max_bytes:
             raise OSError(errno.EFBIG, f"has {status.st_size} bytes, and may have {max_bytes}", str(path))
         return os.fdopen(descriptor, "rb")
@@ -38,18 +38,18 @@ def open_regular_file(path: Path, max_bytes: int) -> BufferedReader:
 
 
 def read_regular_file(path: Path, max_bytes: int) -> bytes:
-    """Read a file whole.
+    """Read a whole file.
 
     Args:
         path: The file.
         max_bytes: Longest file that is read.
 
     Raises:
-        OSError: It can't be read, is longer, or is a folder, a pipe, a socket or a device.
+        OSError: The file can't be read, is longer, or is a folder, a pipe, a socket or a device.
     """
     with open_regular_file(path, max_bytes) as file:
         content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:  # it has grown
+    if len(content) > max_bytes:  # the file has grown since it was opened
         raise OSError(errno.EFBIG, f"has more than {max_bytes} bytes", str(path))
     return content
 
@@ -62,31 +62,39 @@ def hash_file(path: Path, max_bytes: int) -> str:
         max_bytes: Longest file that is read.
 
     Raises:
-        OSError: It can't be read, is longer, or is a folder, a pipe, a socket or a device.
+        OSError: The file can't be read, is longer, or is a folder, a pipe, a socket or a device.
     """
     with open_regular_file(path, max_bytes) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class FileReader:
-    """Reads files, and remembers the hash of the very bytes that it handed out.
+def hash_if_readable(path: Path, max_bytes: int) -> str:
+    """Return what ``hash_file`` returns, or ``UNREADABLE`` for a file that it refuses."""
+    try:
+        return hash_file(path, max_bytes)
+    except OSError:
+        return UNREADABLE
 
-    A file may be replaced at any moment: hashed later, it would be another than the one that was used.
+
+class FileReader:
+    """Reads files, and remembers the hash of the bytes that it returned.
+
+    A file may be replaced at any moment, so a hash computed later could be of other bytes.
     """
 
     def __init__(self) -> None:
         self._hashes: dict[Path, str] = {}
 
     def read(self, path: Path, max_bytes: int) -> bytes:
-        """Read a file whole.
+        """Read a whole file.
 
         Args:
             path: The file.
             max_bytes: Longest file that is read.
 
         Raises:
-            OSError: It can't be read, is longer, or is a folder, a pipe, a socket or a device.
-            ChangedError: It was read before, and is another now.
+            OSError: The file can't be read, is longer, or is a folder, a pipe, a socket or a device.
+            ChangedError: The file has changed since it was read.
         """
         try:
             content = read_regular_file(path, max_bytes)
@@ -97,16 +105,22 @@ class FileReader:
         return content
 
     def sha256(self, path: Path) -> str:
-        """Return the SHA-256 of what was read from a file, in hexadecimal; ``UNREADABLE`` if it could not be.
+        """Return the SHA-256 of the bytes that were read from a file, in hexadecimal.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The hash; ``UNREADABLE`` if reading failed.
 
         Raises:
-            KeyError: It was never read.
+            KeyError: Nobody has tried to read the file.
         """
         return self._hashes[path]
 
-    def _remember(self, path: Path, found: str) -> None:
-        if self._hashes.setdefault(path, found) != found:
+    def _remember(self, path: Path, sha256: str) -> None:
+        if self._hashes.setdefault(path, sha256) != sha256:
             raise ChangedError(
-                f"{path} changed while it was being exported. Export again when nothing is written there any more.",
+                f"{path} changed while it was being exported. Export again when nothing writes there any more.",
                 path,
             )

@@ -1,4 +1,4 @@
-"""The options that name a server, for every command that starts or asks one."""
+"""The option that names a server, for the commands that start or change one."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ DEFAULT_PORT = 8080
 
 def port_option(**attributes: Any) -> Callable[[Any], Any]:
     """Give a command ``--port``."""
-    return click.option("--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, **attributes)
+    return click.option("--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, **attributes)

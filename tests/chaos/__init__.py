@@ -1,1 +1,1 @@
-"""The bad things that happen to a server, really done to a real one; ``python -m tests.chaos`` does them all."""
+"""Does bad things to a real server; ``python -m tests.chaos`` runs every scenario."""

@@ -1,4 +1,4 @@
-"""Do all of it, and print one table."""
+"""Run every scenario and print one table."""
 
 from __future__ import annotations
 
@@ -13,12 +13,8 @@ from pathlib import Path
 
 import click
 
-from inference_server.tritonserver import LOOPBACK
-from tests.gateway import CERTIFICATE, running_gateway
-from tests.heavy import HEAVIEST
-from tests.watched import WatchedServer, watched_server
-
-from . import (
+from inference_server.addresses import LOOPBACK
+from tests.chaos import (
     changing_resources,
     closing,
     compressed,
@@ -31,9 +27,12 @@ from . import (
     reloads,
     requests,
 )
-from .load import expected_answers
-from .setting import IMAGE_SIZE, Setting, prepare
-from .tally import Tally, format_table
+from tests.chaos.load import expected_answers
+from tests.chaos.setting import IMAGE_SIZE, Setting, prepare
+from tests.chaos.tally import Tally, format_table
+from tests.gateway import CERTIFICATE, running_gateway
+from tests.heavy import HEAVIEST
+from tests.watched import WatchedServer, watched_server
 
 FOLDER = Path("build/chaos")
 KEY = "correct-horse-battery-staple"
@@ -44,9 +43,9 @@ BROKEN_FILES = ("classifier/{}/model.onnx", "cluster_head/{}/heads.py", "preproc
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--only", multiple=True, help="Only scenarios whose names contain this; may be given several times.")
 def main(only: tuple[str, ...]) -> None:
-    """Do bad things to a real server, and print what became of every image.
+    """Do bad things to a real server, and print the fate of every image.
 
-    Exit status: 0 if nothing was answered wrongly, lost, or hung, and every bound was kept; 1 otherwise.
+    Exit status: 0 if no answer was wrong, lost or hung and every bound was kept; 1 otherwise.
     """
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
@@ -102,11 +101,11 @@ def _images(setting: Setting) -> Iterator[Tally]:
 def _heavy_images(setting: Setting) -> Iterator[Tally]:
     with _serving(setting, "heavy-images") as server:
         expected = expected_answers(server.url, setting.images)
-        each = heavy_images.send_each(server, expected, HEAVIEST, MAX_BATCH_SIZE)
-        yield each
+        alone = heavy_images.send_each(server, expected, HEAVIEST, MAX_BATCH_SIZE)
+        yield alone
         without_pause = heavy_images.send_without_pause(server, expected, HEAVIEST, MAX_BATCH_SIZE, seconds=40)
         yield without_pause
-        heavy_images.require_promised(each)
+        heavy_images.require_promised(alone)
         heavy_images.require_promised(without_pause)
 
 

@@ -1,4 +1,4 @@
-"""Exports of resources that are replaced meanwhile, again and again."""
+"""Exports while their resources are replaced, again and again."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from inference_client import Classify
-from inference_export.repository import exported_version
+from inference_export.repository.versions import exported_version
 from tests import reference, tiny_network
+from tests.chaos.load import is_right
+from tests.chaos.reloads import run_command, run_export
+from tests.chaos.tally import Tally
 from tests.resources import write_faces, write_resources
 from tests.watched import watched_server
-
-from .load import is_right
-from .reloads import run_command
-from .tally import Tally
 
 _IMAGES = 3  # of each class
 _CLASSES = ("alpha", "beta")
 _PAUSE_S = 0.005  # between two changes
-# One change of so many is to base images or labels. An image that is another when it is read again ends the export, and
-# some exports are to succeed.
+# One in so many changes is to base images or labels. If an image differs when it is read again, the export ends, but
+# some exports must succeed.
 _CHECKPOINTS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Resources:
-    """Trained resources and base data, and everything that each file ever holds whole.
+    """Trained resources and base data, with all complete contents of each file.
 
-    Args:
-        trained, base: The folders.
-        contents: File to its contents.
+    Attributes:
+        trained: Folder of the trained resources.
+        base: Folder of the base images.
+        contents: All contents of each file.
     """
 
     trained: Path
@@ -59,11 +59,11 @@ class _Resources:
 
 
 def change_during_exports(folder: Path, queries: Sequence[Path], times: int) -> Tally:
-    """Export while every file is replaced; what is served must be what its provenance says, and nothing else.
+    """Export while every file is replaced. The server must answer with exactly the contents that the provenance names.
 
     Args:
-        folder: A folder to make, for everything.
-        queries: What is asked about.
+        folder: A folder to make, for all files.
+        queries: The query images.
         times: Number of exports during the changes.
     """
     tally = Tally(what="resources changed during an export", times=times)
@@ -71,21 +71,21 @@ def change_during_exports(folder: Path, queries: Sequence[Path], times: int) -> 
     repository = folder / "repository"
     arguments = ("-r", resources.trained, "-data", resources.base, "--network", tiny_network.NETWORK, "-thres", -1,
                  "--model_repository", repository, "--cache", folder / "cache")  # fmt: skip
-    done = run_command("export-repository", *arguments)
-    assert done.returncode == 0, done.stderr
+    first = run_export(*arguments)
+    assert first.exit_code == 0, first.output
     exported = 0
     with watched_server("--model_repository", repository, log=folder / "log") as server:
         for _ in range(times):
             with _changing(resources):
-                done = run_command("export-repository", *arguments)
-            assert "Traceback" not in done.stderr, done.stderr
-            if done.returncode:
+                result = run_export(*arguments)
+            assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+            if result.exit_code:
                 continue
             exported += 1
             done = run_command("reload-repository", "--port", server.port)
             assert done.returncode == 0, done.stderr
             _ask(server.url, queries, _recorded(repository, resources), tally)
-    # What lies there in the end is exported by whoever starts with -r, unless it is what was exported last.
+    # A start with -r exports the final contents, unless the last export was made of them.
     with watched_server(*arguments, log=folder / "log") as server:
         now = [file.read_bytes() for file in (resources.checkpoint, *resources.images())]
         assert _recorded(repository, resources) == now, "what lies there was not exported"
@@ -118,7 +118,7 @@ def _write(folder: Path) -> _Resources:
 
 @contextmanager
 def _changing(resources: _Resources) -> Iterator[None]:
-    """Replace files until the context ends; each is whole then."""
+    """Replace files until the context ends. Then each file is complete."""
     ended = threading.Event()
     chance = random.Random(0)
     others = [path for path in resources.contents if path != resources.checkpoint]
@@ -128,7 +128,7 @@ def _changing(resources: _Resources) -> Iterator[None]:
             path = resources.checkpoint if chance.randrange(_CHECKPOINTS) else chance.choice(others)
             content = chance.choice(resources.contents[path])
             if chance.randrange(2):
-                new = path.parent.parent / ".new"  # hidden where base images are looked for
+                new = path.parent.parent / ".new"  # the export ignores hidden base images
                 new.write_bytes(content)
                 new.replace(path)
             else:
@@ -145,7 +145,7 @@ def _changing(resources: _Resources) -> Iterator[None]:
 
 
 def _recorded(repository: Path, resources: _Resources) -> list[bytes]:
-    """Find by the hashes in its provenance what a version was made of: the checkpoint, then the base images."""
+    """Find a version's contents by the hashes in its provenance: the checkpoint, then the base images."""
     version = exported_version(repository)
     provenance: dict[str, Any] = json.loads(
         (repository / "cluster_head" / str(version) / "provenance.json").read_text(encoding="utf-8")
@@ -165,7 +165,7 @@ def _recorded(repository: Path, resources: _Resources) -> list[bytes]:
 
 
 def _ask(url: str, queries: Sequence[Path], made_of: Sequence[bytes], tally: Tally) -> None:
-    """Compare the server's answers with those of plain PyTorch, made of these contents."""
+    """Compare the server's answers with plain PyTorch's for these contents."""
     checkpoint, *base = made_of
     network = tiny_network.TinyNetwork(2)
     network.load_state_dict(torch.load(io.BytesIO(checkpoint), weights_only=True))
@@ -181,7 +181,7 @@ def _ask(url: str, queries: Sequence[Path], made_of: Sequence[bytes], tally: Tal
         tally.notes.append(f"{status}: {results}")
         return
     for entry, row in zip(results, similarities, strict=True):
-        # All base images match, as many of each class: the nearest one decides.
+        # All base images match, equally many of each class, so the nearest one decides.
         label = _CLASSES[int(row.argmax()) // _IMAGES]
         right = is_right(entry, (label, float(row.max())))
         tally.right += right

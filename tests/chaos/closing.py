@@ -1,4 +1,4 @@
-"""Clients that are closed, at random moments, while other threads of theirs ask."""
+"""Clients that are closed at random moments, in the middle of their threads' calls."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inference_client import Classify
-
-from .load import LATE_S, Expected, is_right
-from .tally import Tally
+from tests.chaos.load import LATE_S, Expected, is_right
+from tests.chaos.tally import Tally
 
 TIMEOUT_S = 30.0
 CALLERS = 8
 LATEST_MOMENT_S = 1.5
-MOST_IMAGES = 3  # of a call, so that some are answered before the client is closed
+MOST_IMAGES = 3  # in a call: some calls are answered before the client is closed
 SEED = 12
 
 
 def close_during_calls(url: str, expected: Expected, times: int) -> Tally:
     """Close a client again and again while its threads are in calls and streams.
 
-    An image whose call was cut off counts as refused: the call says that the client is closed.
+    An image whose call was cut off counts as refused, since the call says that the client is closed.
 
     Args:
-        url: Of the server.
-        expected: What each image is answered.
-        times: Clients that are closed.
+        url: The server's URL.
+        expected: Right answer for each image.
+        times: Number of clients.
     """
     tally = Tally(what="close() during calls", times=times)
     moments = random.Random(SEED)
@@ -58,7 +57,7 @@ def close_during_calls(url: str, expected: Expected, times: int) -> Tally:
 
 
 class _Caller(threading.Thread):
-    """A thread that asks about the images until its client is closed."""
+    """A thread that classifies the images until its client is closed."""
 
     def __init__(self, classify: Classify, images: Sequence[Path], *, streams: bool) -> None:
         super().__init__(daemon=True)
@@ -66,13 +65,13 @@ class _Caller(threading.Thread):
         self._images = images
         self._streams = streams
         self.answers: list[tuple[Path, object]] = []
-        self.cut_off: int | None = None  # images without an answer; None: the call has not ended, or not as it should
+        self.cut_off: int | None = None  # images without an answer; None unless the call ended as it should
         self.failure = ""
         self.ended_s = 0.0
         self.start()
 
     def run(self) -> None:
-        """Ask."""
+        """Classify until the client is closed."""
         while True:
             answered = len(self.answers)
             try:

@@ -1,4 +1,4 @@
-"""Bodies of 2 MB that become more than 2 GiB when they are decompressed, which end a tritonserver."""
+"""Bodies of 2 MB that decompress to more than 2 GiB, which ends a tritonserver."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import ssl
 import time
 from urllib.parse import urlsplit
 
+from tests.chaos.load import Expected, Load
+from tests.chaos.requests import INFER, JSON
+from tests.chaos.tally import Tally
 from tests.compressed import compressed_spaces
 from tests.gateway import CERTIFICATE
 from tests.watched import WatchedServer
-
-from .load import Expected, Load
-from .requests import INFER, JSON
-from .tally import Tally
 
 MEBIBYTES = 2100
 TIMEOUT_S = 120.0
@@ -21,7 +20,7 @@ ENDED = "it ended with code -6"
 
 
 def send_to_gateway(url: str, key: str, server: WatchedServer, expected: Expected, times: int) -> Tally:
-    """Send them through the gateway under load: all are refused, and the server behind it sees none."""
+    """Send such bodies through the gateway under load. All are refused, and none reaches the server."""
     tally = Tally(what=f"{MEBIBYTES} MiB in a body of 2 MB, through the gateway", times=times)
     body = compressed_spaces(MEBIBYTES)
     seconds = []
@@ -39,7 +38,7 @@ def send_to_gateway(url: str, key: str, server: WatchedServer, expected: Expecte
 
 
 def send_to_server(server: WatchedServer, expected: Expected) -> Tally:
-    """Send one to the server itself, which dies of it and is restarted; clients that retry lose nothing."""
+    """Send one such body to the server itself. The server dies and is restarted; clients that retry lose nothing."""
     tally = Tally(what=f"{MEBIBYTES} MiB in a body of 2 MB, to the server itself", times=1)
     triton = server.tritonserver()
     with Load(server.url, [expected], tally, clients=2, timeout_s=TIMEOUT_S, pause_s=0.1) as load:
@@ -56,7 +55,7 @@ def send_to_server(server: WatchedServer, expected: Expected) -> Tally:
 
 
 def _send(url: str, body: bytes, headers: dict[str, str]) -> int:
-    """Send a body; the status, or 0 for a connection that was closed without one."""
+    """Send a body. Return the status, or 0 if the connection was closed without one."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=TIMEOUT_S)
     if parts.scheme == "https":

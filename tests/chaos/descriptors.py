@@ -10,24 +10,23 @@ import time
 import psutil
 
 from inference_client import Classify
-from inference_server.tritonserver import LOOPBACK
+from inference_server.addresses import LOOPBACK
+from tests.chaos.load import TIMEOUT_S, Expected, Load, is_right
+from tests.chaos.tally import Tally
 from tests.watched import WatchedServer
 
-from .load import TIMEOUT_S, Expected, Load, is_right
-from .tally import Tally
-
-ROOM = 100  # descriptors that it may open beside those that it has
+ROOM = 100  # more descriptors that it may open
 CONNECTIONS = 300
 MOST_LOGGED_BYTES = 100_000
 
 
 def exhaust(server: WatchedServer, expected: Expected, seconds: float) -> Tally:
-    """Hold idle connections; whoever is connected is answered meanwhile, and newcomers when the idle ones have gone.
+    """Hold idle connections. Connected clients still get answers; new ones get answers once the idle connections close.
 
     Args:
-        server: Its tritonserver's limit is lowered, for good.
-        expected: What each image is answered.
-        seconds: How long the connections are held.
+        server: The server. The limit of its tritonserver is lowered for good.
+        expected: Right answer for each image.
+        seconds: Time for which the connections are held.
     """
     tally = Tally(what=f"no descriptor left, for {seconds:g} s", times=CONNECTIONS)
     triton = server.tritonserver()

@@ -9,42 +9,39 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from inference_server.process import running_server
-
-from .load import Expected, expected_answers
-from .reloads import run_command
-from .tally import Tally
+from inference_server.triton.process import running_server
+from tests.chaos.load import Expected, expected_answers
+from tests.chaos.tally import Tally
 
 
 def kill_exports(repository: Path, images: Sequence[Path], export: Sequence[object], times: int, log: Path) -> Tally:
-    """Kill an export again and again; what lies there must be what was there, or the whole new version, each time.
+    """Kill an export again and again. Each time, the repository must hold the old version or the whole new one.
 
     Args:
-        repository: Exported before; written again.
-        images: What is asked about.
+        repository: An exported repository, which is written again.
+        images: The query images.
         export: Arguments of the export.
-        times: How often.
+        times: Number of kills.
         log: File for the server's output.
     """
     tally = Tally(what="export killed at a random moment", times=times)
+    command = [str(Path(sys.executable).with_name("export-repository")), *map(str, export)]
     chance = random.Random(times)
     began_s = time.monotonic()
-    done = run_command("export-repository", *export)
-    assert done.returncode == 0, done.stderr
+    subprocess.run(command, check=True, capture_output=True)
     whole_s = time.monotonic() - began_s
     expected: Expected | None = None
     for number in range(times):
-        command = [str(Path(sys.executable).with_name("export-repository")), *map(str, export)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        # Most of what can be half-written is written towards the end.
+        # The files that may be left half-written come towards the end.
         time.sleep(whole_s * chance.uniform(0.2 if number % 2 else 0.7, 1.0))
         process.kill()
         process.wait()
         with running_server(repository, log=log) as server:
-            found = expected_answers(server.url, images)
-        expected = expected or found
+            answers = expected_answers(server.url, images)
+        expected = expected or answers
         tally.sent += len(images)
-        right = sum(found[image][0] == expected[image][0] for image in images)
+        right = sum(answers[image][0] == expected[image][0] for image in images)
         tally.right += right
         tally.wrong += len(images) - right
     return tally

@@ -1,4 +1,4 @@
-"""The heaviest images that are accepted, from one sender, while somebody else asks about one small picture."""
+"""The heaviest images that the server accepts, from one sender, while another client classifies one small picture."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from inference_server.tritonserver import LOOPBACK
+from inference_server.addresses import LOOPBACK
+from tests.chaos.load import Expected, Load
+from tests.chaos.tally import Tally
 from tests.heavy import HeavyFile
 from tests.heavy.family import family_mb, family_seconds
 from tests.watched import WatchedServer
 
-from .load import Expected, Load
-from .tally import Tally
-
 # docs/explanation/security.md states these.
 MOST_WAIT_S = 3.0
 MOST_MEMORY_MB = 1000.0
-TIMEOUT_S = 60.0  # of the sender's requests
-RECOVERY_S = 120.0  # within which somebody else must be answered again, so that the next file is not blamed
+TIMEOUT_S = 60.0  # for the sender's requests
+RECOVERY_S = 120.0  # the other client must be answered again within this time, or the next file would get the blame
 MOST_BODY_BYTES = 32 * 2**20
 CONNECTIONS = 8
 SAMPLED_S = 0.2
@@ -34,12 +33,13 @@ _UNDECODABLE = "no decodable image: "
 
 @dataclass(kw_only=True)
 class Attack:
-    """What was sent, and what it did.
+    """An attack and its effect.
 
-    Args:
-        what: The file, and how many of it were in a request.
-        answers: How often each status and reason came back; 0 is a timeout or a closed connection.
-        began_s, ended_s: When it was sent, and when everything was answered.
+    Attributes:
+        what: The file, and its number of copies in a request.
+        answers: Number of answers by status and reason; status 0 is a timeout or a closed connection.
+        began_s: Time of sending.
+        ended_s: Time of the last answer.
         seconds: Processor time of ``preprocess``.
         memory_mb: The most memory of ``preprocess``.
     """
@@ -54,20 +54,20 @@ class Attack:
 
 @dataclass(kw_only=True)
 class HeavyTally(Tally):
-    """The row of an innocent client.
+    """The row of the innocent client.
 
-    Args:
-        memory_mb: The most memory of ``preprocess`` meanwhile.
+    Attributes:
+        memory_mb: The most memory of ``preprocess`` during the attack.
     """
 
     memory_mb: float = 0.0
 
 
 def require_promised(tally: HeavyTally) -> None:
-    """Require the times and the memory that are promised, for a machine that does nothing else.
+    """Require the promised times and memory, on an otherwise idle machine.
 
     Raises:
-        AssertionError: They were exceeded.
+        AssertionError: A promise was broken.
     """
     assert not tally.retried, f"{tally.retried} requests of an innocent client were refused"
     assert tally.slowest_s <= MOST_WAIT_S, f"an innocent client waited {tally.slowest_s:.1f} s"
@@ -77,14 +77,14 @@ def require_promised(tally: HeavyTally) -> None:
 def send_each(
     server: WatchedServer, expected: Expected, files: Sequence[HeavyFile], batch: int, *, share: float = 1.0
 ) -> HeavyTally:
-    """Send each file alone, and then as many as there may be in a request.
+    """Send each file alone, and then a full request of its copies.
 
     Args:
         server: The server.
-        expected: What valid images are answered; the smallest of them is asked about all the time.
+        expected: Right answers for valid images; the smallest one is classified all the time.
         files: The files.
-        batch: Images of a request at most.
-        share: Of each file's size.
+        batch: Most images in a request.
+        share: Share of each file's size to send.
     """
     tally = HeavyTally(what=f"heaviest accepted images, each alone and {batch} in a request", times=2 * len(files))
     attacks = []
@@ -110,11 +110,11 @@ def send_without_pause(
     seconds: float,
     share: float = 1.0,
 ) -> HeavyTally:
-    """Send all files over and over from several connections, alone and many in a request by turns.
+    """Send all files over and over from several connections, alone and in full requests by turns.
 
     Args:
         server, expected, files, batch, share: As above.
-        seconds: How long.
+        seconds: Duration.
     """
     what = f"heaviest accepted images without pause from {CONNECTIONS} connections for {seconds:g} s"
     tally = HeavyTally(what=what, times=1)
@@ -144,10 +144,10 @@ def send_without_pause(
 
 
 class _Innocent(Load):
-    """A client that asks about one small picture, again and again."""
+    """A client that classifies one small picture again and again."""
 
     def wait(self) -> None:
-        """Wait until it has been answered once more, after whatever was sent before."""
+        """Wait for one more answer."""
         began_s = time.monotonic()
         while time.monotonic() < began_s + RECOVERY_S:
             if self.seconds and self.seconds[-1][0] > began_s:
@@ -155,7 +155,7 @@ class _Innocent(Load):
             time.sleep(SAMPLED_S)
 
     def slowest_s(self, began_s: float, ended_s: float) -> float:
-        """Return how long the slowest of the calls took that were under way within a time."""
+        """Return the time of the slowest call that was under way within a period."""
         return max((took for began, took in self.seconds if began < ended_s and began + took > began_s), default=0.0)
 
 
@@ -165,7 +165,7 @@ def _innocent(server: WatchedServer, expected: Expected, tally: Tally) -> _Innoc
 
 
 class _Watch:
-    """Looks after the memory of ``preprocess`` and the processes that it has started."""
+    """Measures the memory of ``preprocess`` and of its child processes."""
 
     def __init__(self, server: WatchedServer) -> None:
         self._pids = [process.pid for process in server.model_processes("preprocess")]
@@ -183,7 +183,7 @@ class _Watch:
 
     @contextlib.contextmanager
     def during(self, attack: Attack) -> Iterator[None]:
-        """Fill in what an attack did while the context was open."""
+        """Fill in the effect of an attack while the context is open."""
         attack.began_s, before_s = time.monotonic(), family_seconds(*self._pids)
         self._most_mb = 0.0
         yield
@@ -212,7 +212,7 @@ def _most_in_a_request(data: bytes, batch: int) -> int:
 
 
 def _body(images: Sequence[bytes]) -> tuple[bytes, dict[str, str]]:
-    """Make a request in Triton's binary form, which costs the sender least; with its headers."""
+    """Make the headers and body of a request in Triton's binary form, the cheapest one for the sender."""
     data = b"".join(struct.pack("<I", len(image)) + image for image in images)
     tensor = {"name": "IMAGE", "shape": [len(images), 1], "datatype": "BYTES"}
     header = json.dumps({

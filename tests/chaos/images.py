@@ -11,17 +11,16 @@ from typing import Any
 import psutil
 
 from inference_client import Classify
-from inference_export.preprocessing import UndecodableImageError, decode_pixels
+from inference_export.base_set.decoding import UndecodableImageError, decode_pixels
+from tests.chaos.load import Expected, is_right
+from tests.chaos.tally import Tally
 from tests.corpus import hostile_files
 from tests.heavy.family import family_mb
-
-from .load import Expected, is_right
-from .tally import Tally
 
 BATCH = 14
 LEAK = re.compile(r"/|0x[0-9a-f]|\bat \w+>|object")
 MOST_GROWTH_MB = 100.0
-WARM_UP = 20  # batches, after which a process has what it keeps
+WARM_UP = 20  # batches, after which a process has all the memory that it keeps
 
 
 def send_corpus(
@@ -30,11 +29,11 @@ def send_corpus(
     """Send the corpus, in batches with valid images, and alone.
 
     Args:
-        url: Of the server.
-        expected: What valid images are answered.
+        url: The server's URL.
+        expected: Right answers for valid images.
         image_size: Side S of the network's images.
-        preprocess: The processes that decode, or have their children do so.
-        every: Send only each such file.
+        preprocess: The processes that decode, by themselves or in child processes.
+        every: Send only every so-many-th file.
     """
     files = list(hostile_files())[::every]
     tally = Tally(what="hostile and broken images", times=len(files))
@@ -70,7 +69,7 @@ def _count(tally: Tally, files: Sequence[tuple[str, bytes]], entries: Any, image
         tally.sent += 1
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
+                warnings.simplefilter("ignore")  # Pillow warns of damaged metadata
                 decode_pixels(data, image_size)
         except UndecodableImageError as error:
             right = entry["Label"] is None and entry.get("Error") == str(error) and not LEAK.search(str(error))

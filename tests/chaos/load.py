@@ -1,7 +1,8 @@
-"""A load whose every answer is compared with what it should be."""
+"""A load that checks every answer."""
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,7 @@ from unittest.mock import patch
 
 from inference_client import Classify, transport
 from inference_client.failures import may_pass
-
-from .tally import Tally
+from tests.chaos.tally import Tally
 
 TIMEOUT_S = 30.0
 LATE_S = 1.0
@@ -22,13 +22,13 @@ Expected = Mapping[Path, tuple[str, float]]
 
 
 def is_right(entry: Any, answer: tuple[str, float]) -> bool:
-    """Compare an image's entry in the results with what it should be answered."""
+    """Compare an image's entry in the results with the right answer."""
     label, probability = answer
     return bool(entry["Label"] == label and abs(entry["Probability"] - probability) <= TOLERANCE)
 
 
 def expected_answers(url: str, images: Sequence[Path]) -> dict[Path, tuple[str, float]]:
-    """Ask a calm server."""
+    """Get the right answers from a calm server."""
     with Classify(url) as classify:
         results, status = classify(list(images))
     assert status == 200, results
@@ -36,18 +36,18 @@ def expected_answers(url: str, images: Sequence[Path]) -> dict[Path, tuple[str, 
 
 
 class Load:
-    """Clients that classify the same images again and again while the context is open, each on its own.
+    """Independent clients that classify the same images again and again while the context is open.
 
     Args:
-        url: Of the server.
-        expected: What each image is answered, by each of the versions that may answer: a call's answers are all from
-            one of them. More versions may be added to ``expected`` while the context is open.
-        tally: Filled in.
+        url: The server's URL.
+        expected: Right answers, by each version that may answer. All answers of a call come from one version. More
+            versions may be added to ``expected`` while the context is open.
+        tally: Gets the counts.
         clients: Number of threads.
-        timeout_s: Of each call; what is back within it must be answered.
-        pause_s: Between a client's calls.
+        timeout_s: Timeout of each call. A service that is back within it must answer.
+        pause_s: Pause between a client's calls.
         may_refuse: Statuses that count as refused, not as lost.
-        options: More of ``Classify``'s.
+        options: More options of ``Classify``.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Load:
         self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
         self._patch = patch.object(transport, "may_pass", self._count_retry)
         self._answers: list[tuple[Any, int]] = []
-        self.seconds: list[tuple[float, float]] = []  # when each call began, and how long it took
+        self.seconds: list[tuple[float, float]] = []  # start and duration of each call
         self.failures: list[str] = []
 
     def __enter__(self) -> Self:
@@ -99,8 +99,12 @@ class Load:
         for (results, status), (_, elapsed_s) in zip(self._answers, self.seconds, strict=True):
             self._count(results, status, elapsed_s)
 
-    def statuses_of_calls_in_flight(self, moment_s: float, *, sent_s: float) -> list[int]:
-        """List the statuses of the calls that were under way at a moment, and had been for at least ``sent_s``."""
+    def statuses_of_calls_in_flight(self, moment_s: float) -> list[int]:
+        """List the statuses of the calls whose requests the server had at a moment.
+
+        A call reads and encodes its images first; that is over after a third of the time that calls usually take.
+        """
+        sent_s = statistics.median(took for began, took in self.seconds if began + took <= moment_s) / 3
         calls = zip(self.seconds, self._answers, strict=True)
         return [
             status for (began, took), (_, status) in calls if began <= moment_s - sent_s and began + took > moment_s

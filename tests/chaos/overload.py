@@ -1,4 +1,4 @@
-"""Ten times as much as the server can do."""
+"""Ten times the server's capacity."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from inference_server.tritonserver import LOOPBACK
+from inference_server.addresses import LOOPBACK
+from tests.chaos.load import LATE_S, TOLERANCE, Expected
+from tests.chaos.tally import Tally
 from tests.watched import WatchedServer
-
-from .load import LATE_S, TOLERANCE, Expected
-from .tally import Tally
 
 FACTOR = 10
 TIMEOUT_S = 60.0
@@ -29,12 +28,12 @@ CLIENTS = 200  # more than the queues hold
 MOST_ACCEPTED_P99_S = 45.0
 MOST_GROWTH_MB = 2500.0
 RECOVERY_S = 5.0
-RECOVERED = 0.8  # of the throughput before, within noise
+RECOVERED = 0.8  # share of the throughput before, within noise
 _OK, _BUSY = 200, 503
 
 
 class _Requests:
-    """Requests of one image, and of several, and what they are answered."""
+    """Requests of one image and of several, with their right answers."""
 
     def __init__(self, expected: Expected, batch: int) -> None:
         self._expected = expected
@@ -44,7 +43,7 @@ class _Requests:
         self._bodies = {size: _body([files[image] for image in chosen]) for size, chosen in self.images.items()}
 
     def send(self, connection: http.client.HTTPConnection, size: int) -> tuple[int, int]:
-        """Send one; the status, and how many images were answered rightly."""
+        """Send a request. Return the status and the number of right answers."""
         path = "/v2/models/ensemble/infer"
         connection.request("POST", path, self._bodies[size], {"Content-Type": "application/json"})
         answer = connection.getresponse()
@@ -64,10 +63,10 @@ def overload(server: WatchedServer, expected: Expected, *, seconds: float, batch
 
     Args:
         server: The server.
-        expected: What each image is answered.
-        seconds: How long.
-        batch: Images of a large request.
-        timed: Whether the recovery is asserted, which is for a machine that does nothing else.
+        expected: Right answer for each image.
+        seconds: Duration.
+        batch: Images in a large request.
+        timed: Whether to assert the recovery, on an otherwise idle machine.
     """
     tally = Tally(what=f"{FACTOR} times the capacity for {seconds:g} s, requests of 1 and of {batch}", times=1)
     # Small files: the load must not take the processor from the server.
@@ -115,10 +114,10 @@ def _throughput(server: WatchedServer, requests: _Requests, batch: int, seconds:
 def _offer(
     server: WatchedServer, requests: _Requests, tally: Tally, rate: float, seconds: float, batch: int
 ) -> tuple[float, list[float]]:
-    """Send at a rate, whatever became of earlier requests.
+    """Send at a fixed rate, without waiting for answers.
 
     Returns:
-        The most memory in between, MB; and how long each accepted request took, seconds.
+        The most memory, MB, and the time of each accepted request, seconds.
     """
     pause_s = CLIENTS * (batch + 1) / 2 / rate
     ends_s = time.monotonic() + seconds

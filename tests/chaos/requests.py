@@ -1,4 +1,4 @@
-"""Requests that no client of ours sends, each followed by a valid one that must be answered as ever."""
+"""Requests that our client never sends, each followed by a valid request that must be answered as usual."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from inference_client import Classify
-
-from .load import Expected, is_right
-from .tally import Tally
+from tests.chaos.load import Expected, is_right
+from tests.chaos.tally import Tally
 
 INFER, GENERATE = "/v2/models/ensemble/infer", "/v2/models/ensemble/generate"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 JSON = {"Content-Type": "application/json"}
 CLIENT_ERRORS = frozenset(range(400, 500))
-# Triton's own, for JSON that it can't parse; docs/explanation/security.md lists them.
+# Triton's own status for JSON that it can't parse; docs/explanation/security.md lists the cases.
 UNPARSABLE = CLIENT_ERRORS | {500}
-CLOSED = frozenset({0})  # the connection, without an answer
+CLOSED = frozenset({0})  # a connection closed without an answer
 TIMEOUT_S = 60.0
 SLOW_CONNECTIONS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hostile:
-    """A request, and how it may be answered.
+    """A request and its admitted answers.
 
-    Args:
+    Attributes:
         name: What is wrong with it.
-        method, path, headers, body: What is sent.
-        admitted: Statuses that are a clear refusal.
+        method, path, headers, body: The request.
+        admitted: Statuses that count as a clear refusal.
     """
 
     name: str
@@ -98,7 +97,7 @@ def hostile_requests(image: Path, max_batch_size: int) -> Iterator[Hostile]:
                   admitted=CLIENT_ERRORS | CLOSED | {200})  # fmt: skip
     yield Hostile(name="many headers", headers={**JSON, **{f"X-{n}": "x" for n in range(2000)}}, body=infer(),
                   admitted=CLIENT_ERRORS | CLOSED | {200})  # fmt: skip
-    chunks = b"1\r\n[\r\n" * (2 << 20) + b"0\r\n\r\n"  # which cost a stack 16 bytes each (CVE-2025-23310)
+    chunks = b"1\r\n[\r\n" * (2 << 20) + b"0\r\n\r\n"  # each takes 16 bytes of stack (CVE-2025-23310)
     yield Hostile(name="chunks of a byte", headers={**JSON, "Transfer-Encoding": "chunked"}, body=chunks,
                   admitted=UNPARSABLE | CLOSED)  # fmt: skip
     for mebibytes in (5, 100):
@@ -109,7 +108,7 @@ def hostile_requests(image: Path, max_batch_size: int) -> Iterator[Hostile]:
 
 
 def send_requests(url: str, expected: Expected, max_batch_size: int) -> Tally:
-    """Send each, and a valid image after each."""
+    """Send each hostile request, and a valid image after it."""
     image = next(iter(expected))
     tally = Tally(what="hostile requests")
     with Classify(url, timeout_s=TIMEOUT_S) as classify:
@@ -123,7 +122,7 @@ def send_requests(url: str, expected: Expected, max_batch_size: int) -> Tally:
 
 
 def hold_slow_connections(url: str, expected: Expected, seconds: float) -> Tally:
-    """Have many connections send a request byte by byte, while a client asks."""
+    """Have many connections send a request byte by byte, while a client classifies."""
     image = next(iter(expected))
     parts = urlsplit(url)
     tally = Tally(what=f"{SLOW_CONNECTIONS} connections that send a byte at a time", times=SLOW_CONNECTIONS)
@@ -146,7 +145,7 @@ def hold_slow_connections(url: str, expected: Expected, seconds: float) -> Tally
 
 
 def _send(url: str, request: Hostile) -> int:
-    """Send a request; the status, or 0 for a connection that was closed without one."""
+    """Send a request. Return the status, or 0 if the connection was closed without one."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=TIMEOUT_S)
     try:

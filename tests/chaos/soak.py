@@ -16,16 +16,15 @@ import click
 import psutil
 
 from inference_client import Classify
-from inference_server.shared_memory import FOLDER as SHARED_MEMORY
+from inference_server.supervision.shared_memory import FOLDER as SHARED_MEMORY
+from tests.chaos.crashes import shared_memory_prefix
+from tests.chaos.load import Expected, expected_answers, is_right
+from tests.chaos.setting import Setting, prepare
 from tests.corpus import hostile_files
 from tests.watched import WatchedServer, watched_server
 
-from .crashes import shared_memory_prefix
-from .load import Expected, expected_answers, is_right
-from .setting import Setting, prepare
-
 FOLDER = Path("build/soak")
-CLIENTS = 2  # of each server
+CLIENTS = 2  # for each server
 BAD_IMAGES = 2  # in each request
 WARM_UP_S = 120.0
 PERIOD_S = 60.0
@@ -42,7 +41,7 @@ class _Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class _Sample:
-    """What a server's processes hold: resident memory in MB and open files by process, and shared memory in MB."""
+    """Resident memory in MB and open files of each process of a server, and shared memory in MB."""
 
     memory_mb: dict[str, float]
     files: dict[str, int]
@@ -52,7 +51,7 @@ class _Sample:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--minutes", type=click.FloatRange(min=1), default=20, show_default=True)
 def main(minutes: float) -> None:
-    """Soak a server in each mode, and print what grew.
+    """Soak a server in each mode, and print the growth of each process.
 
     Exit status: 0 if no answer was wrong or missing and no process grew by more than 5 %; 1 otherwise.
     """
@@ -99,7 +98,7 @@ def _soak(servers: dict[str, WatchedServer], setting: Setting, seconds: float) -
 
 
 def _watch(servers: dict[str, WatchedServer], counts: _Counts, seconds: float) -> dict[str, _Sample]:
-    """Print the throughput of each period; what the processes held after the warm-up."""
+    """Print the throughput of each period. Return the samples after the warm-up."""
     began_s = time.monotonic()
     starts: dict[str, _Sample] = {}
     while (elapsed_s := time.monotonic() - began_s) < seconds:
@@ -144,7 +143,7 @@ def _sample(server: WatchedServer) -> _Sample:
 
 
 def _print_growth(mode: str, start: _Sample, end: _Sample) -> float:
-    """Print a row for each process; the most that one grew, as a share."""
+    """Print a row for each process. Return the largest growth, as a share."""
     click.echo(f"{mode:16} {'MB start':>9} {'MB end':>9} {'growth':>8} {'files start':>12} {'files end':>10}")
     growths = []
     for name, before in start.memory_mb.items():

@@ -1,4 +1,4 @@
-"""What became of the images that were sent while something bad was done."""
+"""The fate of the images that were sent during a scenario."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dataclasses import dataclass, field, fields
 class Tally:
     """One row of the table.
 
-    Args:
-        what: What was done.
-        times: How often.
+    Attributes:
+        what: The scenario.
+        times: Number of times.
         sent: Images sent.
-        right: Answered as expected: the right label and probability, or the right reason.
-        retried: Requests that the client sent again by itself.
+        right: Images with the expected label and probability, or the expected reason.
+        retried: Requests that the client retried.
         refused: Images of requests that got a clear refusal.
-        wrong: Answered otherwise than expected.
-        lost: Without a result although the service was back within the timeout.
-        hung: Of calls that had not returned by their timeout and a second.
-        slowest_s: How long the slowest call took of a client that did nothing bad; 0 where there was none.
+        wrong: Images with another answer.
+        lost: Images without a result although the service was back within the timeout.
+        hung: Images of calls that had not returned a second after their timeout.
+        slowest_s: Time of the slowest call of a well-behaved client; 0 without such a client.
         notes: Figures beside the counts.
     """
 
@@ -38,15 +38,15 @@ class Tally:
 
     @property
     def kept(self) -> bool:
-        """Whether nothing was answered wrongly, lost, or hung, and anything was asked at all."""
+        """Whether no image was answered wrongly, lost or hung, and any image was sent."""
         return self.sent > 0 and not (self.wrong or self.lost or self.hung)
 
 
-COLUMNS = tuple(each.name for each in fields(Tally) if each.name not in {"slowest_s", "notes"})
+COLUMNS = tuple(column.name for column in fields(Tally) if column.name not in {"slowest_s", "notes"})
 
 
 def format_table(tallies: Sequence[Tally]) -> str:
-    """Lay rows out, and their notes below."""
+    """Lay the rows out as a table, with their notes below."""
     rows = [COLUMNS, *(tuple(str(getattr(tally, name)) for name in COLUMNS) for tally in tallies)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

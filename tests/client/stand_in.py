@@ -1,6 +1,6 @@
-"""Servers for what a real Triton does not do on demand: refuse, close, trickle, overload, talk nonsense.
+"""Servers that refuse, close, trickle, overload or talk nonsense, which a real Triton does not do on demand.
 
-The tests of what Triton itself answers run against a real one, in test_served.py.
+The tests of Triton's own answers run against a real Triton, in test_served.py.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ CERTIFICATE = Path(__file__).with_name("self_signed.pem")
 
 @dataclass
 class Request:
-    """What a client sent: header names in small letters, no ``images`` unless it is an inference request."""
+    """A client's request. Header names are in small letters; only inference requests have ``images``."""
 
     method: str
     path: str
@@ -33,7 +33,7 @@ class Request:
 
 @dataclass
 class Reply:
-    """What the server answers; ``hang_up`` closes the connection instead."""
+    """The server's answer; ``hang_up`` closes the connection instead."""
 
     status: int = 200
     body: bytes = b""
@@ -70,6 +70,8 @@ def echo(request: Request, *, neighbors: tuple[str, ...] = ("", "")) -> Reply:
         "MATCHES": ("INT32", [[1, 3]] * len(texts)),
         "NEIGHBOR": ("BYTES", [list(neighbors)] * len(texts)),
         "NEIGHBOR_SIMILARITY": ("FP32", [[0.75] * len(neighbors)] * len(texts)),
+        "VERSION": ("INT64", [[3]] * len(texts)),
+        "THRESHOLD": ("FP32", [[0.8]] * len(texts)),
     }
     outputs, tensors = [], []
     for name in (output["name"] for output in request.body["outputs"]):
@@ -78,7 +80,7 @@ def echo(request: Request, *, neighbors: tuple[str, ...] = ("", "")) -> Reply:
             encoded = [text.encode() for row in values for text in row]
             tensor = b"".join(struct.pack("<I", len(text)) + text for text in encoded)
         else:
-            tensor = np.array(values, {"FP32": "<f4", "INT32": "<i4"}[datatype]).tobytes()
+            tensor = np.array(values, {"FP32": "<f4", "INT32": "<i4", "INT64": "<i8"}[datatype]).tobytes()
         outputs.append(
             {
                 "name": name,
@@ -95,12 +97,18 @@ def echo(request: Request, *, neighbors: tuple[str, ...] = ("", "")) -> Reply:
     )
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # With the default of 5, the kernel drops connections that come at the same time, and retries only after seconds.
+    request_queue_size = 1024
+
+
 class StandIn:
     """An HTTP server whose answers a test chooses.
 
     Args:
-        answer: Called with each inference request, in the connection's thread.
-        configuration: Answer to a request for the ensemble's configuration.
+        answer: Answers each inference request, in the connection's thread.
+        configuration: Answers a request for the ensemble's configuration.
         tls: Whether to speak TLS, with a certificate that nobody trusts.
     """
 
@@ -115,8 +123,7 @@ class StandIn:
         self.configuration = configuration
         self.requests: list[Request] = []
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._server.block_on_close = False
         self._server.handle_error = lambda *_: None
         if tls:

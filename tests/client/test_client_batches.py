@@ -1,4 +1,4 @@
-"""How a list is cut, and how many requests are in flight."""
+"""The split of a list into requests, and the number of requests in flight."""
 
 from types import SimpleNamespace
 

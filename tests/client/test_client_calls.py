@@ -1,4 +1,4 @@
-"""Lists on their way: order, limits, connections, threads, and their ends."""
+"""Calls with lists: order, limits, connections, threads and their ends."""
 
 import gc
 import os
@@ -155,6 +155,8 @@ def test_details_are_requested_and_returned_for_one_call():
         "Scores": {"a": 0.25, "ä": 0.5},
         "Matches": {"a": 1, "ä": 3},
         "Neighbors": [{"Image": "a/1.jpg", "Similarity": 0.75}, {"Image": "ä/2.jpg", "Similarity": 0.75}],
+        "Version": 3,
+        "Threshold": 0.8,
     }
     requested = [[output["name"] for output in request.body["outputs"]] for request in server.inferences]
     assert requested[0] == ["ERROR", "LABEL", "PROBABILITY"]
@@ -165,6 +167,7 @@ def test_details_without_a_base_set_have_no_matches_and_no_neighbors():
     with StandIn() as server, Classify(server.url, details=True) as target_server:
         (entry, bad), _ = target_server([b"x", b"bad"])
     assert (entry["Matches"], entry["Neighbors"], entry["Scores"]) == ({}, [], {"a": 0.25, "ä": 0.5})
+    assert (entry["Version"], entry["Threshold"]) == (3, None)
     assert set(bad) == {"Label", "Probability", "Error"}
 
 
@@ -176,7 +179,27 @@ def test_progress_hears_of_every_image_in_the_calling_thread():
     assert {thread for _, thread in heard} == {threading.get_ident()}
 
 
-def test_what_progress_raises_ends_the_call_and_leaves_the_client_usable():
+def test_progress_hears_of_answers_while_an_earlier_one_is_late():
+    most_finished, in_time = threading.Event(), []
+
+    def answer(request):
+        if request.images[0] == b"late":
+            in_time.append(most_finished.wait(NEVER_HANGS_S))
+        return echo(request)
+
+    finished = []
+
+    def progress(count):
+        finished.append(count)
+        if sum(finished) == 16:
+            most_finished.set()
+
+    with StandIn(answer) as server, Classify(server.url) as target_server:
+        target_server([*[b"x"] * 4, *[b"late"] * 4, *[b"x"] * 12], progress=progress)
+    assert (in_time, sum(finished)) == ([True], 20)
+
+
+def test_exception_of_progress_ends_the_call_and_leaves_the_client_usable():
     def answer(request):
         if len(server.inferences) > 1:
             time.sleep(0.5)
@@ -190,7 +213,7 @@ def test_what_progress_raises_ends_the_call_and_leaves_the_client_usable():
         assert target_server([b"y"] * 5)[1] == 200
 
 
-def test_requests_that_nobody_waits_for_any_more_are_broken_off():
+def test_requests_that_nobody_awaits_are_broken_off():
     broken_off = []
 
     def answer(request):
@@ -256,13 +279,13 @@ def test_late_answer_is_never_read_as_that_of_the_next_request():
             time.sleep(0.1)
 
 
-def test_deadline_while_sending_leaves_the_next_call_a_connection_of_its_own():
+def test_call_after_a_deadline_while_sending_gets_a_new_connection():
     connections = []
 
     def talk(connection):
         connections.append(connection)
         if len(connections) == 1:
-            time.sleep(NEVER_HANGS_S / 4)  # reads nothing
+            time.sleep(NEVER_HANGS_S / 4)  # without reading anything
         else:
             connection.recv(1 << 20)
             connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")

@@ -1,8 +1,7 @@
-"""What becomes of calls when their client is closed, the process is forked, or Ctrl-C comes at a bad moment."""
+"""The fate of calls when their client is closed, the process is forked, or Ctrl-C comes at a bad moment."""
 
 import os
 import random
-import sys
 import threading
 import time
 from functools import partial
@@ -23,7 +22,7 @@ KINDS = (
 )
 
 
-def workers():
+def loop_threads():
     return [thread for thread in threading.enumerate() if thread.name == "inference_client"]
 
 
@@ -33,7 +32,7 @@ def silent(connection):
 
 
 class Call(threading.Thread):
-    """A call in a thread of its own, which a test that fails leaves behind."""
+    """A call in a thread of its own. A failed test leaves the thread behind."""
 
     def __init__(self, call):
         super().__init__(daemon=True)
@@ -53,14 +52,14 @@ class Call(threading.Thread):
 
 
 @pytest.fixture
-def held_worker():
-    """Hold every worker thread where it enters a function of the given name, and say when one is there."""
+def held():
+    """Hold every new thread at the start of a function of the client, and tell when a thread arrives."""
     there, go_on = threading.Event(), threading.Event()
 
-    def hold(function):
+    def hold(file, function):
         def hook(frame, event, _):
             code = frame.f_code
-            if event == "call" and code.co_name == function and Path(code.co_filename).name == "workers.py":
+            if event == "call" and code.co_name == function and Path(code.co_filename).name == file:
                 there.set()
                 go_on.wait(NEVER_HANGS_S)
 
@@ -72,8 +71,8 @@ def held_worker():
     go_on.set()
 
 
-def test_closing_ends_a_call_whose_request_no_worker_has_taken_yet(held_worker):
-    there, _ = held_worker("_work")
+def test_closing_ends_a_call_whose_event_loop_does_not_run_yet(held):
+    there, _ = held("background.py", "_run")
     with StandIn() as server:
         target_server = Classify(server.url)
         call = Call(lambda: target_server(b"x"))
@@ -83,8 +82,8 @@ def test_closing_ends_a_call_whose_request_no_worker_has_taken_yet(held_worker):
         assert server.requests == []
 
 
-def test_worker_that_has_just_taken_a_request_sends_nothing_after_closing(held_worker):
-    there, go_on = held_worker("_run")
+def test_request_that_has_just_begun_is_not_sent_after_closing(held):
+    there, go_on = held("transport.py", "classify")
     with StandIn() as server:
         target_server = Classify(server.url)
         call = Call(lambda: target_server(b"x"))
@@ -93,7 +92,7 @@ def test_worker_that_has_just_taken_a_request_sends_nothing_after_closing(held_w
         assert call.was_closed()
         go_on.set()
         closing.join(NEVER_HANGS_S)
-        assert workers() == []
+        assert loop_threads() == []
         assert server.requests == []
 
 
@@ -112,7 +111,7 @@ def test_closing_ends_a_call_whose_image_is_still_being_read(tmp_path):
         target_server = Classify(server.url)
         call = Call(lambda: target_server([*[b"x"] * 4, path], progress=progress))
         assert hangs.wait(NEVER_HANGS_S)
-        with path.open("wb"):  # opens once a worker reads, which hangs until it is closed
+        with path.open("wb"):  # opens once a thread reads; the thread hangs until this closes
             target_server.close()
             assert call.was_closed()
         assert len(server.inferences) == 1
@@ -133,12 +132,12 @@ def test_calls_and_streams_that_are_closed_at_any_moment_end_and_leave_no_thread
             target_server.close()
             for call in calls:
                 assert call.was_closed() or isinstance(call.outcome, (list, tuple)), call.outcome
-            assert workers() == []
+            assert loop_threads() == []
 
 
 @pytest.mark.parametrize("images", ["b'x'", "[b'x', b'x']"], ids=["one", "list"])
 def test_interrupt_that_another_thread_of_the_process_gets_ends_a_call(images):
-    # So does one that the main thread gets just before it waits: Python notes it, and nothing wakes the thread up.
+    # It stands for a signal just before the main thread waits: Python notes the signal, but nothing wakes the thread.
     script = f"""
         import signal, sys, threading, time
         from inference_client import *
@@ -206,18 +205,16 @@ def test_stream_that_was_begun_before_a_fork_says_so_in_the_child_and_goes_on_in
     assert others == ["9", "199"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the look-up is replaced as gevent makes it on Linux")
-def test_closing_does_not_wait_for_a_host_name_that_is_looked_up_slowly():
-    # The C library's look-up, which a test can't slow down without being root, can't be interrupted either.
+def test_neither_closing_nor_the_exit_waits_for_a_host_name_that_is_looked_up_slowly():
+    # It stands for the C library's look-up, which can't be interrupted, and which only root can slow down.
     script = f"""
-        import sys, threading, time, types
-        import gevent.resolver.thread as resolver
+        import socket, threading, time
         from inference_client import *
         looking_up = threading.Event()
-        def slow(*arguments):
+        def slow(*arguments, **options):
             looking_up.set()
-            time.sleep({NEVER_HANGS_S})
-        resolver._socket = types.SimpleNamespace(**{{**vars(resolver._socket), "getaddrinfo": slow}})
+            time.sleep({3 * NEVER_HANGS_S})
+        socket.getaddrinfo = slow
         def call():
             try:
                 target_server(b"x")
@@ -232,6 +229,8 @@ def test_closing_does_not_wait_for_a_host_name_that_is_looked_up_slowly():
         calling.join()
         print(left)
     """
+    started_s = time.monotonic()
     ended = run_script(script)
     closed, threads = ended.stdout.splitlines()
     assert (closed[:23], threads, ended.stderr) == ("this Classify is closed", "[]", "")
+    assert time.monotonic() - started_s < 2 * NEVER_HANGS_S

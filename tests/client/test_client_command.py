@@ -87,6 +87,8 @@ def test_json_has_the_status_and_the_evidence(files, server):
             "Scores": {"a": 0.25, "ä": 0.5},
             "Matches": {},
             "Neighbors": [],
+            "Version": 3,
+            "Threshold": None,
         },
         {"Image": "bad", "Label": None, "Probability": None, "Error": "bad is no image"},
     ]

@@ -1,4 +1,4 @@
-"""What may be passed as an image, and what is sent for it."""
+"""The kinds of images that a call takes, and the bytes that it sends."""
 
 import io
 import os
@@ -89,13 +89,13 @@ def test_grey_of_16_bits_keeps_them(mode):
     ],
     ids=["float", "grey", "rgba", "channels_first", "batch", "no_pixels"],
 )
-def test_array_that_is_no_image_is_refused_with_what_to_pass(array, error, advice):
+def test_array_that_is_no_image_is_refused_with_a_remedy(array, error, advice):
     with pytest.raises(error, match=advice):
         collect([array])
 
 
 @pytest.mark.parametrize("item", [None, 7, {"a.jpg": 1}, {"a.jpg"}, [None], [["a.jpg"]], [3.5]])
-def test_what_is_no_image_is_refused_with_the_corrected_call(item):
+def test_other_objects_than_images_are_refused_with_the_corrected_call(item):
     with pytest.raises(TypeError, match=r"target_server\(\['a.jpg', 'b.jpg'\]\)"):
         collect(item)
 
@@ -122,7 +122,7 @@ def test_file_without_permission_raises_before_anything_is_sent(tmp_path, monkey
     secret = tmp_path / "a.jpg"
     secret.write_bytes(b"a")
     secret.chmod(0)
-    if os.access(secret, os.R_OK):  # root reads everything
+    if os.access(secret, os.R_OK):  # root can read every file
         monkeypatch.setattr("builtins.open", refuse_permission)
     with Classify(f"127.0.0.1:{unused_port()}") as target_server, pytest.raises(PermissionError):
         target_server(secret)
@@ -140,7 +140,7 @@ def test_file_that_vanishes_meanwhile_costs_only_its_own_result(tmp_path):
         results, status_code = target_server(files)
     assert status_code == 207
     assert [entry["Label"] for entry in results] == ["a", None, "c"]
-    assert "could not be read any more" in results[1]["Error"]
+    assert "could no longer be read" in results[1]["Error"]
 
 
 def vanishing(file: Path):

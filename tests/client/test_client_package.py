@@ -1,4 +1,4 @@
-"""What importing the package brings, and what it does not."""
+"""The names and modules that importing the package brings."""
 
 import subprocess
 import sys
@@ -18,7 +18,14 @@ def test_star_import_gives_exactly_classify():
     assert inference_client.__all__ == ["Classify"]
 
 
-@pytest.mark.parametrize("heavy", ["torch", "onnx", "onnxruntime", "tritonclient", "gevent", "numpy", "PIL"])
+def test_other_public_names_are_imported_one_by_one():
+    assert (
+        run("from inference_client import AsyncClassify, StreamError; print(AsyncClassify.__name__)")
+        == "AsyncClassify\n"
+    )
+
+
+@pytest.mark.parametrize("heavy", ["torch", "onnx", "onnxruntime", "tritonclient", "aiohttp", "gevent", "numpy", "PIL"])
 def test_import_brings_no_heavy_package(heavy):
     assert run(f"import sys; from inference_client import *; print({heavy!r} in sys.modules)") == "False\n"
 

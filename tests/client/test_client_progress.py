@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from inference_client import progress as progress_module
-from inference_client.progress import progress
+from inference_client.command_line import progress as progress_module
+from inference_client.command_line.progress import progress
 
 
 class Terminal(io.StringIO):

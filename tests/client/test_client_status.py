@@ -1,5 +1,6 @@
-"""Every row of the table of failures, against a real socket, and what becomes of a list when requests fail."""
+"""Every failure, against a real socket, and the results of a list some of whose requests fail."""
 
+import asyncio
 import gc
 import socket
 import ssl
@@ -8,24 +9,37 @@ import time
 import pytest
 from stand_in import Reply, StandIn, echo, raw_server, refusal, unused_port
 
-from inference_client import Classify
+from inference_client import AsyncClassify, Classify
 from inference_client.failures import _TABLE, describe
 from inference_client.settings import read_settings
 
 HTML = Reply(502, b"<html><body>Bad Gateway</body></html>", {"Content-Type": "text/html"})
-# Far more than any of these takes, and far less than the timeout of a test.
+# Far longer than any of these tests takes, and far shorter than a test's timeout.
 NEVER_HANGS_S = 20
 
 
-def classify(url, images=b"a", **options):
-    with Classify(url, **{"timeout_s": 5, **options}) as target_server:
-        return target_server(images)
+@pytest.fixture(params=[Classify, AsyncClassify])
+def classify(request):
+    """Return a function that classifies images through one client, which is then closed."""
+
+    def block(url, images=b"a", **options):
+        with Classify(url, **{"timeout_s": 5, **options}) as target_server:
+            return target_server(images)
+
+    async def wait(url, images=b"a", **options):
+        async with AsyncClassify(url, **{"timeout_s": 5, **options}) as target_server:
+            return await target_server(images)
+
+    return (
+        block if request.param is Classify else lambda *arguments, **options: asyncio.run(wait(*arguments, **options))
+    )
 
 
 @pytest.mark.parametrize(
     ("reply", "status", "says"),
     [
         (refusal(400, "sim_thres must be -1 to 1"), 400, "sim_thres must be -1 to 1"),
+        (refusal(400, "unexpected inference output 'VERSION' for model 'ensemble'"), 400, "export it again"),
         (refusal(401, "who are you"), 401, "Is api_key right"),
         (refusal(403, "restricted"), 403, "Is api_key right"),
         (refusal(404, "unknown model"), 404, "Is the model ensemble loaded"),
@@ -38,14 +52,14 @@ def classify(url, images=b"a", **options):
         (Reply(404, b"\xff\xfe"), 404, "a page that is not Triton's"),
         (Reply(301, headers={"Location": "https://elsewhere/"}), 301, "answered 301"),
         (Reply(204), 502, "answered 204"),
-        (Reply(200, b"<html>log in to this network</html>"), 502, "something else than inference results"),
-        (Reply(200, b"{}"), 502, "something else than inference results"),
+        (Reply(200, b"<html>log in to this network</html>"), 502, "something other than inference results"),
+        (Reply(200, b"{}"), 502, "something other than inference results"),
         (Reply(200, b'{"outputs": []}'), 502, "output ERROR is missing"),
-        (Reply(200, b""), 502, "something else than inference results"),
+        (Reply(200, b""), 502, "something other than inference results"),
     ],
     ids=lambda value: f"{value.status}_{value.body[:12]!r}" if isinstance(value, Reply) else None,
 )
-def test_refusal_is_reported_with_its_status_and_a_remedy(reply, status, says):
+def test_refusal_is_reported_with_its_status_and_a_remedy(classify, reply, status, says):
     with StandIn(lambda request: reply) as server:
         results, status_code = classify(server.url)
     assert status_code == status
@@ -55,7 +69,7 @@ def test_refusal_is_reported_with_its_status_and_a_remedy(reply, status, says):
     assert len(server.inferences) == 1
 
 
-def test_overload_is_retried_until_the_timeout_and_then_reported():
+def test_overload_is_retried_until_the_timeout_and_then_reported(classify):
     with StandIn(lambda request: refusal(503, "queue full")) as server:
         results, status_code = classify(server.url, timeout_s=1)
     assert status_code == 503
@@ -63,7 +77,7 @@ def test_overload_is_retried_until_the_timeout_and_then_reported():
     assert len(server.inferences) > 2
 
 
-def test_overload_that_ends_within_the_timeout_goes_unnoticed():
+def test_overload_that_ends_within_the_timeout_goes_unnoticed(classify):
     def answer(request):
         return echo(request) if len(server.inferences) == 4 else refusal(503, "queue full")
 
@@ -93,7 +107,7 @@ def test_server_that_is_back_within_the_timeout_costs_no_result(reply, images):
         assert (status_code, len(server.inferences)) == (200, 4)
 
 
-def test_dead_process_is_waited_for_even_by_the_first_call():
+def test_dead_process_is_waited_for_even_by_the_first_call(classify):
     with StandIn(lambda request: refusal(500, "Stub process 'a' is not healthy.")) as server:
         results, status_code = classify(server.url, timeout_s=1)
     assert (status_code, len(server.inferences) > 2) == (500, True)
@@ -116,7 +130,7 @@ def test_server_that_is_gone_for_good_ends_a_list_after_one_timeout():
     assert time.monotonic() - started_s < NEVER_HANGS_S
 
 
-def test_last_try_after_overload_that_is_cut_short_is_still_reported_as_overload():
+def test_last_try_after_overload_that_is_cut_short_is_still_reported_as_overload(classify):
     def answer(request):
         if len(server.inferences) > 1:
             time.sleep(3)
@@ -175,7 +189,7 @@ def nonsense(connection):
     ],
 )
 @pytest.mark.parametrize("images", [b"a", [b"a", b"b"]], ids=["one", "list"])
-def test_server_that_does_not_answer_is_reported(talk, status, says, images):
+def test_server_that_does_not_answer_is_reported(classify, talk, status, says, images):
     started_s = time.monotonic()
     with raw_server(talk) as url:
         results, status_code = classify(url, images, timeout_s=1)
@@ -185,7 +199,7 @@ def test_server_that_does_not_answer_is_reported(talk, status, says, images):
     assert time.monotonic() - started_s < NEVER_HANGS_S
 
 
-def test_server_that_reads_nothing_is_reported_as_too_slow():
+def test_server_that_reads_nothing_is_reported_as_too_slow(classify):
     started_s = time.monotonic()
     with raw_server(deaf) as url:
         _, status_code = classify(url, bytes(64 << 20), timeout_s=1)
@@ -194,7 +208,7 @@ def test_server_that_reads_nothing_is_reported_as_too_slow():
     assert time.monotonic() - started_s < NEVER_HANGS_S
 
 
-def test_refused_connection_is_reported_at_once_with_the_command_to_try():
+def test_refused_connection_is_reported_at_once_with_the_command_to_try(classify):
     url = f"http://127.0.0.1:{unused_port()}"
     started_s = time.monotonic()
     for images in (b"a", [b"a", b"b"]):
@@ -206,17 +220,17 @@ def test_refused_connection_is_reported_at_once_with_the_command_to_try():
     assert time.monotonic() - started_s < NEVER_HANGS_S
 
 
-def test_unknown_host_is_reported_as_such():
+def test_unknown_host_is_reported_as_such(classify):
     results, status_code = classify("http://host.invalid:8080")
     assert status_code == 503
     assert "host.invalid:8080 was not found" in results["error"]
 
 
-def test_port_that_accepts_no_connection_is_reported_as_too_slow():
+def test_port_that_accepts_no_connection_is_reported_as_too_slow(classify):
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         address = listener.getsockname()
         waiting = []
-        for _ in range(8):  # fill the queue of connections that nobody accepts
+        for _ in range(8):  # fill the queue of unaccepted connections
             waiting.append(socket.socket())
             waiting[-1].setblocking(False)
             waiting[-1].connect_ex(address)
@@ -227,7 +241,7 @@ def test_port_that_accepts_no_connection_is_reported_as_too_slow():
     assert "connect_timeout_s=0.5" in results["error"]
 
 
-def test_certificate_that_is_not_trusted_is_reported_with_its_remedy():
+def test_certificate_that_is_not_trusted_is_reported_with_its_remedy(classify):
     with StandIn(tls=True) as server:
         results, status_code = classify(server.url)
     assert status_code == 503
@@ -236,14 +250,14 @@ def test_certificate_that_is_not_trusted_is_reported_with_its_remedy():
     assert server.requests == []
 
 
-def test_https_to_a_plain_server_is_reported_as_such():
+def test_https_to_a_plain_server_is_reported_as_such(classify):
     with StandIn() as server:
         results, status_code = classify(server.url.replace("http:", "https:"))
     assert status_code == 503
     assert "Is it http:// instead of https://" in results["error"]
 
 
-def test_http_to_a_tls_server_is_reported():
+def test_http_to_a_tls_server_is_reported(classify):
     with StandIn(tls=True) as server:
         results, status_code = classify(server.url.replace("https:", "http:"))
     assert status_code == 503
@@ -258,7 +272,7 @@ def test_table_ends_in_a_row_for_everything_else():
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429])
-def test_failure_that_the_whole_list_would_meet_ends_it(status):
+def test_failure_that_the_whole_list_would_meet_ends_it(classify, status):
     with StandIn(lambda request: refusal(status, "no")) as server:
         _, status_code = classify(server.url, [b"x"] * 12)
     assert status_code == status
@@ -266,7 +280,7 @@ def test_failure_that_the_whole_list_would_meet_ends_it(status):
 
 
 @pytest.mark.parametrize("status", [400, 413, 500])
-def test_failure_about_one_requests_content_does_not_end_the_list(status):
+def test_failure_about_one_requests_content_does_not_end_the_list(classify, status):
     def answer(request):
         return refusal(status, "this one") if request.images[0] == b"bad luck" else echo(request)
 
@@ -277,7 +291,7 @@ def test_failure_about_one_requests_content_does_not_end_the_list(status):
     assert "this one" in results[0]["Error"]
 
 
-def test_first_failures_status_is_reported_when_nothing_was_answered():
+def test_first_failures_status_is_reported_when_nothing_was_answered(classify):
     def answer(request):
         return refusal(413 if request.images[0] == b"first" else 400, "no")
 
@@ -286,7 +300,7 @@ def test_first_failures_status_is_reported_when_nothing_was_answered():
     assert (status_code, len(server.inferences)) == (413, 2)
 
 
-def test_failure_after_an_answer_costs_only_its_own_images():
+def test_failure_after_an_answer_costs_only_its_own_images(classify):
     def answer(request):
         return refusal(404, "unloaded") if request.images[0] == b"lost" else echo(request)
 
@@ -309,7 +323,7 @@ def test_failure_after_an_answer_costs_only_its_own_images():
     ],
     ids=["all", "some", "none", "single", "a_whole_request", "every_request"],
 )
-def test_undecodable_images_have_their_reason_and_are_not_sent_again(images, labels, status):
+def test_undecodable_images_have_their_reason_and_are_not_sent_again(classify, images, labels, status):
     with StandIn() as server:
         results, status_code = classify(server.url, images)
     assert status_code == status
@@ -321,14 +335,14 @@ def test_undecodable_images_have_their_reason_and_are_not_sent_again(images, lab
 
 
 @pytest.mark.parametrize("reasons", ["", "nonsense", '["only one"]', '{"a": 1, "b": 2}'])
-def test_refusal_without_a_reason_for_each_image_is_an_ordinary_one(reasons):
+def test_refusal_without_a_reason_for_each_image_is_an_ordinary_one(classify, reasons):
     with StandIn(lambda request: refusal(400, f"no decodable image: {reasons}")) as server:
         results, status_code = classify(server.url, [b"a", b"b"])
     assert status_code == 400
     assert "no decodable image" in results["error"]
 
 
-def test_refusal_of_another_status_is_no_list_of_reasons():
+def test_refusal_of_another_status_is_no_list_of_reasons(classify):
     with StandIn(lambda request: refusal(500, 'no decodable image: ["a"]')) as server:
         results, status_code = classify(server.url)
     assert (status_code, "error" in results) == (500, True)

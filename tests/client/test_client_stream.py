@@ -1,4 +1,4 @@
-"""Streams: order, how far ahead images are taken, what one bad image costs, and their ends."""
+"""Streams: order, images taken ahead, the cost of a bad image, and ends."""
 
 import gc
 import itertools
@@ -15,12 +15,12 @@ from stand_in import Reply, StandIn, config, echo, refusal, unused_port
 from inference_client import Classify, StreamError
 
 LIMIT = 4
-MOST_AHEAD = 17 * LIMIT  # 16 requests, and the one that is given at the moment
+MOST_AHEAD = 17 * LIMIT  # 16 requests, and the one whose results the caller is taking
 NEVER_HANGS_S = 20
 
 
 class Counted:
-    """Endless images, each its own number, that count how many were taken and in which thread."""
+    """Endless images, each its own number. Counts the images taken, and notes the thread."""
 
     def __init__(self):
         self.taken = 0
@@ -76,7 +76,7 @@ def test_consumer_that_stops_for_a_while_leaves_the_rest_untaken_however_late_th
     first = threading.Event()
 
     def answer(request):
-        if b"4" in request.images:  # the second request; the first alone would keep all others from being sent
+        if b"4" in request.images:  # not the first request, which would hold up all others
             first.wait(NEVER_HANGS_S)
         return echo(request)
 
@@ -86,6 +86,9 @@ def test_consumer_that_stops_for_a_while_leaves_the_rest_untaken_however_late_th
         assert labels(itertools.islice(results, 4)) == numbers(4)
         threading.Timer(0.3, first.set).start()
         assert next(results)["Label"] == "4"
+        deadline_s = time.monotonic() + NEVER_HANGS_S
+        while len(server.inferences) < 17 and time.monotonic() < deadline_s:
+            time.sleep(0.01)  # the last one is on its way
         assert len(server.inferences) == 17
         assert images.taken == MOST_AHEAD
         results.close()
@@ -113,7 +116,7 @@ def test_empty_stream_asks_the_server_nothing():
         assert list(target_server.stream([])) == []
 
 
-def test_bad_image_has_its_error_in_its_place_and_costs_no_other(tmp_path):
+def test_bad_image_has_an_error_in_its_place_and_others_have_results(tmp_path):
     (tmp_path / "good").write_bytes(b"good")
     images = [
         b"a",
@@ -135,13 +138,13 @@ def test_bad_image_has_its_error_in_its_place_and_costs_no_other(tmp_path):
 
 
 @pytest.mark.parametrize("images", ["a.jpg", b"a", {"a.jpg"}, 7, None], ids=repr)
-def test_what_is_no_iterable_of_images_is_refused_at_once(images):
+def test_other_objects_than_iterables_of_images_are_refused_at_once(images):
     with Classify("localhost:1") as target_server, pytest.raises(TypeError, match="pass an iterable"):
         target_server.stream(images)
 
 
 @pytest.mark.parametrize(("source_raises", "expected"), [(7, TypeError), (ZeroDivisionError, ZeroDivisionError)])
-def test_what_the_iterable_raises_comes_after_the_results_of_the_images_before(source_raises, expected):
+def test_exception_of_the_iterable_comes_after_the_results_of_the_images_before(source_raises, expected):
     def images():
         yield from (str(number).encode() for number in range(10))
         if source_raises is ZeroDivisionError:
@@ -163,7 +166,7 @@ def test_server_that_is_lost_ends_the_stream_after_the_results_before():
         return Reply(hang_up=True) if int(request.images[0]) >= 100 else echo(request)
 
     images = Counted()
-    with StandIn(answer) as server, Classify(server.url, timeout_s=1) as target_server:
+    with StandIn(answer) as server, Classify(server.url, timeout_s=5) as target_server:
         given, error = until_it_ends(target_server.stream(images))
     assert labels(given) == numbers(100)
     assert images.taken <= 100 + MOST_AHEAD
@@ -201,14 +204,14 @@ def test_server_that_fails_again_and_again_ends_the_stream():
     assert labels(given[:100]) == numbers(100)
     assert all("broken" in entry["Error"] for entry in given[100:])
     assert error.status_code == 500
-    assert 8 <= len(server.inferences) - 25 <= 3 * 8  # an answer that comes late among them counts anew
+    assert 8 <= len(server.inferences) - 25 <= 3 * 8  # an answer that comes late starts the count anew
 
 
 @pytest.mark.parametrize("status", [500, 413, 400], ids=str)
 def test_request_that_fails_alone_has_errors_and_the_stream_goes_on(status):
     def answer(request):
         number = int(request.images[0])
-        # The content's own failures end no stream, however many come in a row.
+        # Failures that depend on the images never end a stream, however many come in a row.
         bad = 40 <= number < (48 if status == 500 else 140)
         return refusal(status, "not these") if bad else echo(request)
 
@@ -221,7 +224,7 @@ def test_request_that_fails_alone_has_errors_and_the_stream_goes_on(status):
 
 
 @pytest.mark.parametrize("leave", ["close", "let_go"])
-def test_stream_that_is_left_breaks_off_what_is_in_flight(leave):
+def test_abandoned_stream_breaks_off_its_requests(leave):
     broken_off = []
 
     def answer(request):

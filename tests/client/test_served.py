@@ -1,5 +1,6 @@
 """Classify against a real Triton with an exported repository."""
 
+import asyncio
 import io
 import json
 import subprocess
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference_client import Classify
+from inference_client import AsyncClassify, Classify
 
 NOT_AN_IMAGE = b"not an image"
-# Similarities differ in the last bits with the size of the batch.
+# The last bits of similarities depend on the batch size.
 TOLERANCE = 1e-4
 
 
@@ -25,7 +26,7 @@ def target_server(clustering_server):
 
 @pytest.fixture(scope="module")
 def alone(clustering_server, query_images):
-    """Return each image's entry when it is sent alone, with details."""
+    """Return the entry, with details, of each image sent alone."""
     with Classify(clustering_server.url, details=True) as running:
         answers = [running(image) for image in query_images]
     assert {status_code for _, status_code in answers} == {200}
@@ -46,6 +47,19 @@ def test_every_image_classified_is_200_in_the_order_given(target_server, query_i
     assert all(set(entry) == {"Label", "Probability"} for entry in results)
     results, status_code = target_server(list(reversed(query_images)))
     assert_same(results, alone[::-1])
+
+
+def test_asyncio_gives_the_same_results(clustering_server, query_images, alone):
+    async def ask():
+        async with AsyncClassify(clustering_server.url, details=True) as asynchronous:
+            answer = await asynchronous(query_images)
+            return answer, [entry async for entry in asynchronous.stream(query_images)]
+
+    (results, status_code), streamed = asyncio.run(ask())
+    assert status_code == 200
+    assert_same(results, alone)
+    assert_same(streamed, alone)
+    assert [entry["Neighbors"][0]["Image"] for entry in results] == [entry["Neighbors"][0]["Image"] for entry in alone]
 
 
 def test_one_path_gives_a_list_of_one(target_server, query_images, alone):
@@ -91,12 +105,13 @@ def test_empty_list_is_200(target_server):
     assert target_server([]) == ([], 200)
 
 
-def test_threshold_of_the_call_decides_what_matches(target_server, query_images):
+def test_threshold_of_the_call_decides_the_matches(target_server, query_images):
     (loose,), _ = target_server(query_images[0], sim_thres=-1, details=True)
     (strict,), _ = target_server(query_images[0], sim_thres=1, details=True)
     assert all(count > 0 for count in loose["Matches"].values())
     assert sum(strict["Matches"].values()) < sum(loose["Matches"].values())
     assert strict["Scores"] == pytest.approx(loose["Scores"], abs=TOLERANCE)
+    assert (loose["Threshold"], strict["Threshold"]) == (-1, 1)
 
 
 def test_details_name_every_class_and_the_nearest_base_images(alone):
@@ -104,6 +119,7 @@ def test_details_name_every_class_and_the_nearest_base_images(alone):
         assert entry["Label"] in entry["Scores"]
         assert entry["Probability"] == pytest.approx(entry["Scores"][entry["Label"]], abs=TOLERANCE)
         assert list(entry["Scores"]) == list(entry["Matches"]) == sorted(entry["Scores"])
+        assert (entry["Version"], entry["Threshold"]) == (1, 0.4)
         similarities = [neighbor["Similarity"] for neighbor in entry["Neighbors"]]
         assert similarities == sorted(similarities, reverse=True)
         assert similarities[0] == pytest.approx(max(entry["Scores"].values()), abs=TOLERANCE)

@@ -13,16 +13,28 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import CHECKOUT, copy_checkout
-from tests.docs.snippets import Outcome, read_snippets
+from tests.docs.network import can_isolate
+from tests.docs.snippets import read_snippets
+from tests.once import WORKER, make_once
 
 ENVIRONMENT = Path(sys.prefix)
-OUTCOMES = pytest.StashKey[list[Outcome]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run one page after another where all of them listen on this machine's ports."""
+    if WORKER and not can_isolate():
+        for item in items:
+            if "clone" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group("ports"))
 
 
 @pytest.fixture(scope="session")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clone(shared: Path) -> Path:
     """A copy of the checkout with the demonstration's network really trained, and what the pages name put in place."""
-    folder = tmp_path_factory.mktemp("docs") / "clone"
+    return make_once(shared / "docs" / "clone", _prepare_clone)
+
+
+def _prepare_clone(folder: Path) -> None:
     copy_checkout(folder)
     (folder / ".venv").symlink_to(ENVIRONMENT)
     subprocess.run([sys.executable, "-m", "examples.demonstration", "prepare"], cwd=folder, check=True)
@@ -32,7 +44,6 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [ENVIRONMENT / "bin" / "export-repository", "-r", "trained", "-data", "base", "--image_size", "64"],
         cwd=folder, check=True,
     )  # fmt: skip
-    return folder
 
 
 @pytest.fixture
@@ -47,8 +58,10 @@ def page_folder(clone: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """The environment variables of an activated ``.venv``."""
-    return _activated(ENVIRONMENT)
+    """The environment variables of an activated ``.venv``; servers of two pages know nothing of each other."""
+    runtime = tmp_path / "runtime"
+    runtime.mkdir(mode=0o700)
+    return {**_activated(ENVIRONMENT), "XDG_RUNTIME_DIR": str(runtime)}
 
 
 @pytest.fixture(scope="session")
@@ -59,17 +72,6 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return _activated(folder)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say which blocks of README and docs were run, and why the others were not."""
-    outcomes = config.stash.get(OUTCOMES, [])
-    if outcomes:
-        terminalreporter.section("code of README and docs")
-        for outcome in outcomes:
-            terminalreporter.line(str(outcome))
-        left_out = sum(outcome.seconds is None for outcome in outcomes)
-        terminalreporter.line(f"{len(outcomes) - left_out} blocks run, {left_out} not run here")
 
 
 def _link_large(source: str, target: str) -> str:

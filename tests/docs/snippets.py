@@ -16,13 +16,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-from inference_server.process import start_child
+from inference_server.triton.process import start_child
 
 EXECUTED = ("sh", "python")
 SHOWN = ("text", "json", "yaml", "nginx", "ini", "promql", "http")
@@ -118,13 +118,18 @@ class Reader:
     Args:
         folder: Where the blocks run.
         environment: Their environment variables.
-        apart: The environment variables of blocks that run in a virtual environment of their own.
+        apart: The environment variables of blocks that run in a virtual environment of their own, which they install
+            packages into: such a block runs in the machine's network.
+        prefix: What stands before the command of every other block.
     """
 
-    def __init__(self, folder: Path, *, environment: Mapping[str, str], apart: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, *, environment: Mapping[str, str], apart: Mapping[str, str], prefix: Sequence[str] = ()
+    ) -> None:
         self._folder = folder
         self._environment = environment
         self._apart = apart
+        self._prefix = prefix
         self._staying: list[subprocess.Popen[bytes]] = []
 
     def run(self, snippets: list[Snippet]) -> Iterator[Outcome]:
@@ -146,11 +151,14 @@ class Reader:
 
     def _run(self, snippet: Snippet) -> None:
         log = self._folder / f".snippet-{snippet.line}.log"
+        command = (
+            ["bash", "-euo", "pipefail", "-c", snippet.code]
+            if snippet.language == "sh"
+            else [sys.executable, "-c", snippet.code]
+        )
         with log.open("wb") as output:
             process = start_child(
-                ["bash", "-euo", "pipefail", "-c", snippet.code]
-                if snippet.language == "sh"
-                else [sys.executable, "-c", snippet.code],
+                command if snippet.apart else [*self._prefix, *command],
                 folder=self._folder,
                 environment=self._apart if snippet.apart else self._environment,
                 output=output,

@@ -13,8 +13,11 @@ from markdown_it import MarkdownIt
 from tests.checkout import CHECKOUT
 from tests.docs.cli_reference import PAGE, cli_reference
 
+pytestmark = pytest.mark.slow
+
+ROOMS = ("client", "export", "server")
 # Not part of the site, whose own links mkdocs checks.
-LOOSE_PAGES = [CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "deploy").rglob("*.md"))]
+LOOSE_PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted((CHECKOUT / "deploy").rglob("*.md"))]
 
 
 def test_site_builds_with_every_link_and_page_in_place(tmp_path: Path) -> None:
@@ -55,6 +58,17 @@ def test_links_of_pages_outside_the_site_lead_somewhere(page: Path) -> None:
     for link in _links(page):
         if not link.startswith(("http://", "https://", "#")):
             assert (page.parent / link.partition("#")[0]).exists(), f"{page}: {link}"
+
+
+def test_map_of_the_code_names_folders_and_files_that_exist_and_no_room_is_missing() -> None:
+    text = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w.-]+/[\w./-]*)`", text))
+    assert len(named) > len(ROOMS)
+    assert not [name for name in named if not (CHECKOUT / name).exists()]
+    rooms = {
+        f"{init.parent.relative_to(CHECKOUT)}/" for room in ROOMS for init in (CHECKOUT / room).rglob("__init__.py")
+    }
+    assert rooms - named == set()
 
 
 def _links(page: Path) -> list[str]:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.checkout import CHECKOUT
-from tests.docs.conftest import OUTCOMES
+from tests.docs.network import can_isolate, own_network
 from tests.docs.snippets import EXECUTED, SHOWN, Outcome, Reader, Snippet, SnippetError, read_snippets
+from tests.docs.summary import NOT_RUN, RAN
 
 PAGES = [
     CHECKOUT / "README.md",
+    CHECKOUT / "CONTRIBUTING.md",
     *sorted((CHECKOUT / "docs").rglob("*.md")),
     *sorted((CHECKOUT / "deploy").rglob("*.md")),
 ]
 PORTS = (8000, 8001, 8002, 8080, 8443, 9090)
 SERVED = (":8080", ":8002", "reload-repository", "inference-server --check")
+DOWNLOADS = ("make perf",)
 STARTS_A_SERVER = ("inference-server", "tritonserver", "make serve")
 SERVER = Snippet(
     page=Path("the server that the page takes for granted"), line=0, language="sh", until="ready at",
@@ -26,22 +30,30 @@ SERVER = Snippet(
 )  # fmt: skip
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
 def test_code_of_the_page_runs(
-    page: Path, page_folder: Path, environment: dict[str, str], apart: dict[str, str], request: pytest.FixtureRequest
+    page: Path,
+    page_folder: Path,
+    environment: dict[str, str],
+    apart: dict[str, str],
+    record_property: Callable[[str, object], None],
 ) -> None:
     snippets = read_snippets(page)
     code = [snippet for snippet in snippets if snippet.is_code and snippet.not_run is None]
-    if any(snippet.until and _mentions(snippet, STARTS_A_SERVER) for snippet in code):
-        _require_free_ports()
-    elif any(_mentions(snippet, SERVED) for snippet in code):
-        _require_free_ports()
+    starts = any(snippet.until and _mentions(snippet, STARTS_A_SERVER) for snippet in code)
+    if not starts and any(_mentions(snippet, SERVED) for snippet in code):
         snippets.insert(0, SERVER)
-    outcomes = request.config.stash.setdefault(OUTCOMES, [])
-    for outcome in Reader(page_folder, environment=environment, apart=apart).run(snippets):
-        if outcome.snippet is not SERVER:
-            outcomes.append(outcome)
+        starts = True
+    with contextlib.ExitStack() as stack:
+        prefix: list[str] = []
+        if can_isolate() and not any(_mentions(snippet, DOWNLOADS) for snippet in code):
+            prefix = stack.enter_context(own_network())
+        elif starts:
+            _require_free_ports()
+        for outcome in Reader(page_folder, environment=environment, apart=apart, prefix=prefix).run(snippets):
+            if outcome.snippet is not SERVER:
+                record_property(NOT_RUN if outcome.seconds is None else RAN, str(outcome))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))

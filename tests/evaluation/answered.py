@@ -1,4 +1,4 @@
-"""Answers made by hand, for what no server of the tests says."""
+"""Answers made by hand, for cases that the tests' servers never give."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from inference_client.evaluation.asking import Answers, Prediction
-from inference_client.evaluation.labelled_images import LabelledImage
-from inference_client.evaluation.sweep import THRESHOLDS
+from inference_evaluation.labelled_images import LabelledImage
+from inference_evaluation.predictions import THRESHOLDS, Answers, Prediction
 
 NAMES = ("a", "b")
 
@@ -17,7 +16,7 @@ NAMES = ("a", "b")
 def matched(
     truth: str, similarities: dict[str, Sequence[float]], *, threshold: float = 0.75, unknown_label: str | None = None
 ) -> Prediction:
-    """Answer an image of a truth as the server would, by its similarities with the base images of each class."""
+    """Answer an image as the server would, given its similarities with the base images of each class."""
 
     def count(at: float) -> dict[str, int]:
         return {name: sum(value >= at for value in values) for name, values in similarities.items()}
@@ -37,8 +36,8 @@ def matched(
         scores=scores,
         matches=count(threshold),
         neighbors=[(f"{name}/base.png", value) for name, value in scores.items()],
-        labels=[best(at) for at in THRESHOLDS],
-        matched=np.array([any(count(at).values()) for at in THRESHOLDS]),
+        labels_at=[best(at) for at in THRESHOLDS],
+        matched_at=np.array([any(count(at).values()) for at in THRESHOLDS]),
     )
 
 
@@ -57,5 +56,5 @@ def undecodable(truth: str) -> Prediction:
     return Prediction(image=LabelledImage(path=Path(truth) / "bad.png", truth=truth), error="truncated")
 
 
-def answers(predictions: Sequence[Prediction], no_sweep: str | None = None) -> Answers:
-    return Answers(version=1, predictions=predictions, no_sweep=no_sweep)
+def answers(predictions: Sequence[Prediction], *, threshold: float = 0.75, no_trials: str | None = None) -> Answers:
+    return Answers(predictions=predictions, version=1, threshold=threshold, no_trials=no_trials)

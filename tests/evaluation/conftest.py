@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from inference_client.evaluation.__main__ import main
-from inference_server.process import RunningServer
+from inference_evaluation.__main__ import main
+from inference_server.triton.process import RunningServer
 from tests import resources
 from tests.conftest import LABELS
 
+EXPORTED_THRESHOLD = 0.4  # of clustering_server
 HOSTILE_CLASS = "\"><img src=x onerror='hacked=1'> $x^2$"
 HOSTILE_FILE = "<script>hacked=1</script>".replace("/", "\u2215") + "\u202egnp.png"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """What an evaluation left behind, and what it printed."""
+    """The files and the output of an evaluation."""
 
     out: Path
     images: Path
@@ -38,7 +39,7 @@ def evaluate(images: Path, server: RunningServer, out: Path, *arguments: str) ->
 
 @pytest.fixture(scope="session")
 def labelled_images(workspace: Path, base_data: dict[str, list[Path]]) -> Path:
-    """Images of the base set's classes, of one that no server knows, and one file that is no image."""
+    """Images of the base set's classes and of an unknown class, and one file that is no image."""
     folder = workspace / "labelled"
     for name, faces in zip(base_data, (range(60, 66), range(160, 165), range(66, 70)), strict=True):
         resources.write_faces(folder / name, faces, "query")

@@ -1,8 +1,9 @@
-"""Evaluations of real servers: their figures are scikit-learn's of their CSV, and what the server says itself."""
+"""Evaluations of real servers: the figures agree with scikit-learn's from the CSV, and with the server's answers."""
 
 from __future__ import annotations
 
 import csv
+import html
 import json
 from typing import Any
 
@@ -12,8 +13,8 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from inference_client import Classify
-from inference_server.process import RunningServer
-from tests.evaluation.conftest import HOSTILE_CLASS, HOSTILE_FILE, Evaluated
+from inference_server.triton.process import RunningServer
+from tests.evaluation.conftest import EXPORTED_THRESHOLD, HOSTILE_CLASS, HOSTILE_FILE, Evaluated
 
 
 def _rows(evaluated: Evaluated) -> list[dict[str, str]]:
@@ -28,9 +29,9 @@ def _figures(evaluated: Evaluated) -> dict[str, Any]:
     return json.loads((evaluated.out / "evaluation.json").read_text(), parse_constant=refuse)
 
 
-@pytest.fixture(params=["clustering", "classification"])
+@pytest.fixture(params=["clustering_evaluation", "classification_evaluation"])
 def evaluated(request: pytest.FixtureRequest) -> Evaluated:
-    return request.getfixturevalue(f"{request.param}_evaluation")
+    return request.getfixturevalue(request.param)
 
 
 def test_figures_are_scikit_learns_of_the_csv(evaluated: Evaluated) -> None:
@@ -43,20 +44,24 @@ def test_figures_are_scikit_learns_of_the_csv(evaluated: Evaluated) -> None:
     assert [int(row["right"]) for row in rows] == [int(a == b) for a, b in zip(truth, label, strict=True)]
 
     report = metrics.classification_report(truth, label, output_dict=True, zero_division=np.nan)
-    for each in figures["classes"]:
-        expected = report.get(each["name"])
+    for class_figures in figures["classes"]:
+        expected = report.get(class_figures["name"])
         if expected is None:
-            assert each["images"] == each["answered"] == 0
+            assert class_figures["images"] == class_figures["answered"] == 0
             continue
         for name, theirs in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
-            assert (np.nan if each[name] is None else each[name]) == pytest.approx(expected[theirs], nan_ok=True), name
-        scores = [float(row.get(f"score:{each['name']}") or "nan") for row in rows]
-        if not np.isnan(scores).any() and each["images"]:
-            of_class = [name == each["name"] for name in truth]
-            assert each["roc_auc"] == pytest.approx(metrics.roc_auc_score(of_class, scores))
-            assert each["average_precision"] == pytest.approx(metrics.average_precision_score(of_class, scores))
-            (roc,) = (curve for curve in figures["curves"]["roc"] if curve["name"] == each["name"])
-            assert metrics.auc(roc["x"], roc["y"]) == pytest.approx(each["roc_auc"])
+            assert (np.nan if class_figures[name] is None else class_figures[name]) == pytest.approx(
+                expected[theirs], nan_ok=True
+            ), name
+        scores = [float(row.get(f"score:{class_figures['name']}") or "nan") for row in rows]
+        if not np.isnan(scores).any() and class_figures["images"]:
+            of_class = [name == class_figures["name"] for name in truth]
+            assert class_figures["roc_auc"] == pytest.approx(metrics.roc_auc_score(of_class, scores))
+            assert class_figures["average_precision"] == pytest.approx(
+                metrics.average_precision_score(of_class, scores)
+            )
+            (roc,) = (curve for curve in figures["curves"]["roc"] if curve["name"] == class_figures["name"])
+            assert metrics.auc(roc["x"], roc["y"]) == pytest.approx(class_figures["roc_auc"])
 
     matrix = figures["confusion"]
     for name, counts in zip(matrix["truths"], matrix["counts"], strict=True):
@@ -66,16 +71,16 @@ def test_figures_are_scikit_learns_of_the_csv(evaluated: Evaluated) -> None:
     right = [int(row["right"]) for row in rows]
     probability = np.clip([float(row["probability"]) for row in rows], 0, 1)
     accuracies, means = calibration_curve(right, probability, n_bins=10)
-    filled = [each for each in figures["calibration"]["bins"] if each["images"]]
-    assert [each["accuracy"] for each in filled] == pytest.approx(accuracies.tolist())
-    assert [each["mean_probability"] for each in filled] == pytest.approx(means.tolist())
-    sizes = np.array([each["images"] for each in filled])
+    filled = [occupied for occupied in figures["calibration"]["bins"] if occupied["images"]]
+    assert [occupied["accuracy"] for occupied in filled] == pytest.approx(accuracies.tolist())
+    assert [occupied["mean_probability"] for occupied in filled] == pytest.approx(means.tolist())
+    sizes = np.array([occupied["images"] for occupied in filled])
     assert figures["calibration"]["ece"] == pytest.approx((sizes * abs(accuracies - means)).sum() / len(rows))
     assert sum(figures["histogram"]["right"]) == sum(right)
     assert sum(figures["histogram"]["wrong"]) == len(rows) - sum(right)
 
 
-def test_trials_are_what_the_server_answers_at_their_thresholds(
+def test_trials_are_the_servers_answers_at_their_thresholds(
     clustering_evaluation: Evaluated, clustering_server: RunningServer
 ) -> None:
     rows = [row for row in _rows(clustering_evaluation) if not row["error"]]
@@ -88,18 +93,18 @@ def test_trials_are_what_the_server_answers_at_their_thresholds(
         for trial in trials[:: len(trials) // 4]:
             results, status = classify(files, sim_thres=trial["threshold"])
             assert status == 200
-            matched = [any(each["Matches"].values()) for each in results]
-            right = [each["Label"] == file.parent.name for each, file in zip(results, files, strict=True)]
+            matched = [any(entry["Matches"].values()) for entry in results]
+            right = [entry["Label"] == file.parent.name for entry, file in zip(results, files, strict=True)]
             assert trial["matched"] == sum(matched)
             assert trial["right"] == sum(right)
             assert trial["matched_right"] == sum(np.logical_and(matched, right))
 
 
-def test_threshold_in_force_is_found_between_two_others(clustering_evaluation: Evaluated) -> None:
+def test_threshold_in_force_is_the_exported_one(clustering_evaluation: Evaluated) -> None:
     threshold = _figures(clustering_evaluation)["threshold"]
-    assert threshold["given"] is None
-    assert threshold["above"] < 0.4 < threshold["below"]
-    assert threshold["below"] - threshold["above"] < 0.1
+    assert (threshold["value"], threshold["given"]) == (EXPORTED_THRESHOLD, None)
+    page = html.unescape((clustering_evaluation.out / "report.html").read_text())
+    assert f"{EXPORTED_THRESHOLD} (the server's default)" in page
 
 
 def test_facts_of_the_server_and_the_folder_are_told(clustering_evaluation: Evaluated) -> None:
@@ -111,7 +116,7 @@ def test_facts_of_the_server_and_the_folder_are_told(clustering_evaluation: Eval
     ((reason, names),) = figures["errors"].items()
     assert [name.split("/")[1] for name in names] == ["broken.jpg"]
     assert f"Not decoded: {names[0]}: {reason}" in clustering_evaluation.stdout
-    assert "of classes that it knows" in clustering_evaluation.stdout
+    assert "whose class the server knows" in clustering_evaluation.stdout
     assert "Evaluating: 18 of 18 (100 %)" in clustering_evaluation.stderr
 
 
@@ -131,12 +136,12 @@ def test_classification_mode_has_trials_of_the_probability_and_no_threshold(
 
 def test_nearest_base_image_of_a_copy_is_its_original(clustering_evaluation: Evaluated) -> None:
     (copy,) = (row for row in _rows(clustering_evaluation) if row["file"].endswith("gnp.png"))
-    assert HOSTILE_FILE not in copy["file"]  # what turns the direction of writing is replaced
+    assert HOSTILE_FILE not in copy["file"]  # characters that change the direction of writing are replaced
     assert copy["nearest"].split("/")[0] == copy["truth"]
     assert float(copy["nearest_similarity"]) == pytest.approx(1, abs=1e-4)
     assert _figures(clustering_evaluation)["in_base_set"]["copies"] == 1
-    assert "1 of 17 images are in the base set" in clustering_evaluation.stdout
-    assert "1 of 17 images are in the base set" in (clustering_evaluation.out / "report.html").read_text()
+    assert "1 of 17 images is a copy of a base image" in clustering_evaluation.stdout
+    assert "1 of 17 images is a copy of a base image" in (clustering_evaluation.out / "report.html").read_text()
 
 
 def test_recommended_threshold_and_whether_to_change_are_told_to_programs(clustering_evaluation: Evaluated) -> None:

@@ -10,11 +10,12 @@ from statistics import NormalDist
 
 import pytest
 
-from inference_client.evaluation import plots, words
-from inference_client.evaluation.asking import Prediction
-from inference_client.evaluation.figures import Figures, compute_figures
-from inference_client.evaluation.page import Setting, render
-from inference_client.evaluation.shares import wilson
+from inference_evaluation.figures import Figures, compute_figures
+from inference_evaluation.predictions import Prediction
+from inference_evaluation.report import plots
+from inference_evaluation.report.page import Setting, render_page
+from inference_evaluation.report.text import interval, percent, say
+from inference_evaluation.shares import wilson
 from tests.evaluation.answered import answers, classified, matched, undecodable
 
 SETTING = Setting(
@@ -54,17 +55,18 @@ CASES = {
 
 
 def figures_of(*predictions: Prediction, sim_thres: float | None = None) -> Figures:
-    return compute_figures(answers(predictions), sim_thres=sim_thres)
+    threshold = 0.75 if sim_thres is None else sim_thres
+    return compute_figures(answers(predictions, threshold=threshold), sim_thres=sim_thres)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_unusual_evaluation_gives_a_page_and_strict_json(name: str) -> None:
     figures = compute_figures(answers(CASES[name]), sim_thres=None)
     json.dumps(asdict(figures), allow_nan=False)
-    page = render(figures, CASES[name], SETTING)
+    page = render_page(figures, CASES[name], SETTING)
     assert not re.search(r"\bnan\b", page, re.IGNORECASE)
-    assert words.accuracy(figures)
-    assert sum(each.images for each in figures.calibration.bins) == figures.classified
+    assert say("accuracy", figures)
+    assert sum(occupied.images for occupied in figures.calibration.bins) == figures.classified
     assert sum((*figures.histogram.right, *figures.histogram.wrong)) == figures.classified
 
 
@@ -76,7 +78,7 @@ def test_interval_is_wilsons(count: int, of: int) -> None:
     assert share.high is not None
     assert share.low <= count / of <= share.high
     assert share.high > share.low
-    # An end is a share from which the one that was seen lies just so many of its own standard errors away.
+    # From each end, the observed share is ``deviation`` of that end's standard errors away.
     for end in (share.low, share.high):
         assert (count / of - end) ** 2 == pytest.approx(deviation**2 * end * (1 - end) / of)
 
@@ -85,8 +87,8 @@ def test_interval_is_wilsons(count: int, of: int) -> None:
 def test_interval_ends_exactly_at_one_or_zero_where_all_or_none_count(of: int) -> None:
     assert wilson(of, of).high == 1
     assert wilson(0, of).low == 0
-    assert words.interval(wilson(of, of)).endswith(" to 100\xa0%")
-    assert words.interval(wilson(0, of)).startswith("0\xa0% to ")
+    assert interval(wilson(of, of)).endswith(" to 100\xa0%")
+    assert interval(wilson(0, of)).startswith("0\xa0% to ")
 
 
 def test_nothing_classified_leaves_every_figure_undefined() -> None:
@@ -95,7 +97,7 @@ def test_nothing_classified_leaves_every_figure_undefined() -> None:
     assert figures.accuracy.share is None
     assert figures.calibration.ece is None
     assert figures.errors == {"truncated": ["a/bad.png", "b/bad.png"]}
-    assert words.accuracy(figures) == "Accuracy is not defined, since none of 2 images was classified."
+    assert say("accuracy", figures) == ["Accuracy is not defined: none of 2 images was classified."]
 
 
 def test_figures_that_are_not_defined_say_why() -> None:
@@ -104,7 +106,7 @@ def test_figures_that_are_not_defined_say_why() -> None:
     assert of_a.notes == ["the ROC curve is not defined, since every image is of this class"]
     assert (of_b.precision, of_b.recall, of_b.f1) == (None, None, None)
     assert of_b.notes == [
-        "precision is not defined, since no image was given this answer",
+        "precision is not defined, since no image got this label",
         "recall and the curves are not defined, since no image is of this class",
     ]
 
@@ -122,30 +124,30 @@ def test_unknown_label_is_right_for_an_image_of_no_class_of_the_servers_only() -
 @pytest.mark.parametrize(
     ("predictions", "verdict"),
     [
-        ([A_RIGHT, B_UNMATCHED_WRONG], "It helps: unknown_label withholds 1 wrong answer and 0 right answers."),
+        ([A_RIGHT, B_UNMATCHED_WRONG], "It helps: an unknown label withholds 1 wrong answer and 0 right answers."),
         ([B_UNMATCHED_WRONG, matched("a", {"a": [0.5], "b": [0.1]})], "It makes no difference in number"),
         ([A_RIGHT, matched("a", {"a": [0.5], "b": [0.1]})], "It costs more than it saves"),
-        ([WITHHELD], "unknown_label withholds 0 wrong answers and 1 right answer."),
+        ([WITHHELD], "an unknown label withholds 0 wrong answers and 1 right answer."),
         ([A_RIGHT, B_RIGHT], "would change nothing here"),
-        ([STRANGER_UNMATCHED, STRANGER_MATCHED], "nothing matches 1 of these, so that unknown_label catches 50.0\xa0%"),
+        ([STRANGER_UNMATCHED, STRANGER_MATCHED], "Nothing matches 1 of these, so an unknown label catches 50.0\xa0%"),
         ([classified("a", {"a": 1.0})], "no effect in classification mode"),
     ],
     ids=["helps", "even", "costs", "already-there", "all-matched", "strangers", "classification"],
 )
 def test_verdict_on_unknown_label(predictions: list[Prediction], verdict: str) -> None:
-    assert verdict in " ".join(words.unknown_label(figures_of(*predictions)))
+    assert verdict in " ".join(say("unknown_label", figures_of(*predictions)))
 
 
 def test_counts_of_a_threshold_are_those_of_its_answers() -> None:
     figures = figures_of(A_RIGHT, A_WRONG, B_RIGHT, B_UNMATCHED_WRONG, STRANGER_MATCHED)
-    trial = next(each for each in figures.trials if each.threshold == 0.75)
+    trial = next(trial for trial in figures.trials if trial.threshold == 0.75)
     assert (trial.matched, trial.matched_right, trial.right, trial.right_with_unknown) == (4, 2, 2, 2)
-    trial = next(each for each in figures.trials if each.threshold == 0.79)
+    trial = next(trial for trial in figures.trials if trial.threshold == 0.79)
     assert (trial.matched, trial.matched_right, trial.right, trial.right_with_unknown) == (3, 2, 2, 3)
 
 
 def test_recommended_threshold_is_the_middle_of_those_that_do_as_well() -> None:
-    # Below 0.4 the two similar images of the other class win, above 0.8 nothing matches.
+    # Below 0.4, the two similar images of the other class win; above 0.8, nothing matches.
     figures = figures_of(*[matched("a", {"a": [0.8], "b": [0.4, 0.4]})] * 100, B_RIGHT)
     assert figures.choice is not None
     assert (figures.choice.low, figures.choice.threshold, figures.choice.high) == (0.41, 0.61, 0.8)
@@ -170,57 +172,81 @@ def test_threshold_that_rejects_strangers_counts_that_as_right() -> None:
 
 
 @pytest.mark.parametrize(
-    ("predictions", "no_sweep", "why"),
+    ("predictions", "no_trials", "why"),
     [
-        ([A_RIGHT] * 9, None, "9 images are too few"),
+        ([A_RIGHT] * 9, None, "at least 10 classified images; this evaluation has 9"),
         ([classified("a", {"a": 1.0})] * 20, None, "-thres has no effect"),
         ([undecodable("a")], None, "no image was classified"),
-        ([replace(A_RIGHT, labels=None, matched=None)] * 20, "the gateway said no", "asked for: the gateway said no"),
+        (
+            [replace(A_RIGHT, labels_at=None, matched_at=None)] * 20,
+            "the gateway said no",
+            "at other thresholds: the gateway said no",
+        ),
         ([matched("a", {"a": [0.5], "b": [0.1]}), *[STRANGER_MATCHED] * 30], None, "a threshold that nothing reaches"),
-        ([STRANGER_MATCHED] * 20, None, "at no threshold of 0 or more is any image answered right"),
+        ([STRANGER_MATCHED] * 20, None, "at no threshold from 0 to 1 does any image have the right label and a match"),
     ],
     ids=["few", "classification", "undecodable", "not-told", "mostly-strangers", "strangers"],
 )
 def test_no_threshold_is_recommended_without_a_reason_for_it(
-    predictions: list[Prediction], no_sweep: str | None, why: str
+    predictions: list[Prediction], no_trials: str | None, why: str
 ) -> None:
-    figures = compute_figures(answers(predictions, no_sweep), sim_thres=None)
+    figures = compute_figures(answers(predictions, no_trials=no_trials), sim_thres=None)
     assert figures.choice is None
-    assert why in words.recommendation(figures)[0]
+    (sentence,) = say("recommendation", figures)
+    assert why in sentence
+    assert re.search(r"\w\.$", sentence)
 
 
-def test_threshold_in_force_is_told_as_far_as_it_is_known() -> None:
-    assert words.threshold_in_force(figures_of(A_RIGHT, sim_thres=0.8).threshold) == "0.8, as --sim_thres said"
-    assert "do not tell" in words.threshold_in_force(figures_of(A_RIGHT).threshold)
-    assert "none" in words.threshold_in_force(figures_of(classified("a", {"a": 1.0})).threshold)
+def test_threshold_in_force_is_told_with_where_it_comes_from() -> None:
+    assert say("threshold_in_force", figures_of(A_RIGHT, sim_thres=0.8)) == ["0.8 (given with --sim_thres)"]
+    assert say("threshold_in_force", figures_of(A_RIGHT)) == ["0.75 (the server's default)"]
+    assert "none" in say("threshold_in_force", figures_of(classified("a", {"a": 1.0})))[0]
+    assert say("threshold_in_force", figures_of(undecodable("a"))) == ["not known"]
 
 
 @pytest.mark.parametrize(
     ("threshold", "unknown_label", "change", "headline"),
     [
-        (0.7, None, False, "Keep the threshold in force (0.7, as --sim_thres said): 0.41 to 0.80 do as well"),
-        (0.755, None, False, "Keep the threshold in force (0.755, as --sim_thres said): 0.41 to 0.80 do as well"),
-        (0.3, None, True, "Take -thres 0.61 instead of 0.3, as --sim_thres said."),
+        (
+            0.7,
+            None,
+            False,
+            "Keep the threshold of 0.7 (given with --sim_thres): "
+            "these images show no gain from thresholds of 0.41 to 0.80.",
+        ),
+        (
+            0.755,
+            None,
+            False,
+            "Keep the threshold of 0.755 (given with --sim_thres): "
+            "these images show no gain from thresholds of 0.41 to 0.80.",
+        ),
+        (0.3, None, True, "Use -thres 0.61 instead of 0.3 (given with --sim_thres)."),
         (
             0.95,
             None,
             False,
-            "if an answer without a match is taken all the same; with an unknown_label take -thres 0.61",
+            "if you use labels without a match. With an unknown label, use -thres 0.61.",
         ),
-        (0.95, "who?", True, "Take -thres 0.61 instead of 0.95"),
+        (0.95, "who?", True, "Use -thres 0.61 instead of 0.95"),
     ],
 )
-def test_change_is_advised_only_where_it_gains_what_the_images_tell(
+def test_change_is_advised_only_if_the_images_show_a_gain(
     threshold: float, unknown_label: str | None, change: bool, headline: str
 ) -> None:
     image = matched("a", {"a": [0.8], "b": [0.4, 0.4]}, threshold=threshold, unknown_label=unknown_label)
     figures = figures_of(*[image] * 100, sim_thres=threshold)
     assert figures.choice is not None
     assert (figures.choice.threshold, figures.change_advised) == (0.61, change)
-    assert headline in words.recommendation(figures)[0]
-    page = render(figures, [image], SETTING)
-    assert ("<dd>take 0.61" if change else "<dd>keep<small>") in page
-    assert page.count("Take -thres") == (2 if change else 0)  # the heading, and the figure's text
+    assert headline in say("recommendation", figures)[0]
+
+
+@pytest.mark.parametrize(("threshold", "change"), [(0.3, True), (0.7, False)], ids=["change", "keep"])
+def test_page_says_first_of_all_whether_to_change_the_threshold(threshold: float, change: bool) -> None:
+    image = matched("a", {"a": [0.8], "b": [0.4, 0.4]}, threshold=threshold)
+    page = render_page(figures_of(*[image] * 100, sim_thres=threshold), [image], SETTING)
+    assert ("<dd>use 0.61" if change else "<dd>keep<small>") in page
+    assert page.count("Use -thres") == (2 if change else 0)  # the heading, and the figure's text
 
 
 def test_gain_within_one_standard_error_is_no_reason_for_a_change() -> None:
@@ -232,7 +258,7 @@ def test_gain_within_one_standard_error_is_no_reason_for_a_change() -> None:
     gain = figures.choice.trial.right_with_unknown - figures.threshold.outcome.right_with_unknown
     assert gain == figures.choice.tolerance_images == 1
     assert figures.change_advised is False
-    assert "0.41 to 0.80 do as well" in words.recommendation(figures)[0]
+    assert "no gain from thresholds of 0.41 to 0.80" in say("recommendation", figures)[0]
 
 
 def test_thresholds_of_the_run_go_down_to_zero_where_none_of_them_changes_anything() -> None:
@@ -240,20 +266,20 @@ def test_thresholds_of_the_run_go_down_to_zero_where_none_of_them_changes_anythi
     assert figures.choice is not None
     assert (figures.choice.low, figures.choice.threshold, figures.choice.high) == (0, 0.4, 0.8)
     assert (figures.trials[0].threshold, figures.trials[-1].threshold) == (0, 1)
-    assert "begins at 0.00, since no lower threshold changes" in words.threshold_curve(figures)
-    assert "Thresholds below 0" in " ".join(words.recommendation(figures))
+    assert say("threshold_curve", figures) == ["The curve begins at 0.00: lower thresholds change nothing."]
+    assert "Thresholds below 0" in " ".join(say("recommendation", figures))
 
 
 def test_curve_begins_lower_where_a_threshold_below_zero_changes_something() -> None:
     figures = figures_of(*[matched("a", {"a": [-0.2], "b": [-0.5, -0.5]})] * 20)
     assert figures.choice is None
     assert figures.trials[0].threshold == -0.5
-    assert "begins at -0.50" in words.threshold_curve(figures)
+    assert "begins at -0.50" in say("threshold_curve", figures)[0]
 
 
 def test_cross_validation_measures_on_images_that_the_threshold_was_not_chosen_by() -> None:
-    # Each image is right on the evidence of a match in one of two ranges only. Chosen by all of them the lower range
-    # counts for 6 of 11; whenever more of these are left out than of the others, the rest choose the other one.
+    # Each image counts as right in only one of two ranges: 6 of 11 in the lower one, so all images together choose it.
+    # Whenever a fold holds out more of these 6 than of the others, the rest choose the upper range.
     low, high = matched("a", {"a": [0.5], "b": [0.3, 0.3]}), matched("a", {"a": [0.8], "b": [0.6, 0.6]})
     figures = figures_of(*[low, high] * 5, low)
     assert figures.choice is not None
@@ -261,8 +287,8 @@ def test_cross_validation_measures_on_images_that_the_threshold_was_not_chosen_b
     assert figures.choice.held_out.count == 4
     share = figures.choice.held_out
     assert (
-        f"{share.count} of 11 counted as right: {words.percent(share.share)} (95 % interval {words.interval(share)})."
-        in " ".join(words.recommendation(figures))
+        f"{share.count} of 11 counted as right: {percent(share.share)} (95 % interval {interval(share)})."
+        in " ".join(say("recommendation", figures))
     )
 
 
@@ -272,46 +298,45 @@ def test_images_that_may_be_in_the_base_set_are_cautioned_of() -> None:
     near = figures_of(*predictions)
     assert near.in_base_set is not None
     assert (near.in_base_set.near, near.in_base_set.copies) == (1, None)
-    (caution,) = (each for each in words.cautions(near) if "base set" in each)
-    assert caution.startswith("1 of 3 images are (nearly) in the base set")
+    (caution,) = (sentence for sentence in say("cautions", near) if "base image" in sentence)
+    assert caution.startswith("1 of 3 images may be a copy of a base image")
     assert "similarity of 0.9999 or more" in caution
-    assert not any("base set" in each for each in words.cautions(figures_of(A_RIGHT, B_RIGHT)))
+    assert not any("base image" in sentence for sentence in say("cautions", figures_of(A_RIGHT, B_RIGHT)))
 
 
 def test_files_that_are_compared_decide_whether_an_image_is_in_the_base_set() -> None:
     alike = matched("a", {"a": [1.0], "b": [0.1]})
     compared = compute_figures(answers([alike, B_RIGHT]), sim_thres=None, copies=frozenset())
-    assert not any("base set" in each for each in words.cautions(compared))
+    assert not any("base image" in sentence for sentence in say("cautions", compared))
     copied = compute_figures(answers([alike, B_RIGHT]), sim_thres=None, copies=frozenset([alike.image.path]))
-    assert words.cautions(copied)[0].startswith("1 of 2 images are in the base set: their files")
+    assert say("cautions", copied)[0].startswith("1 of 2 images is a copy of a base image.")
 
 
 def test_image_that_was_not_decoded_is_named_with_the_reason() -> None:
     for figures in (figures_of(undecodable("a")), figures_of(A_RIGHT, undecodable("a"))):
-        assert "Not decoded: a/bad.png: truncated" in words.cautions(figures)
+        assert "Not decoded: a/bad.png: truncated" in say("cautions", figures)
 
 
-def test_threshold_that_is_given_in_classification_mode_is_said_to_have_no_effect() -> None:
+def test_threshold_in_classification_mode_is_reported_to_have_no_effect() -> None:
     images = [classified("a", {"a": 0.9, "b": 0.1})]
-    assert "--sim_thres had no effect" in words.cautions(figures_of(*images, sim_thres=0.9))[0]
-    assert not any("--sim_thres" in each for each in words.cautions(figures_of(*images)))
+    assert "--sim_thres had no effect" in say("cautions", figures_of(*images, sim_thres=0.9))[0]
+    assert not any("--sim_thres" in sentence for sentence in say("cautions", figures_of(*images)))
 
 
-def test_wrong_answer_tells_the_matches_of_each_class_and_a_tie() -> None:
-    tie = matched("a", {"a": [0.76], "b": [0.82]})
-    assert "matches: b 1, a 1; a tie, which similarity decided" in render(figures_of(tie), [tie], SETTING)
-    assert "matches: b 1, a 0</p>" in render(figures_of(A_WRONG), [A_WRONG], SETTING)
-    unmatched = [B_UNMATCHED_WRONG]
-    assert "no match; the nearest base image decided</p>" in render(figures_of(*unmatched), unmatched, SETTING)
+def test_wrong_answers_tell_the_matches_of_each_class_and_what_decided() -> None:
+    wrong = [matched("a", {"a": [0.76], "b": [0.82]}), A_WRONG, B_UNMATCHED_WRONG]
+    page = render_page(figures_of(*wrong), wrong, SETTING)
+    assert "matches: b 1, a 1; similarity decided the tie</p>" in page
+    assert "matches: b 1, a 0</p>" in page
+    assert "no match; the nearest base image decided</p>" in page
 
 
 @pytest.mark.parametrize(
-    ("given", "legend"), [(0.3, "in force: 0.3<"), (None, "in force: between 0.74 and 0.76<")], ids=["given", "servers"]
+    ("given", "legend"), [(0.3, "in force: 0.3<"), (None, "in force: 0.75<")], ids=["given", "servers"]
 )
 def test_threshold_in_force_and_where_the_accuracy_axis_begins_are_drawn(given: float | None, legend: str) -> None:
     predictions = [*[matched("a", {"a": [0.9], "b": [0.1]})] * 59, matched("a", {"a": [0.7], "b": [0.75]})]
-    told = replace(answers(predictions), threshold_above=0.74, threshold_below=0.76)
-    drawn = plots.draw_thresholds(compute_figures(told, sim_thres=given))
+    drawn = plots.draw_thresholds(figures_of(*predictions, sim_thres=given))
     assert legend in drawn
     assert "accuracy, from 0.95<" in drawn
     assert ">0.96<" in drawn

@@ -41,9 +41,9 @@ def browser() -> Iterator[webdriver.Chrome]:
     driver.quit()
 
 
-@pytest.fixture(params=["clustering", "classification"])
+@pytest.fixture(params=["clustering_evaluation", "classification_evaluation"])
 def page(request: pytest.FixtureRequest) -> Path:
-    evaluated: Evaluated = request.getfixturevalue(f"{request.param}_evaluation")
+    evaluated: Evaluated = request.getfixturevalue(request.param)
     return evaluated.out / "report.html"
 
 
@@ -57,8 +57,8 @@ def _open(browser: webdriver.Chrome, page: Path, *, width: int = DESKTOP_WIDTH_P
 
 def _luminance(color: str) -> float:
     channels = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
-    linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in channels]
-    return sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    linear = [channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels]
+    return sum(weight * channel for weight, channel in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def _contrast(one: str, other: str) -> float:
@@ -78,7 +78,9 @@ def test_page_opens_without_an_error_and_without_asking_for_anything(browser: we
     assert browser.title.startswith("Evaluation of ")
     assert browser.get_log("browser") == []
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    requested = [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
+    requested = [
+        message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
+    ]
     assert requested
     assert {url for url in requested if not url.startswith("data:")} == {page.as_uri()}
 
@@ -111,12 +113,14 @@ def test_colors_of_text_and_plots_stand_out(browser: webdriver.Chrome, page: Pat
     background = _color(browser, "--page")
     assert (_luminance(background) < 0.05) == (scheme == "dark")
     painted = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
-    assert [int(each) for each in re.findall(r"\d+", painted)] == [int(background[at : at + 2], 16) for at in (1, 3, 5)]
+    assert [int(number) for number in re.findall(r"\d+", painted)] == [
+        int(background[at : at + 2], 16) for at in (1, 3, 5)
+    ]
     for color, least in COLORS.items():
         assert _contrast(_color(browser, color), background) >= least, color
         assert _contrast(_color(browser, color), _color(browser, "--surface")) >= least, color
     drawn = browser.execute_script("return getComputedStyle(document.querySelector('.plot svg text')).fill")
-    assert [int(each) for each in re.findall(r"\d+", drawn)] == [
+    assert [int(number) for number in re.findall(r"\d+", drawn)] == [
         int(_color(browser, "--ink")[at : at + 2], 16) for at in (1, 3, 5)
     ]
 
@@ -131,7 +135,7 @@ def test_every_picture_has_a_text_alternative_and_every_id_is_the_only_one(
     assert all(len(plot.get_attribute("aria-label") or "") > 20 for plot in plots)
     assert all(plot.find_elements(By.TAG_NAME, "svg") for plot in plots)
     assert all(image.get_attribute("alt") for image in browser.find_elements(By.TAG_NAME, "img"))
-    headings = [int(each.tag_name[1]) for each in browser.find_elements(By.CSS_SELECTOR, "h1, h2, h3")]
+    headings = [int(heading.tag_name[1]) for heading in browser.find_elements(By.CSS_SELECTOR, "h1, h2, h3")]
     assert headings.count(1) == 1
     assert all(after - before <= 1 for before, after in itertools.pairwise(headings))
     ids: list[Any] = browser.execute_script("return [...document.querySelectorAll('[id]')].map(each => each.id)")
@@ -144,7 +148,7 @@ def test_hostile_names_are_shown_and_do_nothing(browser: webdriver.Chrome, clust
     _open(browser, clustering_evaluation.out / "report.html")
     assert browser.execute_script("return typeof hacked") == "undefined"
     assert browser.find_elements(By.CSS_SELECTOR, "script, img[src=x]") == []
-    headers = [each.text for each in browser.find_elements(By.CSS_SELECTOR, ".matrix tbody th")]
+    headers = [header.text for header in browser.find_elements(By.CSS_SELECTOR, ".matrix tbody th")]
     assert HOSTILE_CLASS in headers
     text = (clustering_evaluation.out / "report.html").read_text()
     assert "\u202e" not in text
@@ -159,4 +163,4 @@ def test_errors_are_shown_beside_their_nearest_base_images(
     for error in errors:
         pictures = error.find_elements(By.TAG_NAME, "img")
         assert len(pictures) == 1 + 3
-        assert all(browser.execute_script("return arguments[0].naturalWidth", each) for each in pictures)
+        assert all(browser.execute_script("return arguments[0].naturalWidth", picture) for picture in pictures)

@@ -1,4 +1,4 @@
-"""The CSV of every prediction, opened in a spreadsheet."""
+"""The CSV of all predictions, opened in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from inference_client.evaluation.asking import Prediction
-from inference_client.evaluation.labelled_images import LabelledImage
-from inference_client.evaluation.predictions_file import write_predictions
+from inference_evaluation.labelled_images import LabelledImage
+from inference_evaluation.predictions import Prediction
+from inference_evaluation.predictions_file import write_predictions
 
 SIGNS = (
     "=+-@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}"

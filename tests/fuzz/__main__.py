@@ -1,10 +1,11 @@
-"""Fuzz: ``python -m tests.fuzz [libFuzzer options]``; what it finds stays in build/fuzz, crashes too.
+"""Fuzz: ``python -m tests.fuzz [libFuzzer options]``. The files found, including crashes, stay in build/fuzz.
 
-What is worth keeping goes into ``corpus``, by hand: small files, each of which reaches other code.
+Copy files worth keeping into ``corpus`` by hand: small ones, each of which reaches other code.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from pathlib import Path
@@ -12,13 +13,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["PIL"]):
-    import PIL.BmpImagePlugin
-    import PIL.GifImagePlugin
-    import PIL.JpegImagePlugin
-    import PIL.MpoImagePlugin
-    import PIL.PngImagePlugin
-    import PIL.TiffImagePlugin
-    import PIL.WebPImagePlugin  # noqa: F401
+    for image_format in ("Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP"):
+        importlib.import_module(f"PIL.{image_format}ImagePlugin")
 
 from tests.corpus import FORMATS, encode, photograph
 from tests.fuzz.decode import check_decoding
@@ -29,13 +25,13 @@ CRASHES = Path("build/fuzz/crash-")
 
 
 def main() -> None:
-    """Fuzz until libFuzzer's options say stop."""
+    """Fuzz until libFuzzer's options end it."""
     warnings.simplefilter("ignore")
     FOUND.mkdir(parents=True, exist_ok=True)
     for kind in FORMATS:
         (FOUND / f"seed-{kind}").write_bytes(encode(photograph().resize((16, 12)), kind))
     options = [f"-artifact_prefix={CRASHES}", "-max_len=4096", "-timeout=10", *sys.argv[1:]]
-    folders = [str(FOUND), str(KEPT)]  # libFuzzer adds to the first
+    folders = [str(FOUND), str(KEPT)]  # libFuzzer adds files to the first folder
     atheris.Setup([sys.argv[0], *options, *folders], atheris.instrument_func(check_decoding))
     atheris.Fuzz()
 

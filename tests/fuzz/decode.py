@@ -1,4 +1,4 @@
-"""What must hold for any bytes whatever."""
+"""The check that must hold for any bytes."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import time
 
 import numpy as np
 
-from inference_export.preprocessing import Limits, UndecodableImageError, decode_pixels
+from inference_export.base_set.decoding import Limits, UndecodableImageError, decode_pixels
 
 SIDE = 32
-# Low ones, so that the fuzzer spends its time on code and not on pixels.
+# Low limits, so that the fuzzer spends its time on code and not on pixels.
 LIMITS = Limits(file_bytes=1 << 16, pixels=1 << 20, scans=8)
 LONGEST_S = 5.0
 _LEAK = re.compile(r"/|0x[0-9a-f]|object at")
 
 
 def check_decoding(data: bytes) -> None:
-    """Decode, exactly and reduced: pixels of the right kind, or a reason fit for strangers, within some seconds.
+    """Decode exactly and reduced: within seconds, each gives pixels of the right kind or a reason without internals.
 
     Raises:
-        AssertionError: Anything else.
+        AssertionError: Decoding did anything else.
     """
     began_s = time.monotonic()
     for reduced in (False, True):

@@ -1,4 +1,4 @@
-"""Moves that make a file grow: each names the structure that grows, and builds the file in any size."""
+"""Ways to make a file grow. Each names the growing structure, and builds the file in any size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from .structure import CONTAINERS, Container, Piece
+from tests.fuzz.structure import CONTAINERS, Container, Piece
 
 MOST_INFLATED = 2**20
 Build = Callable[[int], bytes]
@@ -17,13 +17,13 @@ _FIRST_BYTES_WITH_A_STREAM = 100
 
 
 class Growth(NamedTuple):
-    """A structure that can be made any size.
+    """A structure that can grow to any size.
 
     Args:
         kind: The format.
         structure: What grows.
         way: How it grows.
-        build: Makes the file of about so many bytes.
+        build: Makes a file of about this many bytes.
     """
 
     kind: str
@@ -36,17 +36,17 @@ class Growth(NamedTuple):
 
 
 def grow(kind: str, data: bytes, chance: random.Random) -> Growth:
-    """Choose a piece of a file, change it a little or not, and a way in which it grows.
+    """Choose a piece of a file and the way in which it grows; perhaps change the piece a little.
 
     Args:
         kind: The format.
         data: An ordinary file.
-        chance: Where the choices come from.
+        chance: Source of the random choices.
     """
     container = CONTAINERS[kind]
     pieces = container.read(data)
     place = chance.randrange(len(pieces))
-    if container.kinds and chance.random() < 0.3:  # one that the file has not
+    if container.kinds and chance.random() < 0.3:  # a tag that the file lacks
         pieces.insert(place, Piece(chance.choice(container.kinds), chance.choice(pieces).data))
     changed = _change(pieces[place], container, chance)
     pieces[place] = changed
@@ -69,7 +69,7 @@ def _change(piece: Piece, container: Container, chance: random.Random) -> Piece:
 
 
 def _inflated(data: bytes) -> bytes | None:
-    """Make what is compressed in a piece as long as it may be; None where nothing is."""
+    """Make the compressed data in a piece as long as allowed; None if the piece has none."""
     for start in range(min(len(data), _FIRST_BYTES_WITH_A_STREAM)):
         try:
             content = zlib.decompress(data[start:])
@@ -113,7 +113,7 @@ def _split(container: Container, pieces: list[Piece], place: int, _: random.Rand
 
 
 def _enlarge(container: Container, pieces: list[Piece], place: int, chance: random.Random) -> Build:
-    """Multiply a number, which stands in two or four bytes in one of the two orders."""
+    """Multiply a number of two or four bytes, in either byte order."""
     kind, data = pieces[place]
     order: Literal["little", "big"] = chance.choice(("little", "big"))
     length = chance.choice((2, 4))

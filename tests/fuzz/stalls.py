@@ -1,8 +1,8 @@
-"""Look for files that stall the decoding: ``python -m tests.fuzz.stalls --seconds 120``; they stay in build/fuzz.
+"""Look for files that stall decoding: ``python -m tests.fuzz.stalls --seconds 120``. The files stay in build/fuzz.
 
-Ordinary small files are taken apart, and one structure of each is made to grow. A file that takes more time or memory
-than an ordinary one of its length is a suspect. A suspect is then made as long as a file may be, and decoded as the
-server does: what takes longer than ``MOST_S`` or more memory than ``MOST_MB`` is a stall.
+Takes ordinary small files apart and lets one structure of each grow. A file that takes more time or memory than an
+ordinary file of its length is a suspect. A suspect grows to the longest admitted file, and is decoded as the server
+decodes: it is a stall if that takes longer than ``MOST_S`` or more memory than ``MOST_MB``.
 """
 
 from __future__ import annotations
@@ -20,32 +20,31 @@ from pathlib import Path
 
 import click
 
-from inference_export.preprocessing import UndecodableImageError, decode_pixels
+from inference_export.base_set.decoding import UndecodableImageError, decode_pixels
+from tests.fuzz.moves import Growth, grow
+from tests.fuzz.structure import seeds
 from tests.heavy.measure import measure
-
-from .moves import Growth, grow
-from .structure import seeds
 
 FOUND = Path("build/fuzz")
 SEED = 12
 SIDE = 32
-# What no ordinary file of a length costs: a photograph takes 20 ms/MB, and twice its length beside its pixels.
+# More than any ordinary file costs: a photograph takes 20 ms/MB, and twice its length besides its pixels.
 ORDINARY_S, ORDINARY_S_PER_MB = 0.05, 0.1
 ORDINARY_MB, ORDINARY_MB_PER_MB = 40.0, 6.0
 SUSPECTED_BYTES = 2**19
-LONGEST_BYTES = (60 * 2**20, 2**21)  # the shorter may be accepted where the longer is not
-MOST_S, MOST_MB = 5.0, 1000.0  # what one file may cost whatever it is: a little more than its budget
-_LIMIT_S = 1  # for which a possible suspect is decoded
+LONGEST_BYTES = (60 * 2**20, 2**21)  # a shorter file may be accepted where a longer one is not
+MOST_S, MOST_MB = 5.0, 1000.0  # most that any file may cost: a little more than its budget
+_LIMIT_S = 1  # time for decoding a possible suspect
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--seconds", type=click.FloatRange(min=1), default=120, show_default=True, help="How long.")
 def main(seconds: float) -> None:
-    """Look for files that stall the decoding, and print the structures that do.
+    """Look for files that stall decoding, and print their structures.
 
-    Exit status: 0 if no file stalls it; 1 otherwise.
+    Exit status: 0 if no file stalls decoding; 1 otherwise.
     """
-    warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
+    warnings.simplefilter("ignore")  # Pillow warns of damaged metadata
     FOUND.mkdir(parents=True, exist_ok=True)
     began_s = time.monotonic()
     suspects = _suspects(began_s + seconds / 2)
@@ -60,7 +59,7 @@ def main(seconds: float) -> None:
 
 
 def _suspects(ends_s: float) -> list[Growth]:
-    """Find suspects, and order them: the worst of each format and way of growing first, then the next ones."""
+    """Find suspects. The worst one of each format and way of growing comes first, then the next ones."""
     chance = random.Random(SEED)
     files = seeds()
     kinds = sorted({kind for kind, _ in files})
@@ -70,11 +69,11 @@ def _suspects(ends_s: float) -> list[Growth]:
         kind = chance.choice(kinds)
         growth = grow(kind, chance.choice([data for of, data in files if of == kind]), chance)
         tried += 1
-        found = _excess(growth.build(SUSPECTED_BYTES))
-        if found > max(1.0, excess.get(growth[:3], (0.0,))[0]):
-            excess[growth[:3]] = found, growth
+        times = _excess(growth.build(SUSPECTED_BYTES))
+        if times > max(1.0, excess.get(growth[:3], (0.0,))[0]):
+            excess[growth[:3]] = times, growth
     click.echo(f"{tried:,} files tried")
-    worst = sorted(excess.values(), key=lambda found: found[0], reverse=True)
+    worst = sorted(excess.values(), key=lambda suspect: suspect[0], reverse=True)
     turns: collections.Counter[tuple[str, str]] = collections.Counter()
     ordered = []
     for _, growth in worst:
@@ -84,7 +83,7 @@ def _suspects(ends_s: float) -> list[Growth]:
 
 
 def _excess(data: bytes) -> float:
-    """Return how many times what an ordinary file of its length costs a file does, in time or in memory."""
+    """Return the cost of a file, in time or memory, as a multiple of an ordinary file's of the same length."""
     seconds, memory_mb = _decode_apart(data)
     length_mb = len(data) / 1e6
     return max(
@@ -94,12 +93,12 @@ def _excess(data: bytes) -> float:
 
 
 def _decode_apart(data: bytes) -> tuple[float, float]:
-    """Decode in a process of its own; return its processor time in seconds, and how much memory it added in MB."""
+    """Decode in a process of its own. Return the processor time in seconds and the added memory in MB."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     pid = os.fork()
     if pid == 0:
         resource.setrlimit(resource.RLIMIT_CPU, (_LIMIT_S, _LIMIT_S))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # libtiff complains there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # libtiff's complaints go there
         with contextlib.suppress(UndecodableImageError, MemoryError):
             decode_pixels(data, SIDE)
         os._exit(0)

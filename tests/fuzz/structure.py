@@ -1,4 +1,4 @@
-"""Image files as lists of pieces, and files built of pieces, whose lengths and checksums fit."""
+"""Image files as lists of pieces, and files built of pieces, with correct lengths and checksums."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SCAN = 0xDA
 _GIF_HEADER_BYTES, _GIF_IMAGE_BYTES, _GIF_APPLICATION = 13, 9, 0xFF
 _MOST_SEGMENT, _MOST_SUB_BLOCK = 65_533, 255
 _MOST_TAGS = 65_535
-_RAW = -1  # a piece that stands in the file as it is
+_RAW = -1  # a piece that is in the file as it is
 SIDES = (64, 48)
 
 
@@ -37,8 +37,8 @@ class Piece(NamedTuple):
     """A part of a file.
 
     Args:
-        kind: What the format calls it: a marker, a chunk's name, a tag's number and type.
-        data: What it holds, without lengths and checksums.
+        kind: The format's name for it: a marker, a chunk's name, a tag's number and type.
+        data: The contents, without lengths and checksums.
     """
 
     kind: object
@@ -46,11 +46,11 @@ class Piece(NamedTuple):
 
 
 class Container(NamedTuple):
-    """How a format keeps its pieces.
+    """A format's way to store pieces.
 
     Args:
-        kinds: Those that the format knows.
-        most_bytes: Of a piece.
+        kinds: Kinds of pieces that the format knows.
+        most_bytes: Largest size of a piece.
         read: Take a file apart.
         build: Make a file.
     """
@@ -93,7 +93,7 @@ def seeds() -> list[tuple[str, bytes]]:
 
 
 def _striped(image: Image.Image) -> bytes:
-    """Make a TIFF of eight strips; Pillow writes one."""
+    """Make a TIFF of eight strips; Pillow would write one strip."""
     width, height = image.size
     rows = height // 8
     offsets = [tiff_data_offset() + width * rows * number for number in range(8)]
@@ -132,7 +132,7 @@ def _build_jpeg(pieces: Sequence[Piece]) -> bytes:
 
 
 def _join(pieces: Sequence[Piece], encode: Callable[[Piece], bytes]) -> bytes:
-    """Write pieces one after the other; equal ones, of which there may be millions, are encoded once."""
+    """Write pieces one after the other. Equal pieces, perhaps millions, are encoded once."""
     encode_once = functools.cache(lambda piece: piece.data if piece.kind == _RAW else encode(piece))
     return b"".join(map(encode_once, pieces))
 
@@ -195,7 +195,7 @@ def _sub_blocks(data: bytes) -> bytes:
 
 
 def _read_tiff(data: bytes) -> list[Piece]:
-    """Read the tags of the first directory, and all of the file, which keeps the place of what they point to."""
+    """Read the tags of the first directory, and the whole file, so that their offsets stay valid."""
     place = int.from_bytes(data[4:8], "little")
     (count,) = struct.unpack_from("<H", data, place)
     pieces = [Piece(_RAW, data[tiff_data_offset() :])]

@@ -1,9 +1,9 @@
-"""Well-formed image files that cost as much as files within the limits can, in three ways.
+"""Well-formed image files that cost as much as the limits admit, in three ways.
 
-*Metadata*: more pieces than any picture has. *Pixels*: as many as are allowed, in the format and the coding that takes
-longest. *Repetition*: the same data, read again and again. Made by hand, in less time than it takes to read them.
+*Metadata*: more pieces than any picture has. *Pixels*: as many as admitted, in the slowest format and coding.
+*Repetition*: the same data, read again and again. All are made by hand, in less time than reading them takes.
 """
 
-from .files import FILES, HEAVIEST, HeavyFile
+from tests.heavy.files import FILES, HEAVIEST, HeavyFile
 
 __all__ = ["FILES", "HEAVIEST", "HeavyFile"]

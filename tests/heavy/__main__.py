@@ -1,4 +1,4 @@
-"""What each file costs: ``python -m tests.heavy`` decodes it in a process of its own, and prints one table."""
+"""The cost of each file: ``python -m tests.heavy`` decodes each in a process of its own, and prints one table."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from .files import FILES
-from .measure import measure
+from tests.heavy.files import FILES
+from tests.heavy.measure import measure
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,7 +18,7 @@ from .measure import measure
     "--limit_s", type=click.FloatRange(min=1), default=30, show_default=True, help="Most processor time for a file."
 )
 def main(only: tuple[str, ...], share: float, limit_s: float) -> None:
-    """Decode the heavy files with the code that is imported, and print what each costs."""
+    """Decode the heavy files with the imported code, and print the cost of each."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "image"
         click.echo(f"{'way':10}  {'file':38}  {'bytes':>11}  {'seconds':>8}  {'MB':>6}  answer")

@@ -1,4 +1,4 @@
-"""The containers of image files, written by hand: each takes what an encoder would never write."""
+"""Containers of image files, written by hand: they hold data that an encoder would never write."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def riff_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 class Tag(NamedTuple):
-    """A tag of a TIFF directory: its number, the type of its values, and these as bytes."""
+    """A tag of a TIFF directory: its number, and the type and bytes of its values."""
 
     number: int
     kind: int
@@ -64,10 +64,10 @@ def tiff(tags: Iterable[Tag], data: bytes = b"", *, directories: Sequence[bytes]
     """Make a little-endian TIFF file whose ``data`` begin at ``tiff_data_offset``.
 
     Args:
-        tags: Of the first directory, in the order of the file.
-        data: Whatever the tags' offsets point to.
-        directories: More of them, as ``directory`` makes them, right behind ``data``.
-        big: A BigTIFF file.
+        tags: Tags of the first directory, in the order of the file.
+        data: The data to which the tags' offsets point.
+        directories: More directories, as ``directory`` makes them, right after ``data``.
+        big: Whether to make a BigTIFF file.
     """
     start = tiff_data_offset(big=big)
     body = data + b"".join(directories)
@@ -79,12 +79,12 @@ def tiff(tags: Iterable[Tag], data: bytes = b"", *, directories: Sequence[bytes]
 
 
 def tiff_data_offset(*, big: bool = False) -> int:
-    """Return where ``data`` of ``tiff`` begin."""
+    """Return the offset of ``data`` in ``tiff``."""
     return _BIG_TIFF_HEADER_BYTES if big else _TIFF_HEADER_BYTES
 
 
 def directory(tags: Iterable[Tag], place: int, *, big: bool = False) -> tuple[bytes, bytes]:
-    """Make a directory: the values that do not fit into its entries, which begin at ``place``, and the entries."""
+    """Make a directory: from ``place`` on, the values that do not fit into its entries, then the entries."""
     inline, entry, count = (8, "<HHQ", "<Q") if big else (4, "<HHI", "<H")
     outside, entries, number = [], [], 0
     for tag in tags:
@@ -100,7 +100,7 @@ def directory(tags: Iterable[Tag], place: int, *, big: bool = False) -> tuple[by
 
 
 def deflate(*blocks: tuple[bytes, int]) -> bytes:
-    """Compress blocks, each so many times in a row, which takes the time of compressing each once."""
+    """Compress blocks, each repeated, in the time of compressing each block once."""
     pieces, checksum = [], 1
     for block, times in blocks:
         compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -111,14 +111,14 @@ def deflate(*blocks: tuple[bytes, int]) -> bytes:
 
 
 class Bits:
-    """Bits that are written from the lowest of each byte on, as WebP and GIF have them."""
+    """Bits written from the lowest of each byte on, as in WebP and GIF."""
 
     def __init__(self) -> None:
         self._value, self._count = 0, 0
         self._bytes = bytearray()
 
     def write(self, value: int, bits: int) -> None:
-        """Add a number of so many bits, the lowest first."""
+        """Add a number of this many bits, the lowest first."""
         self._value |= value << self._count
         self._count += bits
         whole = self._count // 8

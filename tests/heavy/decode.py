@@ -1,4 +1,4 @@
-"""Decode one file as the server does, and say what it cost: ``python -m tests.heavy.decode FILE`` prints JSON."""
+"""Decode one file as the server does: ``python -m tests.heavy.decode FILE`` prints the cost as JSON."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import sys
 import warnings
 from pathlib import Path
 
-from inference_export.preprocessing import open_decoder
+from inference_export.base_set.decoding import open_decoder
 from tests.corpus import encode, photograph
-
-from .family import family_seconds
+from tests.heavy.family import family_seconds
 
 SIDE = 384
 MOST_ADDRESS_SPACE_BYTES = 6 * 2**30
 
 
 def main() -> None:
-    """Decode the file, after another one: what is imported and started for the first is not its cost."""
-    warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
+    """Decode the file after another one, which pays for imports and starts."""
+    warnings.simplefilter("ignore")  # Pillow warns of damaged metadata
     resource.setrlimit(resource.RLIMIT_AS, (MOST_ADDRESS_SPACE_BYTES, resource.RLIM_INFINITY))
     decoder = open_decoder(SIDE, "exact")
     decoder.decode([encode(photograph(), "JPEG")])

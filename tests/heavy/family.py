@@ -1,4 +1,4 @@
-"""What processes and all their descendants use."""
+"""Processor time and memory of processes and all their descendants."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _PROPORTIONAL = "Pss:"
 
 
 def family_seconds(*pids: int) -> float:
-    """Return the processor time of processes and their descendants, of those that have ended too."""
+    """Return the processor time of processes and all their descendants, including those that have ended."""
     seconds = 0.0
     for member in _family(pids):
         with contextlib.suppress(psutil.Error):
-            seconds += sum(member.cpu_times()[:4])  # user and system, its own and of children that have ended
+            seconds += sum(member.cpu_times()[:4])  # user and system time, its own and of children that have ended
     return seconds
 
 
@@ -36,7 +36,7 @@ def _family(pids: Iterable[int]) -> list[psutil.Process]:
 
 
 def _proportional_bytes(pid: int) -> int:
-    with contextlib.suppress(OSError):  # it has ended
+    with contextlib.suppress(OSError):  # the process has ended
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
             if line.startswith(_PROPORTIONAL):
                 return int(line.split()[1]) * 1024

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from inference_export.preprocessing import DEFAULT_LIMITS
-
-from . import metadata, pixels, repetition
+from inference_export.base_set.decoding import DEFAULT_LIMITS
+from tests.heavy import metadata, pixels, repetition
 
 MEBIBYTE = 2**20
-_FIXED_BYTES = 32 * MEBIBYTE  # of memory, whatever the image
+_FIXED_BYTES = 32 * MEBIBYTE  # of memory, for any image
 
 
 class HeavyFile(NamedTuple):
-    """A file that costs.
+    """A file that is expensive to decode.
 
     Args:
-        name: Its format, and what it has many of.
-        way: How it costs: ``metadata``, ``pixels`` or ``repetition``.
-        size: For ``make``, what an attacker would choose: bytes, pixels, or times.
-        make: Makes the file, of any size up to that.
+        name: The format, and the part that is repeated.
+        way: The kind of cost: ``metadata``, ``pixels`` or ``repetition``.
+        size: Argument of ``make`` that an attacker would choose: bytes, pixels, or times.
+        make: Makes the file, of any size up to ``size``.
     """
 
     name: str
@@ -29,7 +28,7 @@ class HeavyFile(NamedTuple):
     make: Callable[[int], bytes]
 
     def build(self, share: float = 1.0) -> bytes:
-        """Make the file, or one of a share of its size."""
+        """Make the file at a share of its full size."""
         return self.make(max(1, int(share * self.size)))
 
 
@@ -39,7 +38,7 @@ def _heavy(size: int, *makers: Callable[[int], bytes]) -> list[HeavyFile]:
 
 
 def _most_pixels(memory_bytes: int = 8) -> int:
-    """Return how many pixels are accepted, where each takes so many bytes of memory."""
+    """Return the most pixels that are accepted if each takes this many bytes of memory."""
     most_bytes: int = getattr(DEFAULT_LIMITS, "memory_bytes", 2**40)
     return min(DEFAULT_LIMITS.pixels - MEBIBYTE, (most_bytes - _FIXED_BYTES) // memory_bytes)
 
@@ -117,5 +116,5 @@ _HEAVIEST = (
     "png-interlaced", "gif-comments", "tiff-strip-offsets", "tiff-exif-directories", "tiff-progressive-jpeg",
     "tiff-strips-over-each-other", "tiff-strips-of-empty-blocks", "bmp-run-lengths", "webp-lossless", "webp-animation",
 )  # fmt: skip
-# The few of each format and way that cost most, for attacks on a server.
+# The most expensive files of each format and way, for attacks on a server.
 HEAVIEST = [heavy for heavy in FILES if heavy.name in _HEAVIEST]

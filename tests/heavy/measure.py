@@ -1,4 +1,4 @@
-"""What decoding one file costs, in processes of its own."""
+"""The cost of decoding one file, in processes of its own."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from .family import family_mb, family_seconds
+from tests.heavy.family import family_mb, family_seconds
 
 SAMPLED_S = 0.1
 
 
 class Cost(NamedTuple):
-    """What decoding a file cost, all processes of it together.
+    """The cost of decoding a file, of all its processes together.
 
     Args:
         seconds: Processor time.
@@ -35,7 +35,7 @@ class Cost(NamedTuple):
 
 
 def measure(file: Path, limit_s: float) -> Cost:
-    """Decode a file as the server does, and end it after so many seconds of processor time."""
+    """Decode a file as the server does. End the decoding after this many seconds of processor time."""
     command = [sys.executable, "-m", "tests.heavy.decode", str(file)]
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL, start_new_session=True)

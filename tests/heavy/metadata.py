@@ -1,4 +1,4 @@
-"""Files of many pieces of metadata; each function takes about how many bytes the file may have."""
+"""Files of many pieces of metadata. Each function takes the file's largest size, in bytes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import struct
 import zlib
 
 from tests.corpus import encode, photograph
-
-from .containers import (
+from tests.heavy.containers import (
     ASCII,
     JPEG_START,
     RATIONAL,
@@ -25,14 +24,14 @@ from .containers import (
 )
 
 _EXIF_SEGMENT = jpeg_segment(0xE1, b"Exif\0\0".ljust(36, b"x"))  # 40 bytes
-_TINY = 8  # pixels a side
-_INFLATED = 2**20  # bytes at most that Pillow inflates a chunk's text to
+_TINY = 8  # side in pixels
+_INFLATED = 2**20  # most bytes to which Pillow inflates a chunk's text
 _MOST_SEGMENT = 65_533
-_POINTERS = (700, 34_665, 34_675, 34_853, 40_965, 48_129)  # tags that mean something to Pillow wherever they stand
+_POINTERS = (700, 34_665, 34_675, 34_853, 40_965, 48_129)  # tags that mean something to Pillow in any directory
 
 
 def jpeg_exif(size: int) -> bytes:
-    """Segments that Pillow joins to one block of Exif, copying all of it for each."""
+    """Segments that Pillow joins to one block of Exif, copying the whole block for each segment."""
     return _jpeg_with(_EXIF_SEGMENT, size)
 
 
@@ -89,7 +88,7 @@ def png_chunks_after_pixels(size: int) -> bytes:
 
 
 def png_texts(size: int) -> bytes:
-    """Texts under as many keywords."""
+    """Texts, each under another keyword."""
     texts = (png_chunk(b"tEXt", b"%08x\0" % number) for number in range(size // 21))
     return _png_with(b"".join(texts), size, times=1)
 
@@ -105,7 +104,7 @@ def png_inflated_texts_that_do_not_count(size: int) -> bytes:
 
 
 def apng_animations(size: int) -> bytes:
-    """Chunks that begin an animation, each refuted by the next."""
+    """Chunks that begin an animation, each overruled by the next."""
     return _png_with(png_chunk(b"acTL", struct.pack(">II", 2, 0)), size)
 
 
@@ -123,7 +122,7 @@ def gif_sub_blocks(size: int) -> bytes:
 
 
 def tiff_strip_offsets(size: int) -> bytes:
-    """Offsets of strips of an image of 8 x 8 pixels."""
+    """Strip offsets of an image of 8 x 8 pixels."""
     return _tiff([longs(273, [8] * (size // 4)), longs(278, _TINY // 2)])
 
 
@@ -132,7 +131,7 @@ def tiff_tile_offsets(size: int) -> bytes:
 
 
 def tiff_resolution(size: int) -> bytes:
-    """Fractions where one is expected."""
+    """Fractions in place of a single one."""
     return _tiff([longs(273, 8), Tag(282, RATIONAL, struct.pack("<2I", 3, 7) * (size // 8))])
 
 
@@ -141,7 +140,7 @@ def tiff_bits_per_sample(size: int) -> bytes:
 
 
 def tiff_exif_directories(size: int) -> bytes:
-    """Directories of Exif, GPS and more at one place, of fractions that are made one by one."""
+    """Directories of Exif, GPS and more at one place, with fractions that are read one by one."""
     start = tiff_data_offset() + _TINY**2
     outside, entries = directory([Tag(0x9000, RATIONAL, struct.pack("<2I", 3, 7) * (size // 8))], start)
     pointers = [longs(number, start + len(outside)) for number in (0x8769, 0x8825, 0xA005)]

@@ -1,4 +1,4 @@
-"""Files of many pixels; each function takes about how many, and makes the file that costs most and is shortest."""
+"""Files of many pixels. Each function takes their number, and makes the shortest file at the highest cost."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import math
 import struct
 
 from tests.corpus import webp_canvas
-
-from .containers import (
+from tests.heavy.containers import (
     JPEG_END,
     JPEG_START,
     Bits,
@@ -23,14 +22,14 @@ from .containers import (
 )
 
 MOST_SIDE = 65_500  # of a JPEG, in pixels
-_PAETH = 4  # the filter of a PNG's row that costs most
-_BLOCK = 8  # pixels a side of a JPEG's blocks
+_PAETH = 4  # the most expensive filter of a PNG's row
+_BLOCK = 8  # side of a JPEG's blocks, pixels
 _LONGEST_RUN = 0x7FFF  # blocks without another coefficient
-_COPIED = 4096  # pixels that a lossless WebP repeats at most
+_COPIED = 4096  # most pixels that a lossless WebP repeats
 
 
 def sides(pixels: int) -> tuple[int, int]:
-    """Return width and height of the largest square of so many pixels, in whole blocks."""
+    """Return width and height of the largest square of at most this many pixels, in whole blocks."""
     side = max(_BLOCK, math.isqrt(pixels) // _BLOCK * _BLOCK)
     return side, side
 
@@ -77,7 +76,7 @@ def jpeg_arithmetic(pixels: int) -> bytes:
 
 
 def jpeg_progressive(pixels: int, scans: int = 31, components: int = 3) -> bytes:
-    """As many scans as are allowed, each of which looks at every coefficient and changes none."""
+    """As many scans as are allowed. Each scan reads every coefficient and changes none."""
     width, height = sides(pixels)
     blocks = width * height // _BLOCK**2
     parts = [JPEG_START, _quantization(), _frame(0xC2, width, height, components), _huffman_tables()]
@@ -103,7 +102,7 @@ def png_palette(pixels: int) -> bytes:
 
 
 def tiff_deflated(pixels: int) -> bytes:
-    """Every row a strip, and all of them the same data."""
+    """Every row is a strip, and all strips share the same data."""
     width, height = sides(pixels)
     row = deflate((bytes(3 * width), 1))
     return _tiff(width, height, 8, row, rows=1)
@@ -117,7 +116,7 @@ def tiff_lab(pixels: int) -> bytes:
 
 
 def tiff_bits(pixels: int) -> bytes:
-    """One bit a pixel, as a fax has it."""
+    """One bit a pixel, in fax coding."""
     width, height = sides(pixels)
     tags = [longs(256, width), longs(257, height), shorts(258, 1), shorts(259, 4), shorts(262, 0), longs(273, 8),
             shorts(277, 1), longs(278, height), longs(279, height // 8)]  # fmt: skip
@@ -131,7 +130,7 @@ def tiff_progressive_jpeg(pixels: int, scans: int = 90) -> bytes:
 
 
 def webp_lossless(pixels: int) -> bytes:
-    """Pixels that repeat earlier ones, each then predicted from its neighbors and changed by two more transforms."""
+    """Pixels that repeat earlier ones. Each is then predicted from its neighbors and changed by two more transforms."""
     side = min(sides(pixels)[0], 16_383)
     bits = Bits()
     bits.write(0x2F, 8)
@@ -155,7 +154,7 @@ def webp_lossless(pixels: int) -> bytes:
 
 
 def webp_lossless_of_one_color(pixels: int) -> bytes:
-    """Pixels that take no bit."""
+    """Pixels that take no bits."""
     side = min(sides(pixels)[0], 16_383)
     bits = Bits()
     bits.write(0x2F, 8)
@@ -220,7 +219,7 @@ def _frame(marker: int, width: int, height: int, components: int) -> bytes:
 
 
 def _huffman_tables() -> bytes:
-    """One bit for no difference and for the end of a block, two for the longest run of blocks that have ended."""
+    """One bit for no difference and for the end of a block, two bits for the longest run of ended blocks."""
     direct = b"\0" + bytes([1, *[0] * 15]) + b"\0"
     alternating = b"\x10" + bytes([1, 1, *[0] * 14]) + b"\0\xe0"
     return jpeg_segment(0xC4, direct + alternating)
@@ -262,7 +261,7 @@ def _tiff(width: int, height: int, compression: int, strip: bytes, *, rows: int,
 
 
 def _webp_single_color(bits: Bits, color: tuple[int, int, int, int]) -> None:
-    """Write an image of one color, alpha, red, green, blue: codes of one symbol, which take no bit."""
+    """Write an image of one color (alpha, red, green, blue) in codes of one symbol, which take no bits."""
     alpha, red, green, blue = color
     for symbol in (green, red, blue, alpha, 0):
         _webp_simple_code(bits, symbol)
@@ -280,7 +279,7 @@ def _webp_repeated(bits: Bits, pixels: int) -> None:
     """Write an image of one color as copies of the longest length: the first pixel, and then the one before it."""
     # Green and lengths share a code: one literal, and the prefix of lengths from 3,073 to 4,096, each of one bit.
     literal, length = 0, 256 + 23
-    bits.write(0, 1)  # a code given by its lengths
+    bits.write(0, 1)  # a code given by lengths
     bits.write(18 + 1 - 4, 4)  # lengths of the code that gives them: 19 of these, in the order of the standard
     order = (17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
     for symbol in order:

@@ -1,13 +1,12 @@
-"""Files of which the same data are read again and again; each function takes how often."""
+"""Files whose data are read again and again. Each function takes the number of times."""
 
 from __future__ import annotations
 
 from tests.corpus import encode, photograph, progressive_jpeg
-
-from .containers import JPEG_START, deflate, jpeg_segment, longs, shorts, tiff
+from tests.heavy.containers import JPEG_START, deflate, jpeg_segment, longs, shorts, tiff
 
 _ROW = 8  # pixels
-_MOST_STRIP = 2**20  # bytes that libtiff reads without asking whether a strip may have as many
+_MOST_STRIP = 2**20  # bytes that libtiff reads without checking a strip's size
 
 
 def tiff_strips_over_each_other(times: int, side: int = 3000) -> bytes:
@@ -19,7 +18,7 @@ def tiff_strips_over_each_other(times: int, side: int = 3000) -> bytes:
 
 
 def tiff_tiles_over_each_other(times: int, side: int = 3000) -> bytes:
-    """Tiles of all of the image but one column."""
+    """Tiles of the whole image but one column."""
     tags = [longs(256, side), longs(257, side), shorts(258, 8), shorts(259, 1), shorts(262, 1), shorts(277, 1),
             longs(322, side - 1), longs(323, side), longs(324, [8] * 2 * times),
             longs(325, [side * side] * 2 * times)]  # fmt: skip
@@ -27,14 +26,14 @@ def tiff_tiles_over_each_other(times: int, side: int = 3000) -> bytes:
 
 
 def tiff_strips_of_reversed_bits(times: int) -> bytes:
-    """Strips of one short row, each of which reverses the bits of a megabyte first."""
+    """Strips of one short row. Each first reverses the bits of a megabyte."""
     row = deflate((bytes(_ROW), 1))
     data = bytes(int(f"{byte:08b}"[::-1], 2) for byte in row).ljust(_MOST_STRIP, b"\0")
     return _short_strips(times, data, compression=8, order=2)
 
 
 def tiff_strips_of_empty_blocks(times: int) -> bytes:
-    """Strips of one short row, after a megabyte of blocks of no data."""
+    """Strips of one short row, after a megabyte of empty blocks."""
     row = deflate((bytes(_ROW), 1))
     empty = b"\0\0\0\xff\xff"
     data = row[:2] + empty * ((_MOST_STRIP - len(row)) // len(empty)) + row[2:]

@@ -1,4 +1,4 @@
-"""The base set as it lies in a version folder: mapped, not read, so that a large one starts quickly."""
+"""The base set of a version folder, mapped into memory so that a large one loads quickly."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 EMBEDDINGS_FILE = "base_embeddings.npy"  # L2-normalized, float32 [B, D], one class after another
-NAMES_FILE = "base_images.txt"  # the name of each, ``class/file name``, on a line
+NAMES_FILE = "base_images.txt"  # a line for each embedding: ``class/file name``
 CLASS_SIZES_FILE = "base_class_sizes.json"  # the number of base images of each class
 _LINE_FEED = 10
 
 
 class BaseSet:
-    """B base embeddings, and the names of their images.
+    """B base embeddings and the names of their images.
 
     Args:
-        embeddings: L2-normalized, float32 [B, D], those of one class side by side.
+        embeddings: L2-normalized, float32 [B, D], one class after another.
         class_sizes: Number of base images of each class, at least 1 each.
-        lines: The names in UTF-8, each with a line feed behind it, uint8 [bytes].
+        lines: The names in UTF-8, each followed by a line feed, uint8 [bytes].
+
+    Attributes:
+        embeddings: The base embeddings, float32 [B, D].
+        class_starts: First row of each class, integers [C].
     """
 
     def __init__(
@@ -33,26 +37,21 @@ class BaseSet:
         self.embeddings = embeddings
         self.class_starts = np.cumsum([0, *class_sizes[:-1]])
         self._lines = lines
-        self._ends = np.flatnonzero(lines == _LINE_FEED)
+        self._ends = np.append(-1, np.flatnonzero(lines == _LINE_FEED))  # -1 begins the first line
 
     def names(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.object_]:
-        """Name base images: ``class/file name`` for each row, an object array of the same shape."""
-        found: npt.NDArray[np.object_] = np.empty(rows.shape, np.object_)
-        found.ravel()[:] = [self._name(int(row)) for row in rows.ravel()]
-        return found
-
-    def _name(self, row: int) -> str:
-        start = int(self._ends[row - 1]) + 1 if row else 0
-        return bytes(self._lines[start : self._ends[row]]).decode("utf-8")
+        """Return the names of base images, ``class/file name``: an object array of the shape of ``rows``."""
+        lines = (self._lines[self._ends[row] + 1 : self._ends[row + 1]] for row in rows.ravel())
+        return np.array([bytes(line).decode("utf-8") for line in lines], np.object_).reshape(rows.shape)
 
 
 def load_base_set(folder: Path) -> BaseSet:
-    """Map the base set that the export wrote into a version folder.
+    """Map the base set of a version folder.
 
     Args:
         folder: The version folder.
     """
     sizes: Any = json.loads((folder / CLASS_SIZES_FILE).read_text(encoding="utf-8"))
-    # As plain arrays: a slice of numpy's memmap class costs many times as much.
+    # Plain arrays, because slices of numpy's memmap class are many times slower.
     embeddings = np.asarray(np.load(folder / EMBEDDINGS_FILE, mmap_mode="r"))
     return BaseSet(embeddings, sizes, np.asarray(np.memmap(folder / NAMES_FILE, np.uint8, mode="r")))

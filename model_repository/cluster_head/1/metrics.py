@@ -1,4 +1,4 @@
-"""What Prometheus is told of answers."""
+"""The metrics of the answers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from parameters import NOT_TRAFFIC, KnownClients
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+FAMILIES = {  # names and descriptions
+    "classify_images_total": "Images that were given a label, by client, label and mode",
+    "classify_probability": "Probability of the label: in clustering mode its highest similarity, -1 to 1",
+    "classify_not_finite_images_total": "Images without an answer because the network's output is not finite",
+    "classify_access_log_lost_lines_total": "Lines that the access log did not write, by model",
+}
 # Finer where thresholds and most answers lie.
 PROBABILITY_BUCKETS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0]
 
 
 class Metrics:
-    """The metrics of ``cluster_head``. Triton keeps one of each name, which all versions add to, until it ends.
+    """The metrics of ``cluster_head``. All versions add to the same metrics, which live as long as Triton.
 
     Args:
         mode: ``clustering`` or ``classification``.
@@ -24,28 +30,11 @@ class Metrics:
 
     def __init__(self, mode: str) -> None:
         self._mode = mode
-        self._families = (
-            pb_utils.MetricFamily(
-                name="classify_images_total",
-                description="Images that were given a label, by client, label and mode",
-                kind=pb_utils.MetricFamily.COUNTER,
-            ),
-            pb_utils.MetricFamily(
-                name="classify_probability",
-                description="Probability of the label: in clustering mode its highest similarity, -1 to 1",
-                kind=pb_utils.MetricFamily.HISTOGRAM,
-            ),
-            pb_utils.MetricFamily(
-                name="classify_not_finite_images_total",
-                description="Images without an answer because the network's output is not finite",
-                kind=pb_utils.MetricFamily.COUNTER,
-            ),
-            pb_utils.MetricFamily(
-                name="classify_access_log_lost_lines_total",
-                description="Lines that the access log did not write, by model",
-                kind=pb_utils.MetricFamily.COUNTER,
-            ),
-        )
+        family = pb_utils.MetricFamily  # names of counters end in _total
+        self._families = [  # kept, since Triton deletes a family whose object is gone
+            family(name, description, family.COUNTER if name.endswith("_total") else family.HISTOGRAM)
+            for name, description in FAMILIES.items()
+        ]
         self._image_family, probability, not_finite, lost = self._families
         self._images: dict[tuple[str, str], Any] = {}
         self._clients = KnownClients()
@@ -57,7 +46,7 @@ class Metrics:
         """Count the images of a batch that have an answer.
 
         Args:
-            answers: The client that sent each of them, its label, and the label's probability.
+            answers: Client, label and the label's probability of each image.
         """
         images: Counter[tuple[str, str]] = Counter()
         for client, label, probability in answers:
@@ -66,8 +55,8 @@ class Metrics:
                 self._probability.observe(probability)
         for (client, label), number in images.items():
             if (client, label) not in self._images:
-                named = {"client": client, "label": label, "mode": self._mode}
-                self._images[client, label] = self._image_family.Metric(labels=named)
+                labels = {"client": client, "label": label, "mode": self._mode}
+                self._images[client, label] = self._image_family.Metric(labels=labels)
             self._images[client, label].increment(number)
 
     def count_not_finite(self, number: int) -> None:

@@ -2,91 +2,89 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from heads import load_head
-from parameters import read_threshold
+from questions import CLASS_AT, Answered, Question, read_question
+from reasons import NOT_FINITE, Reason
 from recording import Recorder
 
-NOT_FINITE = "not classified: the network's output for this image is not finite"
+NO_OUTPUT = Reason(NOT_FINITE, "not classified: the network's output for this image is not finite")
 
 
 class TritonPythonModel:
-    """Answers the rows of all requests of a batch together; a row with an error stays without an answer."""
+    """Answers the rows of all requests of a batch together; a row with an error gets no answer."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the version's settings and, in clustering mode, its base set."""
+        self._version = int(args["model_version"])
         self._head = load_head(Path(args["model_repository"]) / args["model_version"])
-        self._recorder = Recorder(self._head.mode, int(args["model_version"]))
+        self._recorder = Recorder(self._head.mode, self._version)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer every request with all outputs of the ensemble, or an error of its own."""
-        thresholds = [_threshold(request) for request in requests]
-        accepted = [request for request, threshold in zip(requests, thresholds, strict=True) if threshold is not None]
-        answers = self._answers(accepted, [t for t in thresholds if t is not None]) if accepted else []
-        refused = [request for request, threshold in zip(requests, thresholds, strict=True) if threshold is None]
-        self._recorder.record(list(zip(accepted, answers, strict=True)), refused)
-        responses = map(_response, answers)
-        return [_refusal() if threshold is None else next(responses) for threshold in thresholds]
+        """Answer each request with its outputs, or with an error of its own.
 
-    def finalize(self) -> None:
-        """Write what the access log still has to write."""
-        self._recorder.close()
-
-    def _answers(self, requests: list[Any], thresholds: list[float]) -> list[dict[str, Any]]:
-        """Answer all rows together; each request's outputs, by their names."""
-        embeddings, probabilities, errors = (
-            [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for request in requests]
-            for name in ("EMBEDDING", "PROBABILITIES", "ERROR")
-        )
-        sizes = [len(rows) for rows in embeddings]
-        outputs = self._answer(
-            np.concatenate(embeddings),
-            np.concatenate(probabilities),
-            np.concatenate(errors),
-            np.repeat(np.array(thresholds, np.float32), sizes),
-        )
-        ends = np.cumsum(sizes)
+        An exception here would fail all requests of the batch.
+        """
+        questions = [read_question(request) for request in requests]
+        accepted = [question for question in questions if question.problem is None]
+        answered = self._answer(accepted) if accepted else []
+        self._recorder.record(answered, [question for question in questions if question.problem is not None])
+        responses = map(_response, answered)
         return [
-            {name: rows[end - size : end] for name, rows in outputs.items()}
-            for end, size in zip(ends, sizes, strict=True)
+            next(responses) if question.problem is None else _refusal(question.problem.message)
+            for question in questions
         ]
 
-    def _answer(self, embeddings: Any, probabilities: Any, errors: Any, thresholds: Any) -> dict[str, Any]:
+    def finalize(self) -> None:
+        """Write the access log's last lines."""
+        self._recorder.close()
+
+    def _answer(self, questions: list[Question]) -> list[Answered]:
+        """Answer all rows of all questions together."""
+        sizes = [len(question.embeddings) for question in questions]
+        in_force = [self._head.threshold_in_force(question.parameters.threshold) for question in questions]
+        embeddings = np.concatenate([question.embeddings for question in questions])
+        probabilities = np.concatenate([question.probabilities for question in questions])
+        thresholds = np.repeat(np.array(in_force, np.float32), sizes)
+        reasons = [reason for question in questions for reason in question.reasons]
         finite = np.isfinite(embeddings).all(axis=1) & np.isfinite(probabilities).all(axis=1)
-        errors = np.where(finite[:, None] | (errors != b""), errors, NOT_FINITE.encode())
-        bad = (errors != b"").ravel()
+        reasons = [
+            reason if reason or is_finite else NO_OUTPUT for reason, is_finite in zip(reasons, finite, strict=True)
+        ]
+        bad = np.array([bool(reason) for reason in reasons])
         embeddings = np.where(bad[:, None], np.float32(0), embeddings)
         probabilities = np.where(bad[:, None], np.float32(0), probabilities)
-        answer = self._head.answer(embeddings, probabilities, thresholds)
-        outputs = {name.upper(): value for name, value in answer._asdict().items()}
+        outputs = {
+            name.upper(): value
+            for name, value in self._head.answer(embeddings, probabilities, thresholds)._asdict().items()
+        }
         for name, value in outputs.items():
             if name != "CLASSES":
                 value[bad] = "" if value.dtype == object else 0
-        return {**outputs, "ERROR": errors, "EMBEDDING": embeddings}
+        outputs |= {
+            "ERROR": np.array(reasons, np.object_)[:, None],
+            "EMBEDDING": embeddings,
+            "VERSION": np.full((len(bad), 1), self._version, np.int64),
+            "THRESHOLD": thresholds[:, None],
+        }
+        answered = []
+        for question, end, threshold in zip(questions, np.cumsum(sizes), in_force, strict=True):
+            rows = slice(end - len(question.embeddings), end)
+            own = {name: value[rows] for name, value in outputs.items()}
+            if question.is_direct:
+                classes = self._head.classes_at(embeddings[rows], probabilities[rows], question.thresholds)
+                own[CLASS_AT] = np.where(bad[rows, None], np.int32(-1), classes)
+            answered.append(Answered(question, own, reasons[rows], threshold))
+        return answered
 
 
-def _threshold(request: Any) -> float | None:
-    """Read a request's threshold: NaN where it names none, None where it is unusable.
-
-    The ensemble refuses an unusable one in ``preprocess`` already, with a full explanation. Nothing may escape from
-    here: it would fail the other requests of the batch as well.
-    """
-    try:
-        threshold = read_threshold(request.parameters())
-    except ValueError:  # UnicodeDecodeError is one
-        return None
-    return math.nan if threshold is None else threshold
+def _response(answered: Answered) -> Any:
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, rows) for name, rows in answered.outputs.items()])
 
 
-def _response(answer: dict[str, Any]) -> Any:
-    return pb_utils.InferenceResponse([pb_utils.Tensor(name, rows) for name, rows in answer.items()])
-
-
-def _refusal() -> Any:
-    message = "sim_thres must be a number from -1 to 1, and every parameter UTF-8 text"
+def _refusal(message: str) -> Any:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))

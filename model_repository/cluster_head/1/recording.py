@@ -1,16 +1,16 @@
-"""What metrics and the access log are told of each request."""
+"""Records each request in the metrics and the access log."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import triton_python_backend_utils as pb_utils
-from access_log import AccessLog, entry, reason_name
+from access_log import AccessLog, entry
 from metrics import Metrics
-from parameters import UNUSABLE_CLIENT, client_id, read_threshold, request_id
+from reasons import NOT_FINITE
 
-BAD_PARAMETERS = "parameters"
-NOT_FINITE = "not_finite"
+if TYPE_CHECKING:
+    from questions import Answered, Question
 
 
 class Recorder:
@@ -23,66 +23,47 @@ class Recorder:
 
     def __init__(self, mode: str, version: int) -> None:
         self._common: dict[str, Any] = {"mode": mode, "model_version": version}
+        self._is_clustering = mode == "clustering"
         self._metrics = Metrics(mode)
         self._access_log = AccessLog(pb_utils.Logger.log_warn)
 
-    def record(self, answered: list[tuple[Any, dict[str, Any]]], refused: list[Any]) -> None:
+    def record(self, answered: list[Answered], refused: list[Question]) -> None:
         """Record the requests of a batch.
 
-        Embeddings that came without ``FILE_BYTES`` are no images, but somebody's second look at some: they leave a
-        line, and are not counted.
+        The images of a direct request were counted before, so it gets a line in the access log, but is not counted.
 
         Args:
-            answered: Requests, each with its outputs by their names.
-            refused: Requests with unusable parameters.
+            answered: Questions with their answers.
+            refused: Questions with a problem.
         """
         counted: list[tuple[str, str, float]] = []
         not_finite = 0
         lines = []
-        for request, answer in answered:
-            client = _client(request)
-            errors = [error.decode("utf-8", "replace") for error in answer["ERROR"].ravel().tolist()]
-            good = [row for row, error in enumerate(errors) if not error]
-            labels, probabilities = (answer[name].ravel().tolist() for name in ("LABEL", "PROBABILITY"))
-            sizes = pb_utils.get_input_tensor_by_name(request, "FILE_BYTES")
-            if sizes is not None:
-                counted += [(client, labels[row], probabilities[row]) for row in good]
-                not_finite += sum(reason_name(error) == NOT_FINITE for error in errors if error)
+        for question, outputs, reasons, threshold in answered:
+            good = [row for row, reason in enumerate(reasons) if not reason]
+            labels, probabilities = (outputs[name].ravel().tolist() for name in ("LABEL", "PROBABILITY"))
+            codes = [reason.code for reason in reasons if reason]
+            if not question.is_direct:
+                counted += [(question.parameters.client, labels[row], probabilities[row]) for row in good]
+                not_finite += codes.count(NOT_FINITE)
             line = entry(
-                client=client,
-                request_id=request_id(request),
-                file_bytes=None if sizes is None else sizes.as_numpy().ravel().tolist(),
-                images=len(errors),
-                errors=filter(None, errors),
+                question.parameters,
+                images=len(reasons),
+                reasons=codes,
                 labels=[labels[row] for row in good],
-                sim_thres=read_threshold(request.parameters()),
+                threshold=threshold if self._is_clustering else None,
+                is_direct=question.is_direct,
                 **self._common,
             )
             lines.append(line)
-        lines += map(self._refused, refused)
+        for question in refused:
+            code = question.problem and question.problem.code
+            line = entry(question.parameters, images=len(question.reasons), reasons=(), refused=code, **self._common)
+            lines.append(line)
         self._metrics.count_answers(counted)
         self._metrics.count_not_finite(not_finite)
         self._metrics.count_lost_lines(self._access_log.write(lines))
 
     def close(self) -> None:
-        """Write what the access log still has to write."""
+        """Write the access log's last lines."""
         self._access_log.close()
-
-    def _refused(self, request: Any) -> bytes:
-        return entry(
-            client=_client(request),
-            request_id=request_id(request),
-            file_bytes=None,
-            images=len(pb_utils.get_input_tensor_by_name(request, "ERROR").as_numpy()),
-            errors=(),
-            sim_thres=None,
-            refused=BAD_PARAMETERS,
-            **self._common,
-        )
-
-
-def _client(request: Any) -> str:
-    try:
-        return client_id(request.parameters())
-    except UnicodeDecodeError:
-        return UNUSABLE_CLIENT

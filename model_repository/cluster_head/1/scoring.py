@@ -1,4 +1,4 @@
-"""Similarities of query embeddings with the base set, and the answers that follow from them."""
+"""Similarities of query embeddings with the base set, and the matches, neighbors and classes that follow from them."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     Float32 = npt.NDArray[np.float32]
     Int32 = npt.NDArray[np.int32]
     Index = npt.NDArray[np.intp]
 
-# Base embeddings in one matrix product, 8 MiB of D = 512, and in one reduction of what several products found: larger
-# products leave the cache, smaller reductions spend their time in numpy's calls.
+# Base embeddings in one matrix product, few enough for the cache (8 MiB for D = 512), and in one reduction over several
+# products, many enough to outweigh numpy's calls.
 PRODUCT_ROWS = 4096
 BLOCK_ROWS = 16 * PRODUCT_ROWS
-COMB_ROWS = 64  # evenly spaced ones, of which the highest similarity is kept: the K nearest lie in the K highest combs
-QUERIES_AT_A_TIME = 32  # whose similarities with the whole base set are in memory
+# A comb is this many evenly spaced rows of the base set. The K nearest base images lie in the K combs with the highest
+# similarities, so only these combs are searched.
+COMB_ROWS = 64
+QUERIES_AT_A_TIME = 32  # limits the memory for similarities with the whole base set
 
 
 class Comparison(NamedTuple):
-    """What the comparison of N queries with the base set found."""
+    """The result of comparing N queries with the base set."""
 
-    matches: Int32  # [N, C], base images of the class at or above the threshold
+    matches: Int32  # [N, C], number of the class's base images at or above the threshold
     scores: Float32  # [N, C], highest similarity in the class, -1 to 1
-    neighbors: Index  # [N, K], rows of the base set, most similar first, equal ones in their order
+    neighbors: Index  # [N, K], rows of the base set, most similar first, ties in the base set's order
     neighbor_similarities: Float32  # [N, K], -1 to 1
 
 
@@ -47,12 +51,12 @@ def normalize(embeddings: Float32) -> Float32:
 class Comparer:
     """Compares query embeddings with a base set: counts each class's matches, finds the most similar base images.
 
-    The similarity is the cosine, <q, b> / (|q| |b|). The base set is read once, in blocks, so that one larger than
-    memory can be mapped from its file. Memory for the similarities, float32 [N, B], is kept from call to call; so one
-    object is for one thread.
+    The similarity is the cosine, <q, b> / (|q| |b|). The base set is read block by block, so it may be larger than
+    memory if it is mapped from its file. Calls share the memory for the similarities, float32 [N, B], so use an object
+    in one thread only.
 
     Args:
-        base: L2-normalized base embeddings, float32 [B, D], those of one class side by side.
+        base: L2-normalized base embeddings, float32 [B, D], sorted by class.
         class_starts: First row of each class, ascending integers [C] from 0; no class is empty.
 
     Source:
@@ -60,14 +64,14 @@ class Comparer:
         Handbook of Face Recognition, Springer 2005, ch. 14 (gallery = base set, probe = query).
 
     >>> comparer = Comparer(np.float32([[1, 0], [0.8, 0.6], [0, 1]]), np.array([0, 2]))
-    >>> found = comparer.compare(np.float32([[2, 0]]), np.float32([0.75]), neighbors=2)
-    >>> found.matches.tolist(), found.scores.tolist(), found.neighbors.tolist()
+    >>> comparison = comparer.compare(np.float32([[2, 0]]), np.float32([0.75]), neighbors=2)
+    >>> comparison.matches.tolist(), comparison.scores.tolist(), comparison.neighbors.tolist()
     ([[2, 0]], [[1.0, 0.0]], [[0, 1]])
     """
 
     def __init__(self, base: Float32, class_starts: Index) -> None:
         self._base = base
-        self._class_count = len(class_starts)
+        self._class_starts = class_starts
         self._blocks = [_block(class_starts, start, len(base)) for start in range(0, len(base), BLOCK_ROWS)]
         self._combs = np.concatenate([_combs(start, len(base)) for start in range(0, len(base), BLOCK_ROWS)])
         self._similarities = np.empty((0, 0), np.float32)
@@ -76,34 +80,75 @@ class Comparer:
         """Compare N queries.
 
         Args:
-            queries: Query embeddings, float32 [N, D], of any norm; the similarities of one of norm zero are zero.
+            queries: Query embeddings, float32 [N, D], of any norm; all similarities of a zero embedding are zero.
             thresholds: Each query's lowest similarity that is a match, inclusive, float32 [N], -1 to 1.
-            neighbors: Most similar base images wanted, at least 1.
+            neighbors: Number of most similar base images to find, at least 1.
 
         Returns:
             The comparison; K is ``min(neighbors, B)``.
         """
-        unit = normalize(queries)
-        # Rounding takes similarities a little beyond -1 and 1, which only the results are relieved of.
-        lowest = np.where(thresholds <= -1, -np.inf, thresholds).astype(np.float32)[:, None]
-        parts = [
-            self._compare(unit[start : start + QUERIES_AT_A_TIME], lowest[start : start + QUERIES_AT_A_TIME], neighbors)
-            for start in range(0, len(unit), QUERIES_AT_A_TIME)
-        ]
+        lowest = _lowest(thresholds)[:, None]
+        parts = [self._compare(unit, lowest[rows], neighbors) for unit, rows in _parts(queries)]
         return parts[0] if len(parts) == 1 else Comparison(*map(np.concatenate, zip(*parts, strict=True)))
 
+    def classes_at(self, queries: Float32, thresholds: Float32) -> Int32:
+        """Choose each query's class at several thresholds.
+
+        Args:
+            queries: Query embeddings, float32 [N, D], of any norm.
+            thresholds: Lowest similarities that are a match, inclusive, float32 [N, T], -1 to 1, in any order.
+
+        Returns:
+            Class indices by ``best_class``, int32 [N, T]; -1 where no base image matches.
+
+        >>> comparer = Comparer(np.float32([[1, 0], [0.8, 0.6], [0, 1]]), np.array([0, 2]))
+        >>> comparer.classes_at(np.float32([[0.6, 0.8]]), np.float32([[0.9, -1, 0.97]])).tolist()
+        [[0, 0, -1]]
+        """
+        lowest = _lowest(thresholds)
+        classes = np.empty(thresholds.shape, np.int32)
+        for unit, rows in _parts(queries):
+            similarities = self._room(len(unit))
+            for block, _, _ in self._blocks:
+                self._multiply(unit, block, similarities)
+            for row, query_similarities in enumerate(similarities[:, : len(self._base)], rows.start):
+                classes[row] = self._classes_at(query_similarities, lowest[row])
+        return classes
+
+    def _classes_at(self, similarities: Float32, thresholds: Float32) -> Int32:
+        """Choose one query's class at each of T thresholds from its similarities [B]."""
+        order = np.argsort(thresholds)
+        reached = np.searchsorted(thresholds[order], similarities, side="right")  # [B], number of thresholds, 0 to T
+        class_count, columns = len(self._class_starts), len(thresholds) + 1
+        sizes = np.diff([*self._class_starts, len(similarities)])
+        cells = np.repeat(np.arange(class_count) * columns, sizes) + reached
+        counts = np.bincount(cells, minlength=class_count * columns).reshape(class_count, columns)
+        matches = counts[:, :0:-1].cumsum(axis=1)[:, ::-1].astype(np.int32)  # [C, T], by ascending thresholds
+        scores = np.clip(np.maximum.reduceat(similarities, self._class_starts), -1, 1)
+        winners = best_class(matches.T, np.broadcast_to(scores, matches.T.shape))
+        classes = np.empty(len(thresholds), np.int32)
+        classes[order] = np.where(matches.any(axis=0), winners, -1)
+        return classes
+
+    def _room(self, queries: int) -> Float32:
+        """Return memory for the similarities of queries with all base images."""
+        if len(self._similarities) < queries:
+            # Columns beyond the base set complete the last combs.
+            self._similarities = np.full((queries, self._combs.max() + 1), -np.inf, np.float32)
+        return self._similarities[:queries]
+
+    def _multiply(self, unit: Float32, block: slice, similarities: Float32) -> None:
+        for start in range(block.start, block.stop, PRODUCT_ROWS):
+            part = slice(start, min(start + PRODUCT_ROWS, block.stop))
+            np.matmul(unit, self._base[part].T, out=similarities[:, part])
+
     def _compare(self, unit: Float32, lowest: Float32, neighbors: int) -> Comparison:
-        if len(self._similarities) < len(unit):
-            # Columns beyond the base set complete its last combs.
-            self._similarities = np.full((len(unit), self._combs.max() + 1), -np.inf, np.float32)
-        similarities = self._similarities[: len(unit)]
-        matches = np.zeros((len(unit), self._class_count), np.int32)
+        similarities = self._room(len(unit))
+        matches = np.zeros((len(unit), len(self._class_starts)), np.int32)
         scores = np.full(matches.shape, -1, np.float32)
         tops = []
         for rows, classes, class_cuts in self._blocks:
-            for start in range(rows.start, rows.stop, PRODUCT_ROWS):
-                part = slice(start, min(start + PRODUCT_ROWS, rows.stop))
-                np.matmul(unit, self._base[part].T, out=similarities[:, part])
+            self._multiply(unit, rows, similarities)
             block = similarities[:, rows]
             highest = np.maximum.reduceat(block, class_cuts, axis=1)
             np.maximum(scores[:, classes], highest, out=scores[:, classes])
@@ -121,8 +166,21 @@ class Comparer:
         )
 
 
+def _parts(queries: Float32) -> Iterator[tuple[Float32, slice]]:
+    """Yield L2-normalized queries, ``QUERIES_AT_A_TIME``, and their rows."""
+    unit = normalize(queries)
+    for start in range(0, len(unit), QUERIES_AT_A_TIME):
+        rows = slice(start, min(start + QUERIES_AT_A_TIME, len(unit)))
+        yield unit[rows], rows
+
+
+def _lowest(thresholds: Float32) -> Float32:
+    """Make a threshold of -1 match everything: rounding can push a similarity just below -1."""
+    return np.where(thresholds <= -1, -np.inf, thresholds).astype(np.float32)
+
+
 def _block(class_starts: Index, start: int, base_images: int) -> tuple[slice, slice, Index]:
-    """Cut a block out of the base set: its rows, the classes in them, and where these begin within it."""
+    """Cut a block out of the base set: its rows, its classes, and the first row of each class within the block."""
     stop = min(start + BLOCK_ROWS, base_images)
     first, end = np.searchsorted(class_starts, [start + 1, stop]) - [1, 0]
     return slice(start, stop), slice(first, end), np.maximum(class_starts[first:end] - start, 0)
@@ -152,8 +210,8 @@ def best_class(matches: Int32, scores: Float32) -> Index:
     [1]
     """
     most = matches == matches.max(axis=1, keepdims=True)
-    chosen: Index = np.where(most, scores, -np.inf).argmax(axis=1)
-    return chosen
+    winners: Index = np.where(most, scores, -np.inf).argmax(axis=1)
+    return winners
 
 
 def nearest(similarities: Float32, tops: Float32, combs: Index, count: int) -> Index:
@@ -166,14 +224,13 @@ def nearest(similarities: Float32, tops: Float32, combs: Index, count: int) -> I
         count: Base images wanted, 1 to B.
 
     Returns:
-        Columns, integers [N, count], most similar first, equal ones in their order.
+        Columns, integers [N, count], most similar first, ties in ascending order.
     """
     columns = np.broadcast_to(np.arange(similarities.shape[1]), similarities.shape)
     if tops.shape[1] > count:
         high = tops >= np.partition(tops, -count, axis=1)[:, -count:][:, :1]
-        if high.sum() == len(high) * count:  # otherwise combs tie, and any of them may hold a nearest one
-            chosen = combs[np.nonzero(high)[1]].reshape(len(high), -1)
-            columns = np.sort(chosen, axis=1)
+        if high.sum() == len(high) * count:  # otherwise combs tie, and each may hold one of the nearest images
+            columns = np.sort(combs[np.nonzero(high)[1]].reshape(len(high), -1), axis=1)
     values = np.take_along_axis(similarities, columns, axis=1)
     order = np.argsort(-values, axis=1, kind="stable")[:, :count]
     return np.take_along_axis(columns, order, axis=1)

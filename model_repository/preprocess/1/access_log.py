@@ -1,4 +1,4 @@
-"""A line of JSON for each request, on the server's standard output; the same file in both Python models."""
+"""The access log: one line of JSON for each request, on the server's standard output."""
 
 from __future__ import annotations
 
@@ -12,97 +12,69 @@ from collections import Counter
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from parameters import Given
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from parameters import Parameters
+
 STDOUT = 1
-LONGEST_LINE = select.PIPE_BUF  # bytes that reach a pipe in one piece, while other models write to it
+LONGEST_LINE = select.PIPE_BUF  # bytes that a pipe takes in one piece even if other models write to it
 LONGEST_REQUEST_ID = 128
-MOST_WAITING = 1000  # lines, when whoever reads them is slow
+MOST_WAITING = 1000  # lines that wait for a slow reader
 CLOSE_TIMEOUT_S = 1.0
-
-# What an image's ERROR begins with, and its short name: a closed set, of which nothing is the sender's.
-_REASONS = {
-    "empty": "empty",
-    "no image in a supported format": "unsupported",
-    "broken": "broken",
-    "too large": "too_large",
-    "too slow": "too_slow",
-    "not classified": "not_finite",
-}
-OTHER_REASON = "other"  # only where a caller of cluster_head makes up an ERROR of its own
-REASONS = (*_REASONS.values(), OTHER_REASON)
-UNDECODABLE_REASONS = REASONS[:5]
-
-
-def reason_name(error: str) -> str:
-    """Name the reason for which an image has no answer.
-
-    Args:
-        error: Its ``ERROR``, not empty.
-
-    Returns:
-        One of ``REASONS``.
-
-    >>> reason_name("broken or truncated JPEG file")
-    'broken'
-    """
-    return next((name for start, name in _REASONS.items() if error.startswith(start)), OTHER_REASON)
 
 
 def entry(
+    parameters: Parameters,
     *,
-    client: str,
-    request_id: str,
     model_version: int,
-    file_bytes: list[int] | None,
     images: int,
-    errors: Iterable[str],
-    sim_thres: float | None,
+    reasons: Iterable[str],
     labels: Iterable[str] = (),
     mode: str | None = None,
+    threshold: float | None = None,
+    is_direct: bool = False,
     refused: str | None = None,
 ) -> bytes:
-    """Write what the access log says of a request; never of an image's content or a file's name.
+    """Make a request's line, without image content and file names.
 
     Args:
-        client: Its client's id.
-        request_id: The id that its sender gave it; cut to ``LONGEST_REQUEST_ID`` characters.
+        parameters: The request's parameters.
         model_version: The version that answered.
-        file_bytes: Size of each image file, where it is known.
         images: Number of images.
-        errors: The reason of each image without an answer.
-        sim_thres: The threshold that it named, if any.
+        reasons: Code of the reason for each image without an answer.
         labels: The label of each image with an answer.
-        mode: ``clustering`` or ``classification``, where it is known.
-        refused: Why it was refused as a whole; None for one that was answered.
+        mode: ``clustering`` or ``classification``; None if unknown.
+        threshold: The threshold in force; None if unknown, or in classification mode.
+        is_direct: Whether the request went to ``cluster_head`` directly.
+        refused: Code of the reason if the whole request was refused; None if it was answered.
 
     Returns:
-        A line of ASCII, its line feed included, of at most ``LONGEST_LINE`` bytes: what grows with the number of
-        images, sizes first, is left out of a longer one.
+        A line of ASCII with its line feed, at most ``LONGEST_LINE`` bytes: it lacks labels that would make it longer.
     """
     time = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")  # noqa: UP017  (Python 3.10)
     fields: dict[str, Any] = {
         "time": time,
         "status": "ok" if refused is None else "refused",
         "refused": refused,
-        "client": client,
-        "request_id": request_id[:LONGEST_REQUEST_ID] or None,
+        "client": parameters.client,
+        "request_id": parameters.request_id[:LONGEST_REQUEST_ID] or None,
         "model_version": model_version,
         "mode": mode,
-        "sim_thres": sim_thres,
+        "sim_thres": parameters.threshold.value if isinstance(parameters.threshold, Given) else None,
+        "threshold": threshold,
+        "direct": is_direct or None,
         "images": images,
-        "bytes": None if file_bytes is None else sum(file_bytes),
-        "undecodable": dict(Counter(map(reason_name, errors))) or None,
+        "undecodable": dict(Counter(reasons)) or None,
         "labels": dict(Counter(labels)) or None,
-        "file_bytes": file_bytes,
     }
     fields = {name: value for name, value in fields.items() if value is not None}
     line = _encode(fields)
-    for name in ("file_bytes", "labels"):
-        if len(line) > LONGEST_LINE:
-            fields.pop(name, None)
-            line = _encode(fields)
+    if len(line) > LONGEST_LINE:
+        fields.pop("labels", None)
+        line = _encode(fields)
     return line
 
 
@@ -111,33 +83,33 @@ def _encode(fields: dict[str, Any]) -> bytes:
 
 
 class AccessLog:
-    """Writes lines in a thread of its own, so that no answer waits for whoever reads them.
+    """Writes lines in a thread of its own, so that no answer waits for a slow reader.
 
-    Lines that do not fit while a reader is slow are lost, and counted; once the reader is gone, all are.
+    Lines beyond ``MOST_WAITING`` are lost and counted, and so are all lines once the reader is gone.
 
     Args:
-        warn: Told once what is wrong with the output.
-        descriptor: Where the lines go.
+        warn: Called with a message when the output first fails.
+        descriptor: The file descriptor to write to.
     """
 
     def __init__(self, warn: Callable[[str], None], *, descriptor: int = STDOUT) -> None:
         self._warn = warn
         self._descriptor = descriptor
         self._waiting: queue.Queue[bytes | None] = queue.Queue(MOST_WAITING)
-        self._overflowed = self._unwritten = self._told = 0  # lines; each counted by one thread only
+        self._overflowed = self._unwritten = self._reported = 0  # lines; each counted by one thread only
         self._failure: str | None = None
         self._warned = False
         self._thread = threading.Thread(target=self._write_lines, name="access-log", daemon=True)
         self._thread.start()
 
     def write(self, lines: Iterable[bytes]) -> int:
-        """Have lines written, at some time.
+        """Queue lines to be written.
 
         Args:
-            lines: As ``entry`` makes them.
+            lines: Results of ``entry``.
 
         Returns:
-            The lines that were lost since the last call.
+            Number of lines lost since the last call.
         """
         for line in lines:
             try:
@@ -147,12 +119,12 @@ class AccessLog:
         if self._failure is not None and not self._warned:
             self._warned = True
             self._warn(self._failure)
-        lost = self._overflowed + self._unwritten - self._told
-        self._told += lost
+        lost = self._overflowed + self._unwritten - self._reported
+        self._reported += lost
         return lost
 
     def close(self) -> None:
-        """Write what is waiting, unless that takes longer than ``CLOSE_TIMEOUT_S``."""
+        """Write the waiting lines; give up after ``CLOSE_TIMEOUT_S``."""
         try:
             self._waiting.put(None, timeout=CLOSE_TIMEOUT_S)
         except queue.Full:
@@ -167,8 +139,8 @@ class AccessLog:
                     _write_whole(self._descriptor, line)
             except OSError as error:
                 is_open = error.errno not in (errno.EPIPE, errno.EBADF)
-                what = "lines are lost" if is_open else "it ends here"
-                self._failure = f"access log: standard output can't be written ({error.strerror}); {what}"
+                outcome = "lines are lost" if is_open else "it ends here"
+                self._failure = f"access log: standard output can't be written ({error.strerror}); {outcome}"
                 self._unwritten += 1
             else:
                 self._unwritten += not is_open
@@ -178,5 +150,5 @@ def _write_whole(descriptor: int, line: bytes) -> None:
     while line:
         try:
             line = line[os.write(descriptor, line) :]
-        except BlockingIOError:  # somebody who shares the output has made it so
+        except BlockingIOError:  # another process has made the shared output non-blocking
             select.select([], [descriptor], [])

@@ -1,7 +1,7 @@
-"""The program whose processes decode images, so that what takes too long or too much can be ended.
+"""Forks the decoders: processes that can be killed if an image takes too much time or memory.
 
-``decoding.py`` starts it as ``python decoder_process.py DESCRIPTOR SETTINGS``. It imports what decoding needs, once,
-and then forks a process for each decoder. That takes milliseconds, so a decoder that was ended is replaced at once.
+``forking.py`` starts this program as ``python decoder_process.py DESCRIPTOR SETTINGS``. The program imports the
+decoders' packages once, so a fork takes milliseconds and a killed decoder is replaced at once.
 """
 
 from __future__ import annotations
@@ -19,31 +19,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from decoding import COMMAND, DECODED, EXPENSIVE, FORK, OUT_OF_MEMORY, REFUSED, REPLY, TASK
+from forking import COMMAND, DECODED, EXPENSIVE, FORK, OUT_OF_MEMORY, REFUSED, REPLY, TASK
 
-# The plugins are imported here, or each process would import them for its first file.
+# Imports the plugins too, so that no decoder has to import them for its first file.
 from PIL import GifImagePlugin, Image, MpoImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
 from preprocessing import ExpensiveImageError, Limits, UndecodableImageError, decode_pixels
 
-KEPT_BLOCKS = 4  # of Pillow's, 16 MiB each at most: an image, what it is resized by way of, the result
-FIRST_TO_BE_KILLED = "500"  # of -1000 to 1000, by a system that is out of memory
+KEPT_BLOCKS = 4  # of Pillow, at most 16 MiB each: for an image, the intermediate one of resizing, and the result
+FIRST_TO_BE_KILLED = "500"  # from -1000 to 1000, when the system is out of memory
 _PR_SET_PDEATHSIG = 1
 _OUT_OF_MEMORY = REPLY.pack(OUT_OF_MEMORY, 0)
 
 
 def main() -> None:
-    """Fork and end processes as the control socket says, until its other end is closed."""
+    """Fork and kill decoders on commands from the control socket, until its other end is closed."""
     control = socket.socket(fileno=int(sys.argv[1]))
     settings = json.loads(sys.argv[2])
-    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal's Ctrl-C comes here too; who started us decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C comes here too, but the parent decides
         signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_BE_KILLED, encoding="ascii")
-    # Pillow gives its memory back after each image otherwise, and half of a decoding's time goes into getting it again,
-    # page by page.
+    # Pillow normally gives memory back after each image; getting it again page by page takes half of the decoding time.
     Image.core.set_blocks_max(KEPT_BLOCKS)  # type: ignore[attr-defined]
-    ours = os.getpid()
+    parent = os.getpid()
     decoders: set[int] = set()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, COMMAND.size, 2)
@@ -59,7 +58,7 @@ def main() -> None:
                 command = -int(error.errno or errno.EAGAIN)
             if command == 0:
                 control.close()
-                _end_with(ours)
+                _end_with(parent)
                 _decode_files(*descriptors, **settings)
                 return
             if command > 0:
@@ -86,7 +85,7 @@ def _end_with(parent: int) -> None:
 def _decode_files(
     tasks_descriptor: int, pixels_descriptor: int, *, size: int, reduced: bool, limits: list[Any]
 ) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where libraries complain of files
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries print complaints about files
     tasks = socket.socket(fileno=tasks_descriptor)
     with mmap.mmap(pixels_descriptor, size * size * 3) as pixels:
         while header := tasks.recv(TASK.size, socket.MSG_WAITALL):
@@ -99,7 +98,7 @@ def _decode_files(
                 ).tobytes()
                 reply = REPLY.pack(DECODED, 0)
             except UndecodableImageError as error:
-                reply = REPLY.pack(REFUSED, 0) + str(error).encode()
+                reply = REPLY.pack(REFUSED, 0) + error.reason.pack().encode()
             except ExpensiveImageError as error:
                 reply = REPLY.pack(EXPENSIVE, error.memory_bytes)
             except MemoryError:
@@ -111,7 +110,7 @@ def _decode_files(
 
 
 def _limit_memory(most_bytes: int | None) -> None:
-    """Let this process take that much memory beyond what it has; None: as much as the system lets it have."""
+    """Limit how much more memory this process may take; None: only the system's limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = hard
     if most_bytes is not None:

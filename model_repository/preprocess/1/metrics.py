@@ -1,4 +1,4 @@
-"""What Prometheus is told of images on their way to the network."""
+"""The metrics of images and requests before the network."""
 
 from __future__ import annotations
 
@@ -6,59 +6,56 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import triton_python_backend_utils as pb_utils
-from access_log import UNDECODABLE_REASONS, reason_name
+from parameters import INVALID
+from reasons import UNDECODABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+FAMILIES = {  # names and descriptions
+    "classify_undecodable_images_total": "Images without an answer because they can't be decoded, by reason",
+    "classify_refused_requests_total": "Requests refused as a whole, by reason",
+    "classify_decode_seconds": "Time to decode and resize an image, undecodable images included",
+    "classify_image_bytes": "Size of an image as it was sent, undecodable images included",
+    "classify_access_log_lost_lines_total": "Lines that the access log did not write, by model",
+}
 DECODE_BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0]
-NO_DECODABLE_IMAGE, BAD_THRESHOLD, NOT_TEXT, BUSY = REFUSALS = "no_decodable_image", "threshold", "not_text", "busy"
+FILE_BUCKETS_BYTES = [1e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7, 1e8]
+NO_DECODABLE_IMAGE, BUSY = "no_decodable_image", "busy"
+REFUSALS = (NO_DECODABLE_IMAGE, *INVALID, BUSY)
 
 
 class Metrics:
-    """The metrics of ``preprocess``. Triton keeps one of each name, which all versions add to, until it ends."""
+    """The metrics of ``preprocess``. All versions add to the same metrics, which live as long as Triton."""
 
     def __init__(self) -> None:
-        self._families = (
-            pb_utils.MetricFamily(
-                name="classify_undecodable_images_total",
-                description="Images without an answer because they can't be decoded, by reason",
-                kind=pb_utils.MetricFamily.COUNTER,
-            ),
-            pb_utils.MetricFamily(
-                name="classify_refused_requests_total",
-                description="Requests refused as a whole, by reason",
-                kind=pb_utils.MetricFamily.COUNTER,
-            ),
-            pb_utils.MetricFamily(
-                name="classify_decode_seconds",
-                description="Time to decode and resize an image, undecodable ones too",
-                kind=pb_utils.MetricFamily.HISTOGRAM,
-            ),
-            pb_utils.MetricFamily(
-                name="classify_access_log_lost_lines_total",
-                description="Lines that the access log did not write, by model",
-                kind=pb_utils.MetricFamily.COUNTER,
-            ),
-        )
-        undecodable, refused, decoding, lost = self._families
-        # All from the beginning, so that the first one of a reason is an increase.
-        self._undecodable = {name: undecodable.Metric(labels={"reason": name}) for name in UNDECODABLE_REASONS}
-        self._refused = {name: refused.Metric(labels={"reason": name}) for name in REFUSALS}
+        family = pb_utils.MetricFamily  # names of counters end in _total
+        self._families = [  # kept, since Triton deletes a family whose object is gone
+            family(name, description, family.COUNTER if name.endswith("_total") else family.HISTOGRAM)
+            for name, description in FAMILIES.items()
+        ]
+        undecodable, refused, decoding, sizes, lost = self._families
+        # Every series exists from the start, so that its first count is an increase.
+        self._undecodable = {code: undecodable.Metric(labels={"reason": code}) for code in UNDECODABLE}
+        self._refused = {code: refused.Metric(labels={"reason": code}) for code in REFUSALS}
         self._decoding = decoding.Metric(labels={}, buckets=DECODE_BUCKETS_S)
+        self._sizes = sizes.Metric(labels={}, buckets=FILE_BUCKETS_BYTES)
         self._lost = lost.Metric(labels={"model": "preprocess"})
 
-    def count_decoded(self, errors: Iterable[str], seconds: Iterable[float]) -> None:
-        """Count the images of a batch.
+    def count_decoded(self, undecodable: Iterable[str], seconds: Iterable[float], file_bytes: Iterable[int]) -> None:
+        """Count the images of a request.
 
         Args:
-            errors: Each image's reason, "" for a decoded one.
-            seconds: Time that each took.
+            undecodable: Code of the reason for each image that can't be decoded.
+            seconds: Time to decode each image, in seconds.
+            file_bytes: Size of each image as it was sent, in bytes.
         """
         for value in seconds:
             self._decoding.observe(value)
-        for name, number in Counter(reason_name(error) for error in errors if error).items():
-            self._undecodable[name].increment(number)
+        for size in file_bytes:
+            self._sizes.observe(size)
+        for code, number in Counter(undecodable).items():
+            self._undecodable[code].increment(number)
 
     def count_refused(self, reason: str) -> None:
         """Count a refused request, by one of ``REFUSALS``."""

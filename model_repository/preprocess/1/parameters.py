@@ -1,85 +1,116 @@
-"""What a request may say beside its tensors; the same file in ``preprocess`` and in ``cluster_head``."""
+"""The parameters and headers of a request."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 CLIENT_ID_PARAMETER = "x-client-id"
+THRESHOLD_PARAMETER = "sim_thres"
 LONGEST_CLIENT_ID = 64
 UNKNOWN_CLIENT, UNUSABLE_CLIENT, OTHER_CLIENTS = RESERVED = "unknown", "unusable", "other"
-# Who sends what says nothing of the other images: the same one again and again, and those of a known class.
+# Clients left out of the similarity metrics: checks always send the same image, evaluations send known ones.
 NOT_TRAFFIC = ("health-check", "evaluation")
-MOST_CLIENTS = 100  # told apart; whoever chooses ids can't fill the memory of those who count them
+MOST_CLIENTS = 100  # counted separately, so that made-up ids can't fill the memory
+
+BAD_THRESHOLD, NOT_TEXT = INVALID = "threshold", "not_text"
 
 
-def read_threshold(parameters: str) -> float | None:
-    """Read the threshold that a request names, so that one is refused whose threshold no scoring could use.
+class Given(NamedTuple):
+    """The request names a threshold, -1 to 1."""
+
+    value: float
+
+
+class NotGiven(NamedTuple):
+    """The request names no threshold, so the exported one is in force."""
+
+
+class Invalid(NamedTuple):
+    """The request must be refused.
+
+    Attributes:
+        code: Reason for metrics and the access log.
+        message: Text for the sender.
+    """
+
+    code: str
+    message: str
+
+
+Threshold = Given | NotGiven | Invalid
+
+
+class Parameters(NamedTuple):
+    """The parameters of a request.
+
+    Attributes:
+        client: Id of the sender; ``unknown`` without an id, ``unusable`` for an id that is not printable ASCII, is
+            longer than ``LONGEST_CLIENT_ID`` characters, or is one of ``RESERVED``.
+        request_id: The sender's id for the request; "" for none, or for one that is not UTF-8.
+        threshold: The request's threshold.
+    """
+
+    client: str
+    request_id: str
+    threshold: Threshold
+
+
+def read_parameters(request: Any) -> Parameters:
+    """Read a request's parameters.
 
     Args:
-        parameters: The request's parameters as Triton hands them over, a JSON object or "".
-
-    Returns:
-        The threshold, -1 to 1; None for a request that names none.
-
-    Raises:
-        ValueError: ``sim_thres`` is no number or text of a number, not finite, or not within -1 to 1.
+        request: Triton's request.
     """
-    values = json.loads(parameters or "{}")
-    if "sim_thres" not in values:
-        return None
-    value = values["sim_thres"]
+    try:
+        request_id = str(request.request_id())
+    except UnicodeDecodeError:
+        request_id = ""
+    try:
+        text = request.parameters() or "{}"
+    except UnicodeDecodeError:
+        message = "a request parameter, or the header X-Client-Id, is not UTF-8 text"
+        return Parameters(UNUSABLE_CLIENT, request_id, Invalid(NOT_TEXT, message))
+    # Pairs keep their order even if two names are equal; a dict would keep the place of the first.
+    pairs: list[tuple[str, Any]] = json.loads(text, object_pairs_hook=list)
+    return Parameters(_client(pairs), request_id, _threshold(dict(pairs)))
+
+
+def _threshold(values: dict[str, Any]) -> Threshold:
+    if THRESHOLD_PARAMETER not in values:
+        return NotGiven()
+    value = values[THRESHOLD_PARAMETER]
     try:
         threshold = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         threshold = math.nan
     if not -1 <= threshold <= 1:
-        raise ValueError(f"sim_thres is {value!r}, and must be a number from -1 to 1")
-    return threshold
+        return Invalid(BAD_THRESHOLD, f"{THRESHOLD_PARAMETER} is {value!r}; it must be a number from -1 to 1")
+    return Given(threshold)
 
 
-def client_id(parameters: str) -> str:
-    """Read who sent a request: the header X-Client-Id, which Triton forwards as a parameter.
+def _client(pairs: list[tuple[str, Any]]) -> str:
+    """Read the header X-Client-Id, which Triton forwards as a parameter.
 
-    A body may hold a parameter of that name too, in any case. Forwarded headers come after it, so the last one counts.
-
-    Args:
-        parameters: The request's parameters as Triton hands them over, a JSON object or "".
-
-    Returns:
-        The id; ``unknown`` without one, ``unusable`` for one that is no printable ASCII text, too long, or one of
-        these words.
-
-    >>> client_id('{"x-client-id": "forged", "X-Client-Id": "ward 7"}')
-    'ward 7'
+    A body may hold a parameter of that name too, in any case. Forwarded headers come later, so the last value counts.
     """
-    # As pairs: of two that are spelt alike, a dict would keep the first one's place.
-    pairs: list[tuple[str, Any]] = json.loads(parameters or "{}", object_pairs_hook=list)
     ids = [value for name, value in pairs if name.lower() == CLIENT_ID_PARAMETER]
     if not ids:
         return UNKNOWN_CLIENT
-    text = str(ids[-1]).strip()
-    usable = text.isascii() and text.isprintable() and 0 < len(text) <= LONGEST_CLIENT_ID and text not in RESERVED
-    return text if usable else UNUSABLE_CLIENT
-
-
-def request_id(request: Any) -> str:
-    """Read the id that a request's sender gave it: "" without one, or where it is no text."""
-    try:
-        return str(request.request_id())
-    except UnicodeDecodeError:
-        return ""
+    client = str(ids[-1]).strip()
+    is_usable = client.isascii() and client.isprintable() and 0 < len(client) <= LONGEST_CLIENT_ID
+    return client if is_usable and client not in RESERVED else UNUSABLE_CLIENT
 
 
 class KnownClients:
-    """The clients that are told apart: the first ``MOST_CLIENTS`` that came."""
+    """The clients that metrics count separately: the first ``MOST_CLIENTS``."""
 
     def __init__(self) -> None:
         self._ids = {UNKNOWN_CLIENT, UNUSABLE_CLIENT}
 
     def label(self, client: str) -> str:
-        """Give the name under which a client is counted: its own, or ``other``."""
+        """Return the name under which a client is counted: its own, or ``other``."""
         if client not in self._ids and len(self._ids) >= MOST_CLIENTS:
             return OTHER_CLIENTS
         self._ids.add(client)

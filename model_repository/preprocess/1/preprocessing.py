@@ -1,10 +1,11 @@
-"""Image file to pixels: the one place where images are decoded, in serving and in export alike."""
+"""Decodes image files to pixels: the only place that does so, for serving and export alike."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import io
+import itertools
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,33 +13,36 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
+from reasons import BROKEN, EMPTY, TOO_LARGE, TOO_SLOW, UNSUPPORTED, Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
-# Formats by Pillow's names; JPEG includes the MPO that phones write. The others that Pillow reads are left out: rare as
-# photographs, and each is one more decoder that strangers could attack.
+# Pillow's names; JPEG includes the MPO that phones write. Pillow's other formats are left out: photographs rarely have
+# them, and strangers could attack their decoders.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 WHITESPACE = b" \t\n\r\v\f"
-BASE64_LENGTH = 1.4  # of a text, at most, for each byte of its file: 4/3, and line breaks
-GREY_ROWS = 256  # converted at a time, so that the intermediate values of a large image take little memory
+BASE64_LENGTH = 1.4  # longest text for each byte of its file: 4/3, and line breaks
+GREY_ROWS = 256  # converted at a time, so that intermediate values take little memory
 EIGHT_BITS, SIXTEEN_BITS = 8, 16
 JPEG_START, JPEG_END, JPEG_SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 PNG_START, PNG_PIXELS, PNG_END, PNG_CHUNK_FRAME_BYTES = b"\x89PNG\r\n\x1a\n", b"IDAT", b"IEND", 12
 TIFF_BITS_PER_SAMPLE, TIFF_ROWS_PER_STRIP, TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 258, 278, 322, 323  # the tags' numbers
 TIFF_STRIP_OFFSETS, TIFF_TILE_OFFSETS, TIFF_PLANAR = 273, 324, 284
 # Segments of a JPEG file before its first scan, and chunks of a PNG file that hold no pixels: Pillow joins them one by
-# one, in quadratic time. Files have some tens of them; a profile or a panorama's metadata a few hundred.
+# one, in quadratic time. Most files have some tens; a profile or a panorama's metadata takes a few hundred.
 MOST_SEGMENTS = 1000
 # Memory for each pixel beyond Pillow's image and its RGB copy: frames that libwebp keeps, strips that libtiff reads.
 WEBP_PIXEL_BYTES, TIFF_PIXEL_BYTES = 12, 8
-FIXED_MEMORY_BYTES = 16 * 2**20  # for whatever does not grow with the image
-# Reduced decoding: only for networks of at least this side, and images that keep twice the side where they lose half.
+FIXED_MEMORY_BYTES = 16 * 2**20  # does not grow with the image
+# Reduced decoding: smallest side S, sides S that a reduced image keeps, and sides S that an image must have both ways.
 REDUCED_MIN_SIZE = 224
-REDUCED_TARGET = 2  # sides S that a reduced image keeps
-REDUCED_MIN_SIDES = 4  # sides S that an image must have, both ways
+REDUCED_TARGET = 2
+REDUCED_MIN_SIDES = 4
 
-# In coded data 0xFF is followed by 0 or a restart marker, D0 to D7; before a marker it may be repeated.
+# In coded data, 0 or a restart marker (D0 to D7) follows 0xFF; 0xFF may be repeated before a marker.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JPEG_BARE_MARKERS = (b"\xff\x01", JPEG_START, JPEG_END)  # without a length
 
@@ -46,11 +50,11 @@ _JPEG_BARE_MARKERS = (b"\xff\x01", JPEG_START, JPEG_END)  # without a length
 class Limits(NamedTuple):
     """The most that an image file may hold and cost.
 
-    Args:
+    Attributes:
         file_bytes: Length of the file.
-        pixels: Width times height, and the size of a TIFF's tile.
-        scans: Passes over the whole image in a JPEG, each of which takes time whatever its length.
-        seconds: Processor time to decode the file. ``decoding.py`` keeps to it; this module can't stop a decoder.
+        pixels: Width times height, of the image and of a TIFF's tile.
+        scans: Passes over the whole image in a JPEG; each takes time, however short it is.
+        seconds: Processor time to decode the file. ``decoding.py`` enforces it; this module can't stop a decoder.
     """
 
     file_bytes: int = 64 * 2**20
@@ -60,7 +64,7 @@ class Limits(NamedTuple):
 
     @property
     def memory_bytes(self) -> int:
-        """Memory to decode an image in: 7 bytes for each pixel, and ``FIXED_MEMORY_BYTES`` three times."""
+        """Memory to decode an image: 7 bytes for each pixel, and three times ``FIXED_MEMORY_BYTES``."""
         return 7 * self.pixels + 3 * FIXED_MEMORY_BYTES
 
 
@@ -68,14 +72,26 @@ DEFAULT_LIMITS = Limits()
 
 
 class UndecodableImageError(ValueError):
-    """An image can't be decoded; the message is the reason, fit for strangers: no path, no memory address."""
+    """An image can't be decoded.
+
+    Args:
+        code: One of ``UNDECODABLE`` of ``reasons.py``.
+        text: Text for the image's sender, without paths and memory addresses.
+
+    Attributes:
+        reason: Code and text.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = Reason(code, text)
 
 
 class ExpensiveImageError(Exception):
-    """An image is within its limits, and over its budget.
+    """An image is within its limits, but over its budget.
 
     Args:
-        memory_bytes: Memory that decoding it takes.
+        memory_bytes: Memory to decode the image.
     """
 
     def __init__(self, memory_bytes: int) -> None:
@@ -97,13 +113,13 @@ def decode_pixels(
     both sides resized with Pillow's bilinear filter, aspect ratio not kept; EXIF orientation not applied.
 
     Args:
-        data: The file's bytes as they are on disk, or their base64 text (line breaks allowed).
+        data: The file's bytes, or their base64 text (line breaks allowed).
         size: Side S of the result in pixels, at least 1.
-        reduced: Decode a JPEG with both sides at least ``REDUCED_MIN_SIDES`` * S at a half, quarter or eighth of them,
-            though at no less than ``REDUCED_TARGET`` * S, where S is at least ``REDUCED_MIN_SIZE``: faster, and close
-            on photographs, but not on patterns as fine as a pixel.
-        limits: What is refused without decoding it; all but ``seconds``.
-        budget_bytes: Memory that it may take for now; None: as much as ``limits`` admit.
+        reduced: Decode large JPEGs at a half, quarter or eighth of their sides, but not below ``REDUCED_TARGET`` * S:
+            faster, and close on photographs, but not on patterns as fine as a pixel. Large means that both sides have
+            at least ``REDUCED_MIN_SIDES`` * S pixels; S must be at least ``REDUCED_MIN_SIZE``.
+        limits: Limits beyond which a file is refused without decoding it; ``seconds`` is not used.
+        budget_bytes: Memory that decoding may take now; None: as much as ``limits`` admit.
 
     Returns:
         RGB pixels, uint8 [S, S, 3], 0 to 255; read-only.
@@ -114,10 +130,10 @@ def decode_pixels(
     Raises:
         UndecodableImageError: Empty, of an unknown format, broken, truncated, or over one of ``limits``.
         ExpensiveImageError: Over ``budget_bytes``.
-        MemoryError: This process may not have the memory.
+        MemoryError: This process can't have the memory.
     """
     if not data:
-        raise UndecodableImageError("empty: 0 bytes")
+        raise UndecodableImageError(EMPTY, "empty: 0 bytes")
     with _open(data, limits, budget_bytes) as image:
         try:
             if reduced:
@@ -126,8 +142,8 @@ def decode_pixels(
             pixels = _to_rgb(image).resize((size, size), Image.Resampling.BILINEAR)
         except (MemoryError, ExpensiveImageError, UndecodableImageError):
             raise
-        except Exception as error:  # Pillow's decoders raise almost any type on broken files
-            raise UndecodableImageError(f"broken or truncated {image.format} file") from error
+        except Exception as error:  # Pillow's decoders raise almost any exception on broken files
+            raise UndecodableImageError(BROKEN, f"broken or truncated {image.format} file") from error
     return np.asarray(pixels)
 
 
@@ -142,39 +158,40 @@ def _open(data: bytes, limits: Limits, budget_bytes: int | None) -> Image.Image:
     if len(data) > limits.file_bytes:
         raise _too_long(data, limits)
     if image is None:
-        raise UndecodableImageError("no image in a supported format (BMP, GIF, JPEG, PNG, TIFF, WebP)")
-    width, height = image.size
-    _require_few_pixels(width, height, limits)
+        raise UndecodableImageError(UNSUPPORTED, "no image in a supported format (BMP, GIF, JPEG, PNG, TIFF, WebP)")
+    _require_few_pixels(*image.size, limits)
     if isinstance(image, TiffImageFile):
         _require_sound_strips(image, limits)
     if isinstance(image, JpegImageFile) and _has_more_scans(data, limits.scans):
-        raise UndecodableImageError(f"too slow to decode: more than {limits.scans} scans in a JPEG file")
+        raise UndecodableImageError(TOO_SLOW, f"too slow to decode: more than {limits.scans} scans in a JPEG file")
     return image
 
 
 def _too_long(data: bytes, limits: Limits) -> UndecodableImageError:
-    return UndecodableImageError(f"too large to decode: {len(data):,} bytes, at most {limits.file_bytes:,} are decoded")
+    return UndecodableImageError(
+        TOO_LARGE, f"too large to decode: {len(data):,} bytes, at most {limits.file_bytes:,} are decoded"
+    )
 
 
 def _identify(data: bytes, limits: Limits, budget_bytes: int | None) -> Image.Image | None:
     if _has_more_segments(data) or _has_more_chunks(data):
-        raise UndecodableImageError(f"too slow to decode: more than {MOST_SEGMENTS:,} pieces of metadata")
+        raise UndecodableImageError(TOO_SLOW, f"too slow to decode: more than {MOST_SEGMENTS:,} pieces of metadata")
     canvas = _webp_canvas(data)
-    if canvas is not None:  # Pillow has libwebp make it when it opens the file
+    if canvas is not None:  # libwebp allocates the canvas as soon as Pillow opens the file
         _require_few_pixels(*canvas, limits)
         _require_memory((8 + WEBP_PIXEL_BYTES) * canvas[0] * canvas[1] + FIXED_MEMORY_BYTES, limits, budget_bytes)
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise UndecodableImageError(
-            f"too large to decode: far too many pixels, at most {limits.pixels:,} are decoded"
+            TOO_LARGE, f"too large to decode: far too many pixels, at most {limits.pixels:,} are decoded"
         ) from error
     except UnidentifiedImageError:
         return None
     except MemoryError:
         raise
-    except Exception as error:  # as above: a known format with a header that breaks its decoder
-        raise UndecodableImageError("broken image header") from error
+    except Exception as error:  # the format is known, but the header breaks its decoder
+        raise UndecodableImageError(BROKEN, "broken image header") from error
 
 
 def _decode_base64(data: bytes) -> bytes | None:
@@ -187,25 +204,26 @@ def _decode_base64(data: bytes) -> bytes | None:
 def _require_few_pixels(width: int, height: int, limits: Limits) -> None:
     if width * height > limits.pixels:
         raise UndecodableImageError(
-            f"too large to decode: {width} x {height} pixels, at most {limits.pixels:,} are decoded"
+            TOO_LARGE, f"too large to decode: {width} x {height} pixels, at most {limits.pixels:,} are decoded"
         )
 
 
 def _require_memory(memory_bytes: int, limits: Limits, budget_bytes: int | None) -> None:
     if memory_bytes > limits.memory_bytes:
         raise UndecodableImageError(
-            f"too large to decode: it takes {memory_bytes / 1e6:,.0f} MB of memory, and may take "
-            f"{limits.memory_bytes / 1e6:,.0f}"
+            TOO_LARGE,
+            f"too large to decode: it takes {memory_bytes / 1e6:,.0f} MB of memory, at most "
+            f"{limits.memory_bytes / 1e6:,.0f} MB are allowed",
         )
     if budget_bytes is not None and memory_bytes > budget_bytes:
         raise ExpensiveImageError(memory_bytes)
 
 
 def _memory_bytes(image: Image.Image) -> int:
-    """Estimate the memory that decoding an image takes, for its pixels as Pillow keeps them and as RGB."""
+    """Estimate the memory to decode an image: its pixels as Pillow keeps them, and as RGB."""
     pixel_bytes: float = {"1": 1, "L": 1, "P": 1}.get(image.mode, 4) + 4 * (image.mode != "RGB")
     if isinstance(image, JpegImageFile) and image.info.get("progressive"):
-        pixel_bytes += 2 * _jpeg_samples(image)  # all coefficients, of two bytes each, until the last scan
+        pixel_bytes += 2 * _jpeg_samples(image)  # coefficients of two bytes, all kept until the last scan
     elif isinstance(image, TiffImageFile):
         pixel_bytes += TIFF_PIXEL_BYTES + 2 * len(image.getbands()) * ("jpeg" in str(image.info.get("compression")))
     elif image.format == "WEBP":
@@ -214,13 +232,13 @@ def _memory_bytes(image: Image.Image) -> int:
 
 
 def _jpeg_samples(image: JpegImageFile) -> float:
-    """Return how many values a JPEG has for each pixel: 3 in full color, 1.5 where colors are halved both ways."""
+    """Return the number of values that a JPEG has for each pixel: 3 in full color, 1.5 with colors halved both ways."""
     factors = [horizontal * vertical for _, horizontal, vertical, _ in image.layer]
     return sum(factors) / max(factors)
 
 
 def _require_sound_strips(image: TiffImageFile, limits: Limits) -> None:
-    """Refuse a TIFF with larger tiles than its image may be, or many more strips or tiles than its image has."""
+    """Refuse a TIFF with tiles larger than an image may be, or with many more strips or tiles than its image needs."""
     try:
         tags = image.tag_v2
         width, height = image.size
@@ -230,19 +248,19 @@ def _require_sound_strips(image: TiffImageFile, limits: Limits) -> None:
         strips, tiles = (len(tags.get(tag, ())) for tag in (TIFF_STRIP_OFFSETS, TIFF_TILE_OFFSETS))
     except MemoryError:
         raise
-    except Exception as error:  # a tag of another type than it should have
-        raise UndecodableImageError("broken image header") from error
+    except Exception as error:  # a tag has the wrong type
+        raise UndecodableImageError(BROKEN, "broken image header") from error
     _require_few_pixels(tile_width, tile_length, limits)
     needed = max(
         -(-height // max(rows, 1)) * planes,
         -(-width // max(tile_width, 1)) * -(-height // max(tile_length, 1)) * planes if tile_width else 0,
     )
     if max(strips, tiles) > needed + MOST_SEGMENTS:
-        raise UndecodableImageError("too slow to decode: more strips or tiles than the image has")
+        raise UndecodableImageError(TOO_SLOW, "too slow to decode: more strips or tiles than the image has")
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int] | None:
-    """Read the width and height of a WebP file, in the three forms that its first chunk may have."""
+    """Read the width and height of a WebP file from its first chunk, which has one of three forms."""
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         return None
     chunk, numbers = data[12:16], data[20:30]
@@ -257,22 +275,15 @@ def _webp_canvas(data: bytes) -> tuple[int, int] | None:
 
 
 def _has_more_segments(data: bytes) -> bool:
-    """Say whether a JPEG file has more than ``MOST_SEGMENTS`` segments before its first scan."""
+    """Tell whether a JPEG file has more than ``MOST_SEGMENTS`` segments before its first scan."""
     if not data.startswith(JPEG_START):
         return False
-    position = len(JPEG_START)
-    for _ in range(MOST_SEGMENTS):
-        marker = _JPEG_MARKER.search(data, position)
-        if marker is None or marker[0] == JPEG_SCAN:
-            return False
-        position = marker.end()
-        if marker[0] not in _JPEG_BARE_MARKERS:
-            position += int.from_bytes(data[position : position + 2], "big")
-    return True
+    segments = itertools.takewhile(JPEG_SCAN.__ne__, _jpeg_markers(data))
+    return _has_at_least(segments, MOST_SEGMENTS + 1)
 
 
 def _has_more_chunks(data: bytes) -> bool:
-    """Say whether a PNG file has more than ``MOST_SEGMENTS`` chunks that hold no pixels."""
+    """Tell whether a PNG file has more than ``MOST_SEGMENTS`` chunks that hold no pixels."""
     if not data.startswith(PNG_START):
         return False
     position, others = len(PNG_START), 0
@@ -288,19 +299,24 @@ def _has_more_chunks(data: bytes) -> bool:
 
 
 def _has_more_scans(data: bytes, most: int) -> bool:
-    """Say whether a JPEG file has more scans than that; the JPEG standard (ITU-T T.81), section B.1.1."""
-    if data.count(JPEG_SCAN) <= most:  # some of which may lie in metadata
+    """Tell whether a JPEG file has more than ``most`` scans."""
+    if data.count(JPEG_SCAN) <= most:  # fast; some of these bytes may lie in metadata
         return False
-    scans, position = 0, len(JPEG_START)
-    while scans <= most:
-        marker = _JPEG_MARKER.search(data, position)  # beyond the coded data of a scan, if we are in one
-        if marker is None:
-            return False
+    return _has_at_least((marker for marker in _jpeg_markers(data) if marker == JPEG_SCAN), most + 1)
+
+
+def _jpeg_markers(data: bytes) -> Iterator[bytes]:
+    """Yield the markers of a JPEG file (ITU-T T.81, section B.1.1), skipping segments and coded data."""
+    position = len(JPEG_START)
+    while (marker := _JPEG_MARKER.search(data, position)) is not None:
+        yield marker[0]
         position = marker.end()
         if marker[0] not in _JPEG_BARE_MARKERS:
-            scans += marker[0] == JPEG_SCAN
             position += int.from_bytes(data[position : position + 2], "big")
-    return True
+
+
+def _has_at_least(markers: Iterator[bytes], count: int) -> bool:
+    return sum(1 for _ in itertools.islice(markers, count)) == count
 
 
 def _reduce(image: Image.Image, size: int) -> None:
@@ -318,12 +334,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
             rows = slice(row, row + GREY_ROWS)
             eight_bits[rows] = np.clip(values[rows], 0, brightest).astype(np.int64) * 255 // brightest
         image = Image.fromarray(eight_bits)
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+    return image if image.mode == "RGB" else image.convert("RGB")  # `convert` copies even RGB
 
 
 def _grey_bits(image: Image.Image) -> int | None:
-    """Tell how many bits a grey image has that has more than 8 and that ``convert`` would clip; None for others."""
-    # Mode I has 32 bits, and is what Pillow before 11.3 made of 16-bit PNG, and makes of signed 16-bit TIFF.
+    """Return the bits of a grey image with 9 to 16 bits, which ``convert`` would clip; None for other images."""
+    # Pillow reads signed 16-bit TIFF, and before 11.3 also 16-bit PNG, into mode I of 32 bits.
     if not image.mode.startswith("I"):
         return None
     bits = int(image.tag_v2.get(TIFF_BITS_PER_SAMPLE, (1,))[0]) if isinstance(image, TiffImageFile) else 16

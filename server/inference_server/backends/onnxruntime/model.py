@@ -1,4 +1,4 @@
-"""Triton backend ``onnxruntime`` in Python, for a tritonserver that comes without the native one."""
+"""Triton backend ``onnxruntime`` in Python, for a tritonserver without the native one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from session import open_session
 
 
 class TritonPythonModel:
-    """Runs all requests of a batch as one: inputs are concatenated, outputs split again."""
+    """Runs all requests of a batch as one: concatenates their inputs, splits the outputs again."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Open the version's session, or refuse a configuration that could not be honoured."""
+        """Open the version's session, or refuse a configuration that can't be followed."""
         config = json.loads(args["model_config"])
         self._session = open_session(
             config,
@@ -28,7 +28,7 @@ class TritonPythonModel:
         self._batched = config["max_batch_size"] > 0
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer every request with the rows of the network's outputs that are its own."""
+        """Answer each request with its own rows of the network's outputs."""
         groups = [requests] if self._batched else [[request] for request in requests]
         return [response for group in groups for response in self._run(group)]
 

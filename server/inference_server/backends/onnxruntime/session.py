@@ -1,4 +1,4 @@
-"""An ONNX Runtime session from a model's configuration, in the terms of Triton's native ``onnxruntime`` backend."""
+"""Opens an ONNX Runtime session from a model's configuration, as Triton's native ``onnxruntime`` backend does."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL_FILE = "model.onnx"
 
-# What Triton itself acts on, whatever the backend.
+# Settings that Triton itself follows, whatever the backend.
 _TRITON_SETTINGS = {
     "backend", "default_model_filename", "dynamic_batching", "input", "instance_group", "max_batch_size",
     "metric_tags", "model_repository_agents", "model_warmup", "name", "output", "platform", "response_cache", "runtime",
     "version_policy",
 }  # fmt: skip
 _TRITON_INSTANCE_SETTINGS = {"name", "kind", "count", "gpus", "rate_limiter"}
-# Ways to move and order tensors, which have no meaning where they arrive as numpy arrays: Triton fills in defaults.
+# Ways to move and order tensors. Triton fills in their defaults, but they mean nothing for numpy arrays.
 _TRITON_OPTIMIZATIONS = {
     "eager_batching", "gather_kernel_buffer_threshold", "input_pinned_memory", "output_pinned_memory", "priority",
 }  # fmt: skip
@@ -48,23 +48,23 @@ _ONNX_TYPES = {
 
 
 class ConfigError(ValueError):
-    """The model's configuration asks for something that this backend does not do, or that its file does not have."""
+    """The model's configuration has a setting that this backend does not support, or contradicts the ONNX file."""
 
 
 def open_session(config: dict[str, Any], folder: Path, *, kind: str, device_id: int) -> onnxruntime.InferenceSession:
     """Open the version's ONNX file as its configuration says.
 
     Args:
-        config: The model's configuration, as Triton's JSON, defaults filled in.
+        config: The model's configuration, as Triton's JSON with the defaults filled in.
         folder: The version folder.
-        kind: ``CPU`` or ``GPU``: the instance's kind.
+        kind: The instance's kind, ``CPU`` or ``GPU``.
         device_id: The instance's GPU; not used on the CPU.
 
     Returns:
         The session; its inputs and outputs have the names, types and dimensions of the configuration.
 
     Raises:
-        ConfigError: A setting is not supported, or the file and the configuration disagree; names which.
+        ConfigError: A setting is not supported, or file and configuration disagree; the message names the setting.
     """
     refuse_unsupported(config)
     path = folder / (config.get("default_model_filename") or DEFAULT_MODEL_FILE)
@@ -75,9 +75,8 @@ def open_session(config: dict[str, Any], folder: Path, *, kind: str, device_id: 
 
 
 def refuse_unsupported(config: dict[str, Any]) -> None:
-    """Raise ``ConfigError`` for any setting that would be ignored here; those at their defaults are harmless."""
-    known = _TRITON_SETTINGS | {"optimization", "parameters"}
-    _refuse_others(config, known, "")
+    """Raise ``ConfigError`` for any setting that this backend would ignore, unless it has its default."""
+    _refuse_others(config, _TRITON_SETTINGS | {"optimization", "parameters"}, "")
     _refuse_others(config.get("optimization", {}), _TRITON_OPTIMIZATIONS | {"graph"}, "optimization.")
     _refuse_others(config.get("parameters", {}), {"intra_op_thread_count", "inter_op_thread_count"}, "parameters.")
     for name in ("input", "output"):
@@ -92,11 +91,11 @@ def session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     level = int(config.get("optimization", {}).get("graph", {}).get("level", 0))
     if level not in _GRAPH_LEVELS:
-        raise ConfigError(f"optimization.graph.level is {level}, and must be one of {sorted(_GRAPH_LEVELS)}")
+        raise ConfigError(f"optimization.graph.level is {level}; it must be one of {sorted(_GRAPH_LEVELS)}")
     options.graph_optimization_level = _GRAPH_LEVELS[level]
     options.intra_op_num_threads = _thread_count(config, "intra_op_thread_count")
     options.inter_op_num_threads = _thread_count(config, "inter_op_thread_count")
-    # Threads that wait actively take the cores from the processes that decode; the native backend has no such setting.
+    # Threads that spin while they wait take cores from the decoders. The native backend has no such setting.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
@@ -104,7 +103,7 @@ def session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
 def _thread_count(config: dict[str, Any], key: str) -> int:
     text = config.get("parameters", {}).get(key, {}).get("string_value", "0")
     if not (text.isascii() and text.isdecimal()):
-        raise ConfigError(f"parameters.{key} is {text!r}, and must be a whole number, 0 for ONNX Runtime's own choice")
+        raise ConfigError(f"parameters.{key} is {text!r}; it must be a whole number, 0 for ONNX Runtime's own choice")
     return int(text)
 
 
@@ -116,7 +115,7 @@ def _providers(kind: str, device_id: int) -> list[Any]:
             "instance_group.kind is KIND_GPU, but the installed ONNX Runtime has no CUDA. Install the gpu extra in "
             "place of export and server, or export with --device cpu"
         )
-    # TF32 rounds the products of convolutions to 10 bits, and would move similarities by more than we promise.
+    # TF32 rounds the inputs of convolutions to 10 bits, which would move similarities by more than we promise.
     return [("CUDAExecutionProvider", {"device_id": device_id, "use_tf32": "0"}), "CPUExecutionProvider"]
 
 
@@ -124,13 +123,13 @@ def _refuse_others(settings: dict[str, Any], known: set[str], prefix: str) -> No
     for name, value in settings.items():
         if name not in known and value not in _SETTING_DEFAULTS:
             raise ConfigError(
-                f"{prefix}{name} is set, which the Python-based onnxruntime backend does not support. Remove it, or "
+                f"{prefix}{name} is set, but the Python-based onnxruntime backend does not support it. Remove it, or "
                 f"serve with a Triton that has the native backend"
             )
 
 
-def _compare(configured: list[dict[str, Any]], found: list[Any], path: Path, *, batched: bool) -> None:
-    tensors = {tensor.name: tensor for tensor in found}
+def _compare(configured: list[dict[str, Any]], actual: list[Any], path: Path, *, batched: bool) -> None:
+    tensors = {tensor.name: tensor for tensor in actual}
     for tensor in configured:
         name = tensor["name"]
         if name not in tensors:

@@ -1,0 +1,61 @@
+"""Progress on stderr: a bar on a terminal, a line every few seconds in a log."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import click
+
+LINE_INTERVAL_S = 5.0
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how much of the work is done, and how much time is left.
+
+    A terminal shows a bar. Elsewhere, a line is printed at most every ``LINE_INTERVAL_S``, and one at the end.
+
+    Args:
+        label: Name of the work, shown before the numbers.
+        total: Number of steps, >= 0.
+
+    Yields:
+        ``advance(count)``, to call with the number of steps done since the last call.
+    """
+    if sys.stderr.isatty():
+        with click.progressbar(length=total, label=label, file=sys.stderr, show_pos=True) as bar:
+            yield bar.update
+        return
+    lines = _Lines(label, total)
+    try:
+        yield lines.advance
+    finally:
+        lines.finish()
+
+
+class _Lines:
+    def __init__(self, label: str, total: int) -> None:
+        self._label = label
+        self._total = total
+        self._done = 0
+        self._printed: int | None = None
+        self._began_s = self._last_line_s = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        now_s = time.monotonic()
+        if now_s - self._last_line_s >= LINE_INTERVAL_S:
+            left_s = (now_s - self._began_s) / self._done * (self._total - self._done) if self._done else 0
+            self._print(f", about {timedelta(seconds=round(left_s))} left" if left_s else "")
+            self._last_line_s = now_s
+
+    def finish(self) -> None:
+        if self._printed != self._done:
+            self._print("")
+
+    def _print(self, left: str) -> None:
+        percent = 100 * self._done // self._total if self._total else 100
+        click.echo(f"{self._label}: {self._done} of {self._total} ({percent} %{left})", err=True)
+        self._printed = self._done

@@ -1,0 +1,56 @@
+"""The CSV file of all predictions."""
+
+import csv
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from inference_client.command_line.formatting import printable
+from inference_evaluation.predictions import Prediction
+
+COLUMNS = ("file", "truth", "label", "probability", "right", "error", "nearest", "nearest_similarity")
+# A spreadsheet reads a formula after any of these, even after spaces and in East Asian full-width and small forms.
+FORMULA_SIGNS = ("=", "+", "-", "@")
+
+
+def write_predictions(file: Path, predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
+    """Write one line for each image.
+
+    Args:
+        file: The file to write, UTF-8.
+        predictions: All predictions.
+        classes: The server's classes. Each gets a column ``score:CLASS`` and, in clustering mode, ``matches:CLASS``.
+    """
+    with_matches = any(prediction.matches for prediction in predictions)
+    kinds = ("score", "matches") if with_matches else ("score",)
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow([*COLUMNS, *(_cell(f"{kind}:{name}") for kind in kinds for name in classes)])
+        for prediction in predictions:
+            nearest, similarity = prediction.neighbors[0] if prediction.neighbors else ("", "")
+            answered = prediction.error is None
+            writer.writerow(
+                [
+                    _cell(prediction.image.name),
+                    _cell(prediction.image.truth),
+                    _cell(prediction.label),
+                    prediction.probability if answered else "",
+                    int(prediction.is_right) if answered else "",
+                    _cell(prediction.error or ""),
+                    _cell(nearest),
+                    similarity,
+                    *(prediction.scores.get(name, "") for name in classes),
+                    *(prediction.matches.get(name, "") for name in classes if with_matches),
+                ]
+            )
+
+
+def _cell(text: str) -> str:
+    """Make text safe for a spreadsheet: after an apostrophe, nothing is read as a formula.
+
+    >>> _cell("=1+1/a.jpg"), _cell("  @a.jpg")
+    ("'=1+1/a.jpg", "'  @a.jpg")
+    """
+    text = printable(text)
+    first = unicodedata.normalize("NFKC", text.lstrip()[:1])
+    return f"'{text}" if first.startswith(FORMULA_SIGNS) else text

@@ -1,0 +1,116 @@
+"""A cache of embeddings, so that an export of a grown base set computes only the new ones."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+FOLDER_NAME = "classify-triton"
+KEPT_FILES = 8  # one for each graph and way to decode; those unused for longest are removed
+_LOCK_TIMEOUT_S = 60.0
+
+
+class EmbeddingCache:
+    """Embeddings of one graph and one way to decode, by the content of the image files.
+
+    Args:
+        connection: Connection to the cache's database; None: the cache stays empty.
+    """
+
+    def __init__(self, connection: sqlite3.Connection | None) -> None:
+        self._connection = connection
+
+    def get(self, keys: Sequence[bytes]) -> list[npt.NDArray[np.float32] | None]:
+        """Look up embeddings, float32 [D], by the SHA-256 of image files; None: not cached."""
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                query = "SELECT embedding FROM embeddings WHERE content = ?"
+                rows = [self._connection.execute(query, (key,)).fetchone() for key in keys]
+                return [None if row is None else np.frombuffer(row[0], np.float32) for row in rows]
+        return [None] * len(keys)
+
+    def put(self, keys: Sequence[bytes], embeddings: npt.NDArray[np.float32]) -> None:
+        """Keep the embeddings, float32 [N, D], of N image files."""
+        if self._connection is None:
+            return
+        rows = [(key, row.tobytes()) for key, row in zip(keys, embeddings, strict=True)]
+        # With a full disk or a lock that is not free, the next export computes these embeddings again.
+        with contextlib.suppress(sqlite3.Error), self._connection:
+            self._connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
+
+
+def default_cache_folder() -> Path:
+    """Return the folder of all caches: ``classify-triton`` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / FOLDER_NAME
+
+
+@contextlib.contextmanager
+def open_cache(folder: Path, decoding: str, graph: str) -> Iterator[EmbeddingCache]:
+    """Open the cache of a way to decode and a graph. If that fails, the cache stays empty.
+
+    Args:
+        folder: Folder of all caches, made if it does not exist.
+        decoding: Name of the way to decode (``ImageFiles.decoding``).
+        graph: SHA-256 of the graph, in hexadecimal.
+    """
+    connection = _connect(folder, f"{decoding}-{graph}.sqlite")
+    try:
+        yield EmbeddingCache(connection)
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def find_embedded(folder: Path, decoding: str) -> set[bytes]:
+    """Return the SHA-256 of each image file that any graph has embedded, and which therefore decodes.
+
+    Args:
+        folder: Folder of all caches.
+        decoding: Name of the way to decode (``ImageFiles.decoding``).
+    """
+    keys: set[bytes] = set()
+    for file in folder.glob(f"{decoding}-*.sqlite"):
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(file)) as connection:
+            keys.update(key for (key,) in connection.execute("SELECT content FROM embeddings"))
+    return keys
+
+
+def _connect(folder: Path, name: str) -> sqlite3.Connection | None:
+    file = folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            connection = _open_database(file)
+        except sqlite3.OperationalError:  # a full disk, or a read-only folder
+            raise
+        except sqlite3.DatabaseError:  # damaged
+            file.unlink()
+            connection = _open_database(file)
+        file.touch()
+        _forget_old(folder)
+    except (OSError, sqlite3.Error):
+        return None
+    return connection
+
+
+def _open_database(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, timeout=_LOCK_TIMEOUT_S)
+    try:
+        connection.execute("CREATE TABLE IF NOT EXISTS embeddings (content BLOB PRIMARY KEY, embedding BLOB)")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _forget_old(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # another export removes them too
+        files = sorted(folder.glob("*.sqlite"), key=lambda file: file.stat().st_mtime, reverse=True)
+        for file in files[KEPT_FILES:]:
+            file.unlink()

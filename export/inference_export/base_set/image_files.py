@@ -1,0 +1,130 @@
+"""Reading image files, and decoding them as the server does."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inference_export.base_set.decoding import Decoders, open_decoder
+from inference_export.regular_files import FileReader, hash_file
+from inference_export.template import MAX_SOURCE_BYTES, template_files
+
+MAX_KEPT_BYTES = 2**28  # of decoded pixels: 600 images at S = 384
+_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFiles:
+    """Reads and decodes image files, and keeps up to ``MAX_KEPT_BYTES`` of decoded pixels.
+
+    Attributes:
+        reader: Reads the files.
+        decoder: The server's decoder.
+        max_bytes: Longest file that is read.
+        decoding: Name of this way to decode: a hash of the code and the settings.
+    """
+
+    reader: FileReader
+    decoder: Decoders
+    max_bytes: int
+    decoding: str
+    _kept: dict[Path, npt.NDArray[np.uint8]] = field(default_factory=dict)
+
+    def content_key(self, file: Path) -> bytes:
+        """Return the SHA-256 of the bytes that were read from a file.
+
+        Raises:
+            KeyError: The file was never read.
+        """
+        return bytes.fromhex(self.reader.sha256(file))
+
+    def find_undecodable(self, files: Sequence[Path], known: Container[bytes] = ()) -> dict[Path, str]:
+        """Read files, and decode those whose content is not known to decode.
+
+        Args:
+            files: The files.
+            known: Content keys of images that decode.
+
+        Returns:
+            Undecodable or unreadable file to reason.
+
+        Raises:
+            ChangedError: A file has changed since it was read.
+        """
+        contents, failures = self._read(files)
+        unknown = [file for file in contents if self.content_key(file) not in known]
+        _, reasons = self._decode(unknown, contents)
+        return failures | {file: reason for file, reason in zip(unknown, reasons, strict=True) if reason}
+
+    def decode(self, files: Sequence[Path]) -> tuple[npt.NDArray[np.uint8], list[str]]:
+        """Decode files. Files whose pixels were kept are not read again.
+
+        Args:
+            files: The files, N of them, at least 1.
+
+        Returns:
+            Pixels, uint8 [N, S, S, 3], and N reasons, "" for a decoded file.
+
+        Raises:
+            ChangedError: A file has changed since it was read.
+        """
+        batches, reasons = [], []
+        for start in range(0, len(files), _BATCH):
+            batch = files[start : start + _BATCH]
+            missing = [file for file in batch if file not in self._kept]
+            contents, failures = self._read(missing)
+            decoded, undecodable = self._decode(missing, contents)
+            pixels = dict(zip(missing, decoded, strict=True))
+            batches.append(np.stack([pixels[file] if file in pixels else self._kept[file] for file in batch]))
+            reason_of = dict(zip(missing, undecodable, strict=True)) | failures
+            reasons += [reason_of.get(file, "") for file in batch]
+        return np.concatenate(batches), reasons
+
+    def _read(self, files: Sequence[Path]) -> tuple[dict[Path, bytes], dict[Path, str]]:
+        """Return the content of each file that can be read, and the reason for each other file."""
+        contents: dict[Path, bytes] = {}
+        failures: dict[Path, str] = {}
+        for file in files:
+            try:
+                contents[file] = self.reader.read(file, self.max_bytes)
+            except OSError as error:
+                failures[file] = error.strerror or "unreadable"
+        return contents, failures
+
+    def _decode(self, files: Sequence[Path], contents: dict[Path, bytes]) -> tuple[npt.NDArray[np.uint8], list[str]]:
+        pixels, reasons = self.decoder.decode([contents.get(file, b"") for file in files])
+        for file, image, reason in zip(files, pixels, reasons, strict=True):
+            if not reason and (len(self._kept) + 1) * image.nbytes <= MAX_KEPT_BYTES:
+                self._kept[file] = image.copy()
+        return pixels, reasons
+
+
+@contextlib.contextmanager
+def open_image_files(reader: FileReader, *, image_size: int, decode: str, limits: Any) -> Iterator[ImageFiles]:
+    """Start the server's decoders on all cores; they end with the context.
+
+    Args:
+        reader: Reads the files.
+        image_size: Side S of the decoded images in pixels.
+        decode: ``exact`` or ``reduced``: how large JPEGs are decoded.
+        limits: The server's ``Limits``.
+
+    Raises:
+        DecodingError: The system refuses to start a process.
+    """
+    source = hash_file(template_files("preprocess")["preprocessing.py"], MAX_SOURCE_BYTES)
+    settings = f"{source} {image_size} {decode} {tuple(limits)}"
+    with open_decoder(image_size, decode, limits) as decoder:
+        yield ImageFiles(
+            reader=reader,
+            decoder=decoder,
+            max_bytes=limits.file_bytes,
+            decoding=hashlib.sha256(settings.encode()).hexdigest()[:32],
+        )

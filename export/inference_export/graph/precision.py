@@ -1,0 +1,194 @@
+"""Converting the network to int8 or fp16, and measuring the loss on held-out images."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from inference_export.base_set.base_images import BaseImages
+from inference_export.base_set.image_files import ImageFiles
+from inference_export.base_set.scoring import Comparer, best_class, normalize
+from inference_export.errors import PrecisionError
+from inference_export.export_options import ExportOptions
+from inference_export.graph.calibration import MIN_IMAGES, CalibrationSet, spread
+from inference_export.graph.onnx_export import export_graph
+from inference_export.graph.quantization import quantize
+from inference_export.network.users_code import users_code
+from inference_export.onnx_session import open_graph, run_batches
+from inference_export.progress import Progress
+
+if TYPE_CHECKING:
+    import onnxruntime
+    from torch import nn
+
+    from inference_export.network.preprocessing import Preprocessing
+
+MIN_AGREEMENT = 0.99
+MIN_COSINE = 0.999
+JUDGES = 256  # base images that label the held-out images; more only where there are more classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judges:
+    """Base images that label the held-out images in clustering mode.
+
+    Attributes:
+        pixels: The images, uint8 [B, S, S, 3], one class after another.
+        class_starts: First row of each class, ascending integers from 0.
+        threshold: Lowest similarity that counts as a match, -1 to 1.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    class_starts: npt.NDArray[np.intp]
+    threshold: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionLoss:
+    """The loss through int8 or fp16, on images that took no part in the calibration.
+
+    Attributes:
+        images: Number of held-out images.
+        agreement: Share of these images with the same label as in float32, 0 to 1.
+        cosine: Lowest cosine similarity between an image's embedding and its float32 embedding.
+        judged_by: What gives the labels, in words.
+    """
+
+    images: int
+    agreement: float
+    cosine: float
+    judged_by: str
+
+    @property
+    def is_acceptable(self) -> bool:
+        """Whether the loss is within ``MIN_AGREEMENT`` and ``MIN_COSINE``."""
+        return self.agreement >= MIN_AGREEMENT and self.cosine >= MIN_COSINE
+
+    def __str__(self) -> str:
+        return (
+            f"{self.agreement:.1%} of labels equal those of float32 ({self.judged_by}), embeddings have a cosine of at "
+            f"least {self.cosine:.5f}, on {self.images} held-out images"
+        )
+
+
+def reduce_precision(
+    *,
+    options: ExportOptions,
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    graph: Path,
+    base: BaseImages | None,
+    chosen: CalibrationSet,
+    images: ImageFiles,
+    progress: Progress,
+) -> PrecisionLoss:
+    """Replace a float32 graph by an int8 or fp16 graph, if the loss is acceptable.
+
+    Args:
+        options: The options of the export; ``precision``, ``accept_loss`` and ``sim_thres`` are used.
+        network: The network that was exported.
+        preprocessing: The preprocessing that the network asks for.
+        graph: The file of the float32 graph, which is replaced.
+        base: Base images that decode; None in classification mode.
+        chosen: The images for calibration and check.
+        images: Reads and decodes images.
+        progress: Shows the number of calibration images that have been run.
+
+    Returns:
+        The loss.
+
+    Raises:
+        PrecisionError: The loss is too high, or too few images decode.
+        ChangedError: An image has changed since it was read.
+    """
+    calibration_pixels, held_out_pixels = (
+        _decode_good(images, files) for files in (chosen.calibration, chosen.held_out)
+    )
+    smaller = graph.with_suffix(".smaller")
+    if options.precision == "int8":
+        with progress("calibrating int8", len(calibration_pixels)) as advance:
+            quantize(graph, calibration_pixels, smaller, advance=advance)
+    else:
+        import torch
+
+        from inference_export.network.resnet50 import fold_batch_norms
+        from inference_export.network.served import as_served
+
+        with users_code("copying the network failed"):
+            half = as_served(copy.deepcopy(fold_batch_norms(network)), preprocessing, torch.float16)
+        export_graph(half, preprocessing.image_size, smaller)
+    judges = None if base is None else _judges(base, set(chosen.held_out), images, options.sim_thres)
+    loss = measure_loss(open_graph(graph), open_graph(smaller), held_out_pixels, judges)
+    if not loss.is_acceptable and not options.accept_loss:
+        raise PrecisionError(
+            f"{options.precision} was not exported: {loss}. At least {MIN_AGREEMENT:.0%} of labels and a cosine of "
+            f"{MIN_COSINE} are needed.\n"
+            f"  Name more typical images with --calibration, stay with fp32, or accept the loss with --accept_loss."
+        )
+    smaller.replace(graph)
+    return loss
+
+
+def measure_loss(
+    before: onnxruntime.InferenceSession,
+    after: onnxruntime.InferenceSession,
+    pixels: npt.NDArray[np.uint8],
+    judges: Judges | None,
+) -> PrecisionLoss:
+    """Compare two graphs on held-out images.
+
+    Args:
+        before: The float32 graph.
+        after: The int8 or fp16 graph.
+        pixels: Held-out images, uint8 [N, S, S, 3].
+        judges: Base images that label the held-out images; None: the classifier labels them.
+    """
+    full, reduced = (run_batches(session, pixels) for session in (before, after))
+    if judges is None:
+        labels = [probabilities.argmax(axis=1) for _, probabilities in (full, reduced)]
+    else:
+        thresholds = np.full(len(pixels), judges.threshold, np.float32)
+        labels = []
+        for session, (embeddings, _) in zip((before, after), (full, reduced), strict=True):
+            base = normalize(run_batches(session, judges.pixels)[0])
+            compared = Comparer(base, judges.class_starts).compare(embeddings, thresholds, 1)
+            labels.append(best_class(compared.matches, compared.scores))
+    cosines = (normalize(full[0]) * normalize(reduced[0])).sum(axis=1)
+    return PrecisionLoss(
+        images=len(pixels),
+        agreement=float((labels[0] == labels[1]).mean()),
+        cosine=float(cosines.min()),
+        judged_by="by the classifier" if judges is None else f"by {len(judges.pixels)} base images",
+    )
+
+
+def _decode_good(images: ImageFiles, files: list[Path]) -> npt.NDArray[np.uint8]:
+    pixels, reasons = images.decode(files)
+    good = pixels[[not reason for reason in reasons]]
+    if len(good) < MIN_IMAGES:
+        raise PrecisionError(
+            f"int8 and fp16 need {MIN_IMAGES} images that decode for calibration, and as many for the check. Only "
+            f"{len(good)} of the {len(files)} images chosen for one of the two decode. The first undecodable one is "
+            f"{next(f'{file}: {reason}' for file, reason in zip(files, reasons, strict=True) if reason)}. Mend these "
+            f"images, or name others with --calibration."
+        )
+    return good
+
+
+def _judges(base: BaseImages, held_out: set[Path], images: ImageFiles, threshold: float) -> Judges | None:
+    """Choose base images, some of every class, that label the held-out images."""
+    chosen = [
+        (index, file)
+        for index, files in enumerate(base.classes.values())
+        for file in spread([file for file in files if file not in held_out], -(-JUDGES // len(base.classes)))
+    ]
+    if not chosen:
+        return None
+    classes, files = zip(*chosen, strict=True)
+    starts = np.unique(classes, return_index=True)[1]
+    return Judges(pixels=images.decode(files)[0], class_starts=starts, threshold=threshold)

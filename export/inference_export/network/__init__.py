@@ -1,0 +1,1 @@
+"""The network that is exported, built-in or the user's own, and its preprocessing."""

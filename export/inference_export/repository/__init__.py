@@ -1,0 +1,1 @@
+"""The model repository: its configurations and versions, written, published and read."""

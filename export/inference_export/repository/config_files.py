@@ -1,0 +1,66 @@
+"""Reading and writing the configurations in a model repository."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from inference_export.errors import RepositoryError
+from inference_export.regular_files import read_regular_file
+from inference_export.repository.configs import (
+    CONFIG_FILE,
+    ENSEMBLE,
+    MAX_CONFIG_BYTES,
+    MODELS,
+    with_versions,
+    without_versions,
+)
+
+
+def read_config(repository: Path, model: str) -> str:
+    """Read the text of a model's configuration.
+
+    Raises:
+        OSError: The file can't be read.
+        UnicodeDecodeError: The file is not UTF-8.
+    """
+    return read_regular_file(repository / model / CONFIG_FILE, MAX_CONFIG_BYTES).decode("utf-8")
+
+
+def write_config(repository: Path, model: str, config: str) -> None:
+    """Replace a model's configuration in one step."""
+    file = repository / model / CONFIG_FILE
+    replacement = file.with_name(f".{file.name}.new")
+    replacement.write_text(config, encoding="utf-8")
+    replacement.replace(file)
+
+
+def read_configs(repository: Path) -> dict[str, str]:
+    """Read all configurations, without version numbers.
+
+    Args:
+        repository: The model repository.
+
+    Returns:
+        Model name to the text of its configuration.
+
+    Raises:
+        RepositoryError: A configuration can't be read.
+    """
+    try:
+        return {model: without_versions(read_config(repository, model)) for model in (*MODELS, ENSEMBLE)}
+    except (OSError, ValueError) as error:
+        raise RepositoryError(f"{repository} is damaged: {error}. Run the export again.", repository) from error
+
+
+def pin_version(repository: Path, version: int, others: Iterable[int]) -> None:
+    """Make the ensemble answer with a complete version after its next load or start.
+
+    Args:
+        repository: The model repository, resolved.
+        version: The version.
+        others: Other complete versions, which stay loaded.
+    """
+    for model in (*MODELS, ENSEMBLE):
+        config = with_versions(read_config(repository, model), sorted({version, *others}), version)
+        write_config(repository, model, config)

@@ -1,0 +1,179 @@
+"""What a version was made of, to tell whether another export would be the same, and where embeddings come from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from inference_client.version import __version__
+from inference_export.base_set.base_images import BaseImages, find_base_images
+from inference_export.errors import ExportError
+from inference_export.export_options import ExportOptions, recorded_options
+from inference_export.graph.calibration import CalibrationSet, choose_images
+from inference_export.network.source import fingerprint
+from inference_export.regular_files import hash_file, hash_if_readable
+from inference_export.repository.configs import MODELS
+from inference_export.repository.version_files import is_text, read_object, take_entry, write_json
+from inference_export.resources.checkpoint_file import MAX_CHECKPOINT_BYTES
+from inference_export.resources.checkpoints import LOGS, list_checkpoints
+from inference_export.resources.checkpoints import MODELS as CHECKPOINTS
+from inference_export.resources.labels import LABELS
+from inference_export.resources.unpickling import MAX_PICKLE_BYTES
+from inference_export.template import MAX_SOURCE_BYTES, template_files
+
+PROVENANCE_FILE = "provenance.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What a version was made of: its ``provenance.json``.
+
+    Earlier exports wrote fewer entries. All hashes are SHA-256 in hexadecimal.
+
+    Attributes:
+        software: This package's version, and the hash of the template's Python files.
+        options: The options that change an export's result.
+        network: ``name`` and hash of the ``source`` of the user's own network; None: the built-in one.
+        checkpoint: File name of the chosen checkpoint.
+        resources: Hashes of ``labels``, ``logs`` and the ``chosen`` checkpoint, and the names of all ``checkpoints``.
+        base_data: Hash of the base images, before undecodable ones are left out; None: there are none.
+        calibration: Hash of the images from the folder of ``--calibration``; None: no such folder was used.
+        graph: Hash of the version's ONNX graph.
+        preprocessing: Hash of the version's ``preprocessing.py``.
+        exported: Time of the export, in ISO 8601.
+    """
+
+    software: list[str]
+    options: dict[str, Any]
+    network: dict[str, Any] | None
+    checkpoint: str | None
+    resources: dict[str, Any]
+    base_data: str | None
+    calibration: str | None
+    graph: str
+    preprocessing: str
+    exported: str | None
+
+
+def write_provenance(file: Path, provenance: Provenance) -> None:
+    """Write what a version was made of."""
+    write_json(file, {_key(name): value for name, value in asdict(provenance).items()})
+
+
+def read_provenance(file: Path) -> Provenance:
+    """Read what a version was made of.
+
+    Raises:
+        RepositoryError: The file can't be read, or no export wrote it.
+    """
+    take = partial(take_entry, file, read_object(file))
+    return Provenance(
+        software=take("software", lambda value: isinstance(value, list), []),
+        options=take("options", lambda value: isinstance(value, dict) and is_text(value.get("precision", "")), {}),
+        network=take(
+            "network", lambda value: value is None or (isinstance(value, dict) and is_text(value.get("name"))), None
+        ),
+        checkpoint=take("checkpoint", is_text, None),
+        resources=take("resources", lambda value: isinstance(value, dict), {}),
+        base_data=take("base data", lambda value: value is None or is_text(value), None),
+        calibration=take("calibration", lambda value: value is None or is_text(value), None),
+        graph=take("graph", is_text),
+        preprocessing=take("preprocessing", is_text),
+        exported=take("exported", is_text, None),
+    )
+
+
+def describe(
+    options: ExportOptions,
+    *,
+    base: BaseImages | None,
+    calibration: CalibrationSet | None,
+    checkpoint: Path,
+    candidates: list[str],
+    network_source: str | None,
+    sha256: Callable[[Path, int], str],
+    graph: str,
+    preprocessing: str,
+    exported: str | None,
+) -> Provenance:
+    """Describe what an export is made of.
+
+    Args:
+        options: The options of the export.
+        base: The base images, before undecodable ones are left out; None: there are none.
+        calibration: The images that calibrate and check int8 and fp16; None: fp32.
+        checkpoint: The chosen checkpoint.
+        candidates: File names of all checkpoints, sorted.
+        network_source: Fingerprint of the user's own network; None: the built-in one.
+        sha256: Returns the hash of a file, given the file and its greatest length in bytes.
+        graph: Hash of the ONNX graph.
+        preprocessing: Hash of ``preprocessing.py``.
+        exported: Time of the export.
+
+    Returns:
+        The provenance. Exports whose provenance differs only in the time are equal.
+    """
+
+    def hash_images(folder: Path, files: Iterable[Path]) -> str:
+        lines = (f"{file.relative_to(folder)}/{sha256(file, options.max_image_bytes)}\n" for file in files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    calibrated = [] if calibration is None else [*calibration.calibration, *calibration.held_out]
+    sources = sorted(file for model in MODELS for file in template_files(model).values())
+    source_hashes = [hash_file(file, MAX_SOURCE_BYTES) for file in sources]
+    return Provenance(
+        software=[__version__, hashlib.sha256("".join(source_hashes).encode()).hexdigest()],
+        options=recorded_options(options),
+        network=None if options.network is None else {"name": options.network, "source": network_source},
+        checkpoint=checkpoint.name,
+        resources={
+            "labels": sha256(options.resources / LABELS, MAX_PICKLE_BYTES),
+            "logs": sha256(options.resources / LOGS, MAX_PICKLE_BYTES) if len(candidates) > 1 else None,
+            "checkpoints": candidates,
+            "chosen": sha256(checkpoint, MAX_CHECKPOINT_BYTES),
+        },
+        base_data=None if base is None else hash_images(base.folder, base.files),
+        calibration=hash_images(options.calibration, calibrated) if options.calibration and calibrated else None,
+        graph=graph,
+        preprocessing=preprocessing,
+        exported=exported,
+    )
+
+
+def what_changed(provenance: Provenance, options: ExportOptions) -> list[str]:
+    """Name what differs between a version and what an export would make now.
+
+    Args:
+        provenance: What the version was made of.
+        options: The options of the export.
+
+    Returns:
+        Any of ``software``, ``options``, ``network``, ``checkpoint``, ``resources``, ``base data`` and ``calibration``;
+        empty: the export would be the same again.
+    """
+    try:
+        base = find_base_images(options.base_data)
+        wanted = describe(
+            options,
+            base=base,
+            calibration=choose_images(options.calibration, base, options.precision),
+            checkpoint=options.resources / CHECKPOINTS / str(provenance.checkpoint),
+            candidates=[file.name for file in list_checkpoints(options.resources)],
+            network_source=None if options.network is None else fingerprint(options.network),
+            sha256=hash_if_readable,
+            graph=provenance.graph,
+            preprocessing=provenance.preprocessing,
+            exported=provenance.exported,
+        )
+    except ExportError:  # the export will say what is wrong
+        return ["resources, base data or network"]
+    before = asdict(provenance)
+    return [_key(name) for name, value in asdict(wanted).items() if value != before[name]]
+
+
+def _key(name: str) -> str:
+    return name.replace("_", " ")

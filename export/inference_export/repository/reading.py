@@ -1,0 +1,75 @@
+"""Reading a version, and checking that its parts belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference_export.errors import RepositoryError
+from inference_export.regular_files import hash_file
+from inference_export.repository.provenance import PROVENANCE_FILE, Provenance, read_provenance
+from inference_export.repository.version_files import SETTINGS_FILE, Settings, damaged, read_settings
+from inference_export.repository.versions import exported_version
+from inference_export.template import MAX_SOURCE_BYTES
+
+_SHORT_HASH = 6
+_MAX_GRAPH_BYTES = 2**31  # ONNX's own limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """A version in a repository.
+
+    Attributes:
+        version: The version's number.
+        settings: What the version answers by.
+        provenance: What the version was made of.
+    """
+
+    version: int
+    settings: Settings
+    provenance: Provenance
+
+
+def read_export(repository: Path, version: int | None = None) -> Export | None:
+    """Read a version, and check that its parts belong together.
+
+    Args:
+        repository: The model repository.
+        version: A complete version; None: the one that the ensemble answers with.
+
+    Returns:
+        The version; None if the repository holds no complete export.
+
+    Raises:
+        RepositoryError: A file is damaged, or the base embeddings come from another graph or preprocessing.
+    """
+    if version is None:
+        version = exported_version(repository)
+    if version is None:
+        return None
+    head = repository / "cluster_head" / str(version)
+    settings = read_settings(head / SETTINGS_FILE)
+    provenance = read_provenance(head / PROVENANCE_FILE)
+    preprocessing = repository / "preprocess" / str(version) / "preprocessing.py"
+    for what, recorded, file, max_bytes in (
+        (
+            "classifier (graph",
+            provenance.graph,
+            repository / "classifier" / str(version) / "model.onnx",
+            _MAX_GRAPH_BYTES,
+        ),
+        ("preprocessing (file", provenance.preprocessing, preprocessing, MAX_SOURCE_BYTES),
+    ):
+        try:
+            served = hash_file(file, max_bytes)
+        except OSError as error:
+            raise damaged(file, f"it can't be read, {error.strerror}") from error
+        if served != recorded:
+            raise RepositoryError(
+                f"{head}: base embeddings were computed with another {what} {recorded[:_SHORT_HASH]}, serving "
+                f"{served[:_SHORT_HASH]}).\n"
+                f"  Run the export again with -data, or put the version back that they came from.",
+                head,
+            )
+    return Export(version=version, settings=settings, provenance=provenance)

@@ -1,0 +1,47 @@
+"""The folder beside a model repository in which an export prepares a version."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from inference_export.repository.configs import MODELS
+from inference_export.repository.locks import lock_folder
+from inference_export.template import template_files
+
+STAGING = ".staging-"  # part of such a folder's name
+# An empty file of this name keeps Python from making a folder of this name, after which Triton would reload the model.
+_BYTECODE_BLOCKER = "__pycache__"
+
+
+@contextlib.contextmanager
+def staging(repository: Path) -> Iterator[Path]:
+    """Make a folder beside a repository for the version that is being exported, and remove it at the end.
+
+    The folder holds one folder for each model, with the template's Python files inside. Folders that killed exports
+    left behind are removed too.
+
+    Args:
+        repository: The model repository, resolved; its parent exists.
+    """
+    prefix = f".{repository.name}{STAGING}"
+    with contextlib.ExitStack() as stack:
+        with lock_folder(repository.parent):  # or another export would remove the new folder
+            for stale in repository.parent.iterdir():
+                if stale.name.startswith(prefix):
+                    with contextlib.suppress(OSError), lock_folder(stale, blocking=False):
+                        shutil.rmtree(stale)
+            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=repository.parent))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.enter_context(lock_folder(folder))
+        for model in MODELS:
+            (folder / model).mkdir()
+            files = template_files(model)
+            for name, file in files.items():
+                shutil.copyfile(file, folder / model / name)
+            if files:
+                (folder / model / _BYTECODE_BLOCKER).touch()
+        yield folder

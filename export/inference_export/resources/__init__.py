@@ -1,0 +1,1 @@
+"""Reading trained resources (labels, checkpoints and logs) without running code in them."""

@@ -1,0 +1,159 @@
+"""The command ``inference-server``: exports if needed, then serves."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from inference_client.command_line.extras import MissingExtraError, refuse_two_onnxruntimes
+from inference_client.command_line.options import COMMAND_SETTINGS
+from inference_client.version import __version__
+from inference_export.command import run_export
+from inference_export.command_options import base_data_option, export_options, resources_option
+from inference_export.errors import ExportError, RepositoryError
+from inference_export.export_options import ExportOptions
+from inference_export.repository.reading import read_export
+from inference_server.addresses import LOOPBACK, require_free
+from inference_server.errors import ServerError
+from inference_server.options import port_option
+from inference_server.server_arguments import OWN_OPTIONS, RESERVED_OPTIONS, serving_arguments, supervision_arguments
+from inference_server.start_plan import DEFAULT_BASE_DATA, DEFAULT_RESOURCES, default_resources, plan_start
+from inference_server.supervision.checking import TIMEOUT_S, check
+from inference_server.supervision.watching import Watcher
+from inference_server.triton.access import Access
+from inference_server.triton.arguments import names_option
+from inference_server.triton.launch import Launch, prepare_launch
+from inference_server.triton.limits import raise_open_files_limit, raise_stack_limit
+from inference_server.triton.standard_streams import open_standard_streams
+
+METRICS_PORT = 8002
+EXPORT_OPTIONS = {field.name for field in fields(ExportOptions)}
+
+
+@click.command(context_settings=COMMAND_SETTINGS)
+@resources_option(show_default=f"{DEFAULT_RESOURCES} if it exists; otherwise the repository is served as it is")
+@base_data_option(show_default=f"{DEFAULT_BASE_DATA} unless it is missing or empty")
+@export_options
+@click.option("--host", default=LOOPBACK, help="Address to listen on; 0.0.0.0 for all addresses.")
+@port_option(help="HTTP port.")
+@click.option(
+    "--metrics_port",
+    type=click.IntRange(1, 65535),
+    default=METRICS_PORT,
+    help=f"Port of the metrics, on {LOOPBACK}.",
+)
+@click.option(
+    "--check",
+    "only_check",
+    is_flag=True,
+    help="Start no server. Ask the one at --host and --port to classify a small image, and exit with 0 if it answers "
+    "within --check_timeout. For load balancers, health checks and probes.",
+)
+@click.option(
+    "--check_timeout",
+    type=click.IntRange(1, 600),
+    default=round(TIMEOUT_S),
+    help="Longest time for --check, in seconds. Until then, a busy server (503) is asked again. Set 30 so that a busy "
+    "server does not count as broken.",
+)
+@click.argument("triton_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- TRITON_ARGUMENT...]")
+@click.version_option(__version__)
+@click.pass_context
+def main(
+    context: click.Context,
+    /,
+    *,
+    host: str,
+    port: int,
+    metrics_port: int,
+    only_check: bool,
+    check_timeout: int,
+    triton_arguments: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Serve trained resources: export them if needed, then run tritonserver.
+
+    Exports unless the model repository holds an export of the same resources,
+    base data and options, and says why. Without resources, serves the model
+    repository as it is.
+
+    Watches over the server: within seconds, replaces a model process that has
+    died or hangs, or restarts tritonserver. Only reload-repository may use the
+    gRPC endpoint.
+
+    \b
+    Examples:
+      inference-server -r trained/ -data base/
+      inference-server -r trained/ --host 0.0.0.0 --port 80
+      inference-server --model_repository exported/ -- --log-verbose=1
+      inference-server --check
+
+    Exit status: 0 after SIGTERM or Ctrl-C; 1 if the export, the start or the check failed; 2 wrong usage; 3 if a
+    process failed again and again.
+    """  # noqa: D301  (click wants the backspace itself)
+    open_standard_streams()
+    try:
+        if only_check:
+            check(host, port, check_timeout)
+            return
+        options["resources"] = options["resources"] or default_resources()
+        if options["resources"] is None:
+            _refuse_export_options(context)
+        _refuse_reserved_options(triton_arguments)
+        sys.exit(_serve(host, port, metrics_port, triton_arguments, options))
+    except (ServerError, MissingExtraError, ExportError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _serve(host: str, port: int, metrics_port: int, triton_arguments: Sequence[str], options: Mapping[str, Any]) -> int:
+    repository: Path = options["model_repository"]
+    raise_open_files_limit()
+    refuse_two_onnxruntimes()
+    plan = plan_start(options)
+    arguments = serving_arguments(
+        repository, host=host, port=port, metrics_port=metrics_port, arguments=triton_arguments
+    )
+    # Finds obstacles to the start before a long export.
+    prepare_launch(arguments, extras=("export", "server") if plan.export else ("server",))
+    require_free(host, port)
+    require_free(LOOPBACK, metrics_port)
+    if plan.export:
+        click.echo(f"exporting {plan.export.resources}: {plan.reason}", err=True)
+        run_export(plan.export)
+    export = read_export(repository)
+    if export is None:
+        raise RepositoryError(f"{repository} holds no export. Name the trained resources with -r.", repository)
+    click.echo(
+        f"starting tritonserver on {repository}, version {export.version}, in {export.settings.mode} mode",
+        err=True,
+    )
+    raise_stack_limit()
+
+    def make_launch(access: Access, memory_prefix: str) -> Launch:
+        return prepare_launch([*arguments, *supervision_arguments(repository, access, memory_prefix)])
+
+    return Watcher(repository, host=host, port=port, metrics_port=metrics_port, make_launch=make_launch).run()
+
+
+def _refuse_export_options(context: click.Context) -> None:
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        is_given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if is_given and name in EXPORT_OPTIONS and name != "model_repository":
+            raise click.UsageError(
+                f"{parameter.opts[-1]} describes an export, and has no effect without -r. Give -r as well.", context
+            )
+
+
+def _refuse_reserved_options(triton_arguments: Sequence[str]) -> None:
+    for option, ours in OWN_OPTIONS.items():
+        if names_option(triton_arguments, option):
+            raise click.UsageError(f"{option} after -- contradicts {ours}. Give {ours} instead.")
+    for option in RESERVED_OPTIONS:
+        if names_option(triton_arguments, option):
+            raise click.UsageError(f"{option} is reserved for this command. To choose it, run tritonserver itself.")

@@ -1,0 +1,1 @@
+"""Watching over a running tritonserver, and replacing what fails."""

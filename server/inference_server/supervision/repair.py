@@ -1,0 +1,71 @@
+"""Replaces the processes of one model while the server goes on."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from inference_export.repository.config_files import read_configs
+from inference_export.repository.configs import ENSEMBLE
+from inference_server.errors import ServerError
+from inference_server.supervision.death_watch import DeathWatch
+from inference_server.supervision.tritonserver import Tritonserver
+from inference_server.triton.access import Access
+from inference_server.triton.model_control import ModelControl
+
+_POLL_S = 0.2
+
+
+def reload_model(server: Tritonserver, access: Access, model: str, *, replaced: Sequence[int]) -> None:
+    """Have Triton start new processes for a model.
+
+    Args:
+        server: The server.
+        access: The owner's access to the server.
+        model: The model's name.
+        replaced: Ids of the model's processes that have just been killed.
+
+    Raises:
+        ServerError: Triton could not start them; the model then has no working process.
+        RepositoryError: The repository is damaged.
+        OSError: The repository can't be changed.
+    """
+    repository = Path(access.repository)
+    if read_configs(repository) != access.configs:
+        raise ServerError("another repository has taken the place of the served one")
+    _mark_changed(repository / model)
+    with ModelControl(access) as control:
+        _load(control, server, model, replaced)
+        if not control.is_ready(ENSEMBLE):
+            raise ServerError(f"{ENSEMBLE} is not ready")
+
+
+def _mark_changed(folder: Path) -> None:
+    # Triton reloads only versions that seem to have changed. This marks all, although one process was to blame.
+    for version in folder.iterdir():
+        if version.name.isdecimal():
+            for file in version.iterdir():
+                os.utime(file)
+
+
+def _load(control: ModelControl, server: Tritonserver, model: str, replaced: Sequence[int]) -> None:
+    """Load a model; raise ``ServerError`` if its new process dies meanwhile: Triton would wait forever."""
+    deaths = DeathWatch(server.pid, known=replaced)
+    failures: list[ServerError] = []
+
+    def load() -> None:
+        try:
+            control.load(model)
+        except ServerError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=load, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        if server.exit_code() is not None or deaths.has_died():
+            raise ServerError("its new process died")
+        thread.join(_POLL_S)
+    if failures:
+        raise failures[0]

@@ -1,0 +1,1 @@
+"""Finds, prepares, starts and administers the real tritonserver."""

@@ -1,0 +1,126 @@
+"""Gives a running server's owner, and nobody else, the key to administer it: in a file that only the owner can read."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from inference_server.errors import ServerError
+from inference_server.triton.arguments import RESTRICT_GRPC, restrictions
+
+# The gRPC protocols that are not always closed. Under supervision, only the owner may use gRPC.
+_OTHER_PROTOCOLS = ("health", "metadata", "inference", "model-config", "statistics")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """The owner's access to a running ``inference-server``.
+
+    Attributes:
+        pid: Process id of ``inference-server``.
+        grpc_port: Loopback port of Triton's gRPC endpoint, which answers nothing without the key.
+        key: The key, random at each start.
+        repository: The model repository, resolved.
+        version: The version that the ensemble answers with.
+        configs: The loaded configuration of each model, as from ``read_configs``.
+    """
+
+    pid: int
+    grpc_port: int
+    key: str
+    repository: str
+    version: int
+    configs: dict[str, str]
+
+    def restrictions(self) -> list[str]:
+        """Return Triton's arguments that close its restricted APIs to everyone without the key."""
+        closed = restrictions(self.key)
+        closed[RESTRICT_GRPC] = f"{','.join(_OTHER_PROTOCOLS)},{closed[RESTRICT_GRPC]}"
+        return [f"{option}={value}" for option, value in closed.items()]
+
+
+def access_file(port: int) -> Path:
+    """Return the path of the access file of the server on a port; only the user may enter the folder."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(runtime or cache) / "inference-server" / f"{port}.json"
+
+
+@contextlib.contextmanager
+def claim(port: int) -> Iterator[None]:
+    """Be this user's only ``inference-server`` on a port, whatever the address, until the context ends.
+
+    Raises:
+        ServerError: Another ``inference-server`` runs on the port, or the folder can't be written.
+    """
+    lock = access_file(port).with_suffix(".lock")
+    try:
+        lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise _unwritable(lock, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ServerError(
+                f"another inference-server of yours runs on port {port}, on another address. reload-repository finds a "
+                f"server by its port alone. Choose another --port."
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_access(port: int, access: Access) -> None:
+    """Write the access file of a port in one step, so that only its owner can read it.
+
+    Raises:
+        ServerError: The file can't be written.
+    """
+    file = access_file(port)
+    new = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new.unlink(missing_ok=True)
+        descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as output:
+            json.dump(asdict(access), output)
+        new.replace(file)
+    except OSError as error:
+        raise _unwritable(file, error) from error
+
+
+def _unwritable(file: Path, error: OSError) -> ServerError:
+    return ServerError(
+        f"{file} can't be written ({error.strerror}). Its folder must hold the key to administer this server. Set "
+        f"XDG_RUNTIME_DIR to a writable folder."
+    )
+
+
+def read_access(port: int) -> Access:
+    """Read the access to the server on a port.
+
+    Raises:
+        ServerError: No ``inference-server`` of this user runs there.
+    """
+    file = access_file(port)
+    try:
+        access = Access(**json.loads(file.read_text(encoding="utf-8")))
+        os.kill(access.pid, 0)
+    except (OSError, ValueError, TypeError) as error:
+        raise ServerError(
+            f"no inference-server of yours runs on port {port}: {file} holds no key. Name the server's port with "
+            f"--port. If tritonserver was started without inference-server, restart it to serve another version."
+        ) from error
+    return access
+
+
+def change_version(port: int, version: int) -> None:
+    """Record the version that is served now, for ``inference-server`` and the next reload."""
+    write_access(port, replace(read_access(port), version=version))

@@ -1,0 +1,85 @@
+"""Triton's model control: loads and unloads the models of a running server."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from inference_server.addresses import LOOPBACK
+from inference_server.errors import ServerError
+from inference_server.triton.access import Access
+from inference_server.triton.arguments import GRPC_KEY_NAME
+
+LOAD_TIMEOUT_S = 300.0
+QUESTION_TIMEOUT_S = 10.0
+_GRPC_KEY_HEADER = f"triton-grpc-protocol-{GRPC_KEY_NAME}"  # Triton asks for the prefix
+
+
+class ModelControl:
+    """Triton's model control over gRPC; over HTTP, other requests would wait while a model loads.
+
+    Args:
+        access: The owner's access to the server.
+
+    Raises:
+        ServerError: The gRPC client is not installed.
+    """
+
+    def __init__(self, access: Access) -> None:
+        try:
+            from tritonclient.grpc import InferenceServerClient
+        except ImportError as error:
+            raise ServerError(
+                "the gRPC client is not installed. Install it: pip install 'tritonclient[grpc]'"
+            ) from error
+        self._client = InferenceServerClient(f"{LOOPBACK}:{access.grpc_port}")
+        self._headers = {_GRPC_KEY_HEADER: access.key}
+
+    def load(self, model: str) -> None:
+        """Load a model from the repository; unchanged versions keep running.
+
+        Raises:
+            ServerError: Triton could not load the model; the versions loaded before keep running.
+        """
+        with _explained(f"{model} can't be loaded"):
+            self._client.load_model(model, headers=self._headers, client_timeout=LOAD_TIMEOUT_S)
+
+    def unload(self, model: str) -> None:
+        """Let a model finish its requests and end; new requests get 404.
+
+        A step of the ensemble also finishes the requests that the ensemble has accepted.
+
+        Raises:
+            ServerError: The server gave no answer.
+        """
+        with _explained(f"{model} can't be unloaded"):
+            self._client.unload_model(model, headers=self._headers, client_timeout=QUESTION_TIMEOUT_S)
+
+    def is_ready(self, model: str, version: int | None = None) -> bool:
+        """Ask whether a model, or one version of it, is ready.
+
+        Raises:
+            ServerError: The server gave no answer.
+        """
+        with _explained(f"the server does not say whether {model} is ready"):
+            ready = self._client.is_model_ready(
+                model, str(version or ""), headers=self._headers, client_timeout=QUESTION_TIMEOUT_S
+            )
+        return bool(ready)
+
+    def __enter__(self) -> ModelControl:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._client.close()
+
+
+@contextlib.contextmanager
+def _explained(failure: str) -> Iterator[None]:
+    from tritonclient.utils import InferenceServerException
+
+    try:
+        yield
+    except InferenceServerException as error:
+        raise ServerError(f"{failure}: {error.message()}") from error

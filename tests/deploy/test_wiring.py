@@ -1,0 +1,134 @@
+"""Names, ports, selectors, limits and mounted files agree across the files of ``deploy/``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from inference_server.supervision.watching import EXIT_TIMEOUT_S, LAST_ANSWERS_S
+from tests.deploy.manifests import (
+    DEPLOY,
+    SERVER_CONTAINERS,
+    Manifest,
+    all_containers,
+    compose_file,
+    find_manifest,
+    image_command,
+    pod_spec,
+    server_container,
+)
+
+
+def test_files_that_compose_mounts_exist_and_their_names_agree_with_the_gateway_and_prometheus() -> None:
+    compose = compose_file()
+    for name, config in compose["configs"].items():
+        assert (DEPLOY / config["file"]).is_file(), name  # a config's content can't be put into a read-only container
+    for service in compose["services"].values():
+        for volume in service.get("volumes", ()):
+            source = volume["source"] if isinstance(volume, dict) else volume.split(":")[0]
+            assert not source.startswith("./") or (DEPLOY / source).exists(), source
+    gateway = compose["services"]["gateway"]
+    beside = {Path(file["target"]).name for file in [*gateway["configs"], *gateway["secrets"]]}
+    assert beside == {"nginx.conf", "checks.conf", "proxy.conf", "servers.conf", "keys.map", "server.crt", "server.key"}
+    assert re.findall(r"^server (\S+)", (DEPLOY / "compose" / "servers.conf").read_text(), re.MULTILINE) == [
+        "server:8080"
+    ]
+    assert yaml.safe_load((DEPLOY / "compose" / "targets.yml").read_text()) == [{"targets": ["server:8002"]}]
+    mounted = {Path(file["target"]).name for file in compose["services"]["prometheus"]["configs"]}
+    prometheus = yaml.safe_load((DEPLOY / "monitoring" / "prometheus.yml").read_text())
+    wanted = {*prometheus["rule_files"], *prometheus["scrape_configs"][0]["file_sd_configs"][0]["files"]}
+    assert mounted == {"prometheus.yml", *wanted}
+    (source,) = yaml.safe_load(
+        (DEPLOY / "monitoring" / "grafana" / "provisioning" / "datasources" / "prometheus.yml").read_text()
+    )["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+
+
+def test_ports_names_and_selectors_agree(overlay: list[Manifest]) -> None:
+    for name in ("inference-server", "gateway"):
+        deployment = find_manifest(overlay, "Deployment", name)
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        service = find_manifest(overlay, "Service", name)["spec"]
+        selectors = [
+            service["selector"],
+            deployment["spec"]["selector"]["matchLabels"],
+            find_manifest(overlay, "PodDisruptionBudget", name)["spec"]["selector"]["matchLabels"],
+            find_manifest(overlay, "NetworkPolicy", name)["spec"]["podSelector"]["matchLabels"],
+            *(
+                constraint["labelSelector"]["matchLabels"]
+                for constraint in pod_spec(deployment)["topologySpreadConstraints"]
+            ),
+        ]
+        for selector in selectors:
+            assert selector.items() <= labels.items()
+        assert {port["targetPort"] for port in service["ports"]} <= set(ports)
+        admitted = {
+            port["port"]
+            for rule in find_manifest(overlay, "NetworkPolicy", name)["spec"]["ingress"]
+            for port in rule["ports"]
+        }
+        assert admitted == set(ports)
+    server = find_manifest(overlay, "Deployment", "inference-server")
+    ports = {port["name"]: port["containerPort"] for port in server_container(server)["ports"]}
+    assert ports == {"http": 8080, "metrics": 8002}
+    nginx = (DEPLOY / "gateway" / "nginx.conf").read_text()
+    (https,) = pod_spec(find_manifest(overlay, "Deployment", "gateway"))["containers"][0]["ports"]
+    assert f"listen {https['containerPort']} ssl" in nginx
+
+
+def test_gateway_finds_the_server_by_its_service_and_all_its_files(overlay: list[Manifest]) -> None:
+    service = find_manifest(overlay, "Service", "inference-server")
+    namespace = service["metadata"]["namespace"]
+    # Headless: the name has every pod's address, so a lost request can go to another pod.
+    assert service["spec"]["clusterIP"] == "None"
+    (http,) = [port["port"] for port in service["spec"]["ports"] if port["name"] == "http"]
+    pod = pod_spec(find_manifest(overlay, "Deployment", "gateway"))
+    volume = next(candidate for candidate in pod["volumes"] if candidate["name"] == "configuration")
+    names = {source["configMap"]["name"] for source in volume["projected"]["sources"] if "configMap" in source}
+    maps = {resource["metadata"]["name"]: resource["data"] for resource in overlay if resource["kind"] == "ConfigMap"}
+    assert names == set(maps)
+    files = {name: text for data in maps.values() for name, text in data.items()}
+    paths = {
+        item["path"] for source in volume["projected"]["sources"] for item in source.get("secret", {}).get("items", ())
+    }
+    assert set(files) | paths == {
+        "nginx.conf", "checks.conf", "proxy.conf", "servers.conf", "keys.map", "evaluators.map",
+        "tls/server.crt", "tls/server.key",
+    }  # fmt: skip
+    secrets = [source["secret"] for source in volume["projected"]["sources"] if "secret" in source]
+    assert [item["path"] for source in secrets if source.get("optional") for item in source["items"]] == [
+        "evaluators.map"
+    ]
+    upstream = f"server inference-server.{namespace}.svc.cluster.local:{http} resolve"
+    assert upstream in files["servers.conf"]
+
+
+def test_disruption_autoscaling_and_termination_leave_a_server(overlay: list[Manifest]) -> None:
+    scaler = find_manifest(overlay, "HorizontalPodAutoscaler", "inference-server")["spec"]
+    deployment = find_manifest(overlay, "Deployment", "inference-server")
+    assert scaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert "replicas" not in deployment["spec"]  # each apply would undo what the autoscaler did
+    assert (
+        scaler["minReplicas"]
+        > find_manifest(overlay, "PodDisruptionBudget", "inference-server")["spec"]["maxUnavailable"]
+    )
+    container = server_container(deployment)
+    pause_s = float(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    needed_s = pause_s + EXIT_TIMEOUT_S + LAST_ANSWERS_S
+    assert pod_spec(deployment)["terminationGracePeriodSeconds"] > needed_s
+    stop_s = compose_file()["services"]["server"]["stop_grace_period"]
+    assert int(stop_s.removesuffix("s")) > EXIT_TIMEOUT_S + LAST_ANSWERS_S
+
+
+def test_body_limits_of_gateway_and_server_are_the_same(rendered: dict[str, list[Manifest]]) -> None:
+    (limit,) = re.findall(r"client_max_body_size (\d+)m;", (DEPLOY / "gateway" / "nginx.conf").read_text())
+    option = f"--http-max-input-size={int(limit) << 20}"
+    assert option in image_command()
+    servers = [container for container in all_containers(rendered) if container["name"] in SERVER_CONTAINERS]
+    assert {server["name"] for server in servers} == SERVER_CONTAINERS
+    for server in servers:
+        assert option in server["args"], server["name"]
