@@ -95,6 +95,12 @@ def test_wrong_usage_ends_with_code_2(small: Trained, arguments: list[str]) -> N
     assert _run("-r", small.folder, *arguments).exit_code == 2
 
 
+def test_export_without_resources_names_the_missing_option() -> None:
+    result = _run()
+    assert result.exit_code == 2
+    assert "Missing option '-r'" in result.output
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_is_a_manual_page(flag: str) -> None:
     result = _run(flag)

@@ -54,8 +54,9 @@ def _make(name: str, **attributes: Any) -> Callable[[Any], Any]:
         return value
 
     names = [*filter(None, [_SHORT_NAMES.get(name)]), f"--{name}"]
-    default = None if option.default is MISSING else option.default
-    common: dict[str, Any] = {"help": option.description, "default": default, "callback": check}
+    common: dict[str, Any] = {"help": option.description, "callback": check}
+    if option.default is not MISSING:  # for click, an option with a default is never missing
+        common["default"] = option.default
     if option.kind is bool:
         return click.option(*names, is_flag=True, **common | attributes)
     metavar = "DIR" if option.kind is Path else "PACKAGE.MODULE:FACTORY" if name == "network" else None
