@@ -115,8 +115,8 @@ def read_access(port: int) -> Access:
         os.kill(access.pid, 0)
     except (OSError, ValueError, TypeError) as error:
         raise ServerError(
-            f"no inference-server of yours runs on port {port}: {file} holds no key. Name the server's port with "
-            f"--port. If tritonserver was started without inference-server, restart it to serve another version."
+            f"no inference-server of yours runs on port {port}; its key would be in {file}. Name the server's "
+            f"port with --port. If tritonserver was started without inference-server, restart it to serve another version."
         ) from error
     return access
 
