@@ -116,7 +116,8 @@ def read_access(port: int) -> Access:
     except (OSError, ValueError, TypeError) as error:
         raise ServerError(
             f"no inference-server of yours runs on port {port}; its key would be in {file}. Name the server's "
-            f"port with --port. If tritonserver was started without inference-server, restart it to serve another version."
+            f"port with --port. If tritonserver was started without inference-server, restart it to serve another "
+            f"version."
         ) from error
     return access
 
