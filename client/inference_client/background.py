@@ -80,8 +80,7 @@ class LoopThread:
     def __init__(self, settings: Settings) -> None:
         self.transport = Transport(settings)
         self._process = os.getpid()
-        self._runner = asyncio.Runner(loop_factory=_new_event_loop)
-        self._loop = self._runner.get_loop()
+        self._loop = _new_event_loop()
         self._stopping = asyncio.Event()
         self._stopped = False
         # Reentrant: a signal handler or the garbage collector may stop the loop in a thread that holds the lock.
@@ -178,8 +177,11 @@ class LoopThread:
             raise StoppedError
 
     def _run(self) -> None:
-        with self._runner:
-            self._runner.run(self._serve())
+        # Not asyncio.Runner, which starts a thread when it closes: at exit, CPython 3.12 starts none.
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._loop.close()
 
     async def _serve(self) -> None:
         await self._stopping.wait()

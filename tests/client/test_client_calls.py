@@ -24,7 +24,16 @@ def labels(results):
 
 def run_script(script, *arguments, **environment):
     return subprocess.run(
-        [sys.executable, "-W", "error::ResourceWarning", "-c", textwrap.dedent(script), *arguments],
+        [
+            sys.executable,
+            "-W",
+            "error::ResourceWarning",
+            "-W",
+            "ignore:This process:DeprecationWarning",
+            "-c",
+            textwrap.dedent(script),
+            *arguments,
+        ],
         capture_output=True,
         text=True,
         timeout=60,
