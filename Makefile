@@ -58,7 +58,7 @@ PYTEST_OPTIONS ?=
 test: check $(VENV)/system-packages ## Lint, type-check and test everything
 	$(BIN)/python $(PYTEST) $(PYTEST_OPTIONS)
 
-test-fast: $(VENV)/system-packages ## Test what needs no server and no export: about 90 seconds
+test-fast: $(VENV)/system-packages ## Test what needs no server and no export: about two minutes
 	$(BIN)/python $(PYTEST) -m 'not slow' $(PYTEST_OPTIONS)
 
 coverage: $(VENV)/system-packages ## Test everything; list the lines and branches that did not run, servers included
