@@ -42,7 +42,7 @@ REPLY = struct.Struct("<BQ")  # one of the next four; memory in bytes that an ex
 DECODED, REFUSED, EXPENSIVE, OUT_OF_MEMORY = range(4)
 LONGEST_REPLY = 4096  # bytes; a reply arrives in one piece
 
-_START_TIMEOUT_S = 60.0  # until the program answers; on a busy machine, its imports take long
+_FIRST_START_TIMEOUT_S = 60.0  # nobody waits for images yet, and on a busy machine imports take long
 _ANSWER_TIMEOUT_S = 10.0  # of an idle process
 _END_TIMEOUT_S = 2.0
 
@@ -128,6 +128,7 @@ class Forker:
         self._size = size
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._start_timeout_s = _FIRST_START_TIMEOUT_S
 
     def fork(self) -> Decoder:
         """Start a decoder.
@@ -190,12 +191,13 @@ class Forker:
             raise BrokenPipeError
         socket.send_fds(self._control, [COMMAND.pack(command)], descriptors, socket.MSG_NOSIGNAL)
         (answer,) = COMMAND.unpack(self._control.recv(COMMAND.size))
+        self._start_timeout_s = _ANSWER_TIMEOUT_S
         self._control.settimeout(_ANSWER_TIMEOUT_S)
         return int(answer)
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair()
-        self._control.settimeout(_START_TIMEOUT_S)
+        self._control.settimeout(self._start_timeout_s)
         with theirs:
             # In Triton's stub, sys.executable is the Python of the stub's packages. The stub ignores PYTHON* variables.
             options = ["-E", "-B"] if sys.flags.ignore_environment else ["-B"]
