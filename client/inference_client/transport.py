@@ -1,6 +1,7 @@
 """Requests to one server: deadlines, retries, and bounds on what is read of an answer."""
 
 import asyncio
+import errno
 import io
 import itertools
 import json
@@ -292,7 +293,9 @@ class Transport:
             if isinstance(error, aiohttp.ClientConnectorError):
                 raise error.os_error from None
             if isinstance(error, aiohttp.ClientOSError):
-                raise OSError(*error.args) from None  # of the subclass for its number
+                # aiohttp gives no number when a connection ends while the body is written.
+                number = error.errno or errno.ECONNRESET
+                raise OSError(number, error.strerror) from None  # of the subclass for its number
             raise
         if response.status != HTTPStatus.OK:
             raise refusal(response.status, content)

@@ -110,6 +110,9 @@ class StandIn:
         answer: Answers each inference request, in the connection's thread.
         configuration: Answers a request for the ensemble's configuration.
         tls: Whether to speak TLS, with a certificate that nobody trusts.
+
+    Attributes:
+        resets: How many of the next inference requests lose their connection before their body is read.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class StandIn:
         self.answer = answer
         self.configuration = configuration
         self.requests: list[Request] = []
+        self.resets = 0
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), self._handler())
         self._server.block_on_close = False
@@ -156,6 +160,11 @@ class StandIn:
                 self._answer(stand_in.configuration)
 
             def do_POST(self) -> None:
+                if stand_in.resets:
+                    stand_in.resets -= 1
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    self.close_connection = True
+                    return
                 self._answer(stand_in.answer)
 
             def _answer(self, answer: Callable[[Request], Reply]) -> None:

@@ -5,6 +5,7 @@ import gc
 import socket
 import ssl
 import time
+from dataclasses import replace
 
 import pytest
 from stand_in import Reply, StandIn, echo, raw_server, refusal, unused_port
@@ -105,6 +106,17 @@ def test_server_that_is_back_within_the_timeout_costs_no_result(reply, images):
         assert target_server(b"a") == ([{"Label": "a", "Probability": 0.5}], 200)
         _, status_code = target_server(images)
         assert (status_code, len(server.inferences)) == (200, 4)
+
+
+def test_server_lost_while_it_is_sent_a_large_image_and_back_within_the_timeout_costs_no_result():
+    def answer(request):
+        return echo(replace(request, images=[b"a"]))
+
+    with StandIn(answer) as server, Classify(server.url, timeout_s=10) as target_server:
+        assert target_server(b"a") == ([{"Label": "a", "Probability": 0.5}], 200)
+        server.resets = 6
+        assert target_server(bytes(2**25)) == ([{"Label": "a", "Probability": 0.5}], 200)
+        assert server.resets == 0
 
 
 def test_dead_process_is_waited_for_even_by_the_first_call(classify):
