@@ -60,6 +60,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse versions of pytest and pytest-xdist that split groups up without a word."""
+    if session.config.getoption("loadgroup", default=False):
+        for item in session.items:
+            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid.rpartition("]")[2]:
+                raise pytest.UsageError("pytest-xdist does not group tests: install what constraints.txt names")
+
+
 def _shares_a_fixture_of_its_file(item: pytest.Item) -> bool:
     information = getattr(item, "_fixtureinfo", None)
     definitions = information.name2fixturedefs.values() if information else ()
