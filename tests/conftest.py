@@ -46,6 +46,7 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow; keep in one process what shares a server or another fixture of a file; start the longest."""
     for item in items:
@@ -58,14 +59,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             elif _shares_a_fixture_of_its_file(item):
                 item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse versions of pytest and pytest-xdist that split groups up without a word."""
-    if session.config.getoption("loadgroup", default=False):
-        for item in session.items:
-            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid.rpartition("]")[2]:
-                raise pytest.UsageError("pytest-xdist does not group tests: install what constraints.txt names")
 
 
 def _shares_a_fixture_of_its_file(item: pytest.Item) -> bool:
@@ -94,8 +87,12 @@ class Trained:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def process_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def process_of_its_own(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep embeddings of the tests' own, so that no run finds an earlier one's; share the cores with other workers."""
+    if request.config.getoption("loadgroup", default=False):
+        for item in request.session.items:
+            grouped = item.get_closest_marker("xdist_group") is None or "@" in item.nodeid.rpartition("]")[2]
+            assert grouped, "pytest-xdist splits groups of tests up: install the versions in constraints.txt"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         if WORKER:

@@ -87,12 +87,12 @@ _REMEDIES: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "Is api_key right?",
     HTTPStatus.FORBIDDEN: "Is api_key right?",
     HTTPStatus.NOT_FOUND: "Is the model ensemble loaded there, and the url's path right? "
-    "curl {url}/v2/models/ensemble/ready",
+    "Try: curl {url}/v2/models/ensemble/ready",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "This request is too large for a proxy: send smaller images, or raise its "
     "limit.",
     HTTPStatus.TOO_MANY_REQUESTS: "You have sent too many requests: wait, or ask for a higher limit.",
     HTTPStatus.INTERNAL_SERVER_ERROR: "The server's log says more.",
-    HTTPStatus.BAD_GATEWAY: "Is tritonserver running behind it? curl {url}/v2/health/ready",
+    HTTPStatus.BAD_GATEWAY: "Is tritonserver running behind it? Try: curl {url}/v2/health/ready",
     HTTPStatus.SERVICE_UNAVAILABLE: "It was overloaded for the {timeout_s:g} s of timeout_s: send less at a time, or "
     "wait longer.",
 }
@@ -104,12 +104,12 @@ _TABLE = (
     _Failure(
         TimeoutError,
         "{url} gave no answer in time (timeout_s={timeout_s:g}, connect_timeout_s={connect_timeout_s:g}). "
-        "Is it busy, or the address wrong? curl {url}/v2/health/ready",
+        "Is it busy, or the address wrong? Try: curl {url}/v2/health/ready",
         HTTPStatus.GATEWAY_TIMEOUT,
     ),
     _Failure(
         ConnectionRefusedError,
-        "{url} refused the connection. Is tritonserver running there? curl {url}/v2/health/ready",
+        "{url} refused the connection. Is tritonserver running there? Try: curl {url}/v2/health/ready",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
     _Failure(
@@ -130,18 +130,18 @@ _TABLE = (
     ),
     _Failure(
         OSError,
-        "{url} could not be reached, or was lost ({detail}). curl {url}/v2/health/ready",
+        "{url} could not be reached, or was lost ({detail}). Try: curl {url}/v2/health/ready",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
     _Failure(
         aiohttp.ClientConnectionError,
-        "{url} closed the connection without an answer. Has tritonserver died? curl {url}/v2/health/ready",
+        "{url} closed the connection without an answer. Has tritonserver died? Try: curl {url}/v2/health/ready",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
     _Failure(
         _BROKEN_ANSWER,
         "{url} broke off its answer, or does not speak HTTP ({detail}). Is it tritonserver's HTTP port, and up? "
-        "curl {url}/v2/health/ready",
+        "Try: curl {url}/v2/health/ready",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
     _Failure(

@@ -20,6 +20,7 @@ from tests.once import WORKER, make_once
 ENVIRONMENT = Path(sys.prefix)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run one page after another where all of them listen on this machine's ports."""
     if WORKER and not can_isolate():
