@@ -269,8 +269,8 @@ def test_table_shows_an_image_without_an_answer_as_wrong() -> None:
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
-        ("clustering", "model_6 was served; in validation: best validation embeddingAccuracy, 1, of 3 epochs"),
-        ("classification", "model_9 was served; in validation: best validation classificationAccuracy, 1, of 3 epochs"),
+        ("clustering", "model_6 was served: the best of 3 epochs, with a validation embeddingAccuracy of 1"),
+        ("classification", "model_9 was served: the best of 3 epochs, with a validation classificationAccuracy of 1"),
     ],
 )
 def test_too_low_an_accuracy_is_explained_by_the_validation(resources: Path, mode: str, said: str) -> None:

@@ -85,13 +85,16 @@ def copy(mislabeled: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(mislabeled, tmp_path / "copy"))
 
 
+@pytest.mark.parametrize("unknown", [False, True], ids=["nearest-answers", "unknown-label"])
 @pytest.mark.parametrize("sizes", [[5, 7, 1, 9], [40, 41], [6]], ids=["four", "two", "one"])
-def test_findings_equal_a_plain_comparison_of_every_pair(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_findings_equal_a_plain_comparison_of_every_pair(
+    sizes: list[int], unknown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(base_analysis, "_BLOCK_VALUES", 100)  # several blocks
     monkeypatch.setattr(base_analysis, "DUPLICATE_SIMILARITY", 0.8)
     embeddings, starts = _random_base(sizes)
     class_of = np.repeat(range(len(sizes)), sizes)
-    analysis = analyze(embeddings, starts, threshold=0.52)
+    analysis = analyze(embeddings, starts, threshold=0.52, has_unknown_label=unknown)
     misplaced, same, conflicts = set(), 0, 0
     for row in range(len(embeddings)):
         similarities = embeddings @ embeddings[row]
@@ -120,7 +123,8 @@ def test_findings_equal_a_plain_comparison_of_every_pair(sizes: list[int], monke
             counts = [np.count_nonzero(similarities[class_of == name] >= threshold) for name in range(len(sizes))]
             best = [similarities[class_of == name].max() for name in range(len(sizes))]
             unmatched += not any(counts)
-            right += max(range(len(sizes)), key=lambda name: (counts[name], best[name])) == class_of[row]
+            label = max(range(len(sizes)), key=lambda name: (counts[name], best[name]))
+            right += label == class_of[row] and (any(counts) or not unknown)
         assert outcome.right == pytest.approx(right / len(embeddings))
         assert outcome.unmatched == pytest.approx(unmatched / len(embeddings))
 

@@ -1,5 +1,6 @@
 """The kinds of images that a caller may pass, and the bytes to send for each."""
 
+import errno
 import io
 import os
 import stat
@@ -60,7 +61,9 @@ class FileImage:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         status = os.stat(path)  # noqa: PTH116 - Path would accept what open() refuses, a null byte for one
-        if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "It is a folder: pass the paths of its images", os.fspath(path))
+        if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"{os.fspath(path)!r} is not a regular file: read it, and pass the bytes")
         with open(path, "rb"):  # noqa: PTH123
             pass

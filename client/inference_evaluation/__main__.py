@@ -99,7 +99,12 @@ def main(
     try:
         labelled = read_labelled_images(folder)
         if not labelled.images:
-            raise click.UsageError(f"{folder} holds no images: make a folder of images in it for each class.")
+            hint = (
+                f"it holds files, but no class folders. Is {printable(os.fspath(folder.resolve().parent))} meant?"
+                if any(entry.is_file() for entry in folder.iterdir())
+                else "make a folder of images in it for each class."
+            )
+            raise click.UsageError(f"{folder} holds no images of a class: {hint}")
         copies = None if base_data is None else find_copies(labelled.images, base_data)
         with client, _replacing(out) as staging:
             with progress("Evaluating", len(labelled.images)) as advance:

@@ -102,7 +102,7 @@ def explain_shortfall(resources: Path, mode: str) -> str:
     checkpoint = select_checkpoint(resources, mode, FileReader())
     return (
         f"the held-out accuracy is below {ACCURACY_GOAL}: the network does worse on new images than it should.\n"
-        f"  {checkpoint.path.name} was served; in validation: {checkpoint.reason}. With so few base images, "
+        f"  {checkpoint.path.name} was served: {checkpoint.reason}. With so few base images, "
         f"validation can miss a weak network.\n"
         f"  To train again, remove {resources}. The same machine may arrive at the same weights; to get others, change "
         f"the seed in examples/demonstration/settings.py."

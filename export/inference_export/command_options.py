@@ -16,7 +16,7 @@ from inference_export.network.preprocessing import DEFAULT_IMAGE_SIZE
 _SHORT_NAMES = {"resources": "-r", "base_data": "-data", "sim_thres": "-thres", "batch_size": "-btch"}
 # The defaults in words, for options whose default value does not tell.
 _SHOWN_DEFAULTS = {
-    "mode": "the mode that the base data lead to, if it is the repository's mode",
+    "mode": "clustering with base data, classification without",
     "network": "ResNet-50 with two heads",
     "image_size": f"the network's own, or {DEFAULT_IMAGE_SIZE} if it names none",
     "calibration": "the base data",

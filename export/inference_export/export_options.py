@@ -75,8 +75,8 @@ class ExportOptions:
         base_data: Base data: a folder for each class, with its reference images inside. With base data the server
             answers in clustering mode, without them in classification mode. A folder that is named and empty is an
             error.
-        mode: The mode that the base data lead to. Needed only where an export changes the mode of a repository, so that
-            base data that have gone missing never change it.
+        mode: The mode to export: clustering needs base data, classification takes none. Name it to change the mode of
+            an existing repository. Otherwise such an export is refused, so that missing base data change nothing.
         sim_thres: Smallest cosine similarity at which a base image counts as a match. Clustering mode only; a request
             can override it.
         batch_size: Base images embedded at a time during the export. A larger batch takes more memory and changes no
@@ -92,11 +92,11 @@ class ExportOptions:
         neighbors: Number of most similar base images that an answer names. Clustering mode only.
         skip_unreadable: Leave out base images that do not decode, instead of failing.
         device: Where the server runs the network.
-        cpus: Cores that the server may use; 0: all that it finds when it starts. Give the number where a container is
-            limited to less than its machine has.
-        decode: How JPEGs are decoded. reduced: those with both sides at least four times the image size, at half of
-            their size or less. About 1.7 times as fast on photographs of many megapixels, and within 4 of 255 levels
-            there; on patterns as fine as a pixel there is no bound.
+        cpus: Cores that the server may use; 0: all that it finds when it starts. In a container that is limited to
+            fewer cores than its machine has, give its limit.
+        decode: How JPEGs are decoded. exact: at their full size. reduced: at half of their size or less if both sides
+            are at least four times the image size. This is about 1.7 times as fast on photographs of many megapixels,
+            and changes their pixels by at most 4 of 255 levels; for patterns as fine as a pixel there is no bound.
         max_image_bytes: Longest file that is decoded. This limit and the next three hold for base images too.
         max_image_pixels: Most pixels, width times height, of an image that is decoded. Decoding may take 7 bytes of
             memory for each pixel, and 50 MB; an image whose format needs more is refused. The default admits

@@ -227,7 +227,7 @@ def test_refused_connection_is_reported_at_once_with_the_command_to_try(classify
         results, status_code = classify(url, images, timeout_s=60)
         assert status_code == 503
         assert results["error"] == (
-            f"{url} refused the connection. Is tritonserver running there? curl {url}/v2/health/ready"
+            f"{url} refused the connection. Is tritonserver running there? Try: curl {url}/v2/health/ready"
         )
     assert time.monotonic() - started_s < NEVER_HANGS_S
 

@@ -51,7 +51,7 @@ def test_three_files_are_written_and_named(clustering_evaluation: Evaluated) -> 
         (("images", "-ip", "localhost"), "port is missing"),
         (("images",), "--server_ip"),
         (("images", "-ip", "localhost:8080", "--sim_thres", "nan"), "not a finite number"),
-        (("images/a", "-ip", "localhost:8080"), "holds no images"),
+        (("images/a", "-ip", "localhost:8080"), "images meant?"),
     ],
     ids=["no-folder", "no-port", "no-server", "nan", "no-class-folders"],
 )

@@ -40,7 +40,8 @@ class ThresholdOutcome:
     Attributes:
         threshold: Lowest similarity that counts as a match, -1 to 1.
         right: Share of base images that get the label of their own class, 0 to 1.
-        unmatched: Share of base images without a match, 0 to 1. They get the label of the nearest base image.
+        unmatched: Share of base images without a match, 0 to 1. They get the label of the nearest base image, or the
+            unknown label if the repository has one.
     """
 
     threshold: float
@@ -81,7 +82,12 @@ class Analysis:
 
 
 def analyze(
-    embeddings: Float32, class_starts: Index, *, threshold: float, advance: Callable[[int], None] = lambda count: None
+    embeddings: Float32,
+    class_starts: Index,
+    *,
+    threshold: float,
+    has_unknown_label: bool = False,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> Analysis:
     """Compare each base embedding with all others.
 
@@ -89,6 +95,7 @@ def analyze(
         embeddings: L2-normalized base embeddings, float32 [B, D], one class after another. May be mapped from a file.
         class_starts: First row of each class, ascending integers [C] from 0; no class is empty.
         threshold: The exported threshold, which is tried besides ``THRESHOLDS``.
+        has_unknown_label: Whether an image without a match gets a label that is no class, which is never right.
         advance: Called with the number of queries done since the last call.
 
     >>> embeddings = np.float32([[1, 0], [0.6, 0.8], [0, 1]])
@@ -123,7 +130,9 @@ def analyze(
         other_class=other_class,
         same_class=duplicates[True],
         conflicts=duplicates[False],
-        thresholds=_try_thresholds(embeddings, class_starts, class_of, chosen, threshold),
+        thresholds=_try_thresholds(
+            embeddings, class_starts, class_of, chosen, threshold, unmatched_may_be_right=not has_unknown_label
+        ),
         threshold_queries=len(chosen),
     )
 
@@ -161,7 +170,13 @@ def _add_duplicates(
 
 
 def _try_thresholds(
-    embeddings: Float32, class_starts: Index, class_of: Index, rows: Index, threshold: float
+    embeddings: Float32,
+    class_starts: Index,
+    class_of: Index,
+    rows: Index,
+    threshold: float,
+    *,
+    unmatched_may_be_right: bool,
 ) -> list[ThresholdOutcome]:
     thresholds = np.unique(np.append(THRESHOLDS, np.float32(threshold)))
     right, unmatched = np.zeros((2, len(thresholds)), np.int64)
@@ -171,8 +186,10 @@ def _try_thresholds(
         similarities, scores = _compare(embeddings, class_starts, part)
         for position, lowest in enumerate(thresholds):
             matches = np.add.reduceat(similarities >= lowest, class_starts, axis=1, dtype=np.int32)
-            right[position] += np.count_nonzero(best_class(matches, scores) == class_of[part])
-            unmatched[position] += np.count_nonzero(~matches.any(axis=1))
+            matched = matches.any(axis=1)
+            labelled = best_class(matches, scores) == class_of[part]
+            right[position] += np.count_nonzero(labelled & (matched | unmatched_may_be_right))
+            unmatched[position] += np.count_nonzero(~matched)
     return [
         ThresholdOutcome(threshold=round(float(lowest), 4), right=float(good), unmatched=float(none))
         for lowest, good, none in zip(thresholds, right / len(rows), unmatched / len(rows), strict=True)

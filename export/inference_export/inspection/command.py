@@ -86,7 +86,13 @@ def _analyze(contents: Contents, map_file: Path | None) -> Analysis | None:
         return None
     settings = contents.export.settings
     with progress("comparing base images", len(base.embeddings)) as advance:
-        analysis = analyze(base.embeddings, base.class_starts, threshold=settings.threshold, advance=advance)
+        analysis = analyze(
+            base.embeddings,
+            base.class_starts,
+            threshold=settings.threshold,
+            has_unknown_label=settings.unknown_label is not None,
+            advance=advance,
+        )
     if map_file is not None:
         title = (
             f"{contents.repository.resolve().name}, version {contents.export.version}: "

@@ -90,7 +90,7 @@ def select_checkpoint(resources: Path, mode: str, reader: FileReader) -> Checkpo
             f"  Put that checkpoint back, or keep only the file to be served.",
             chosen,
         )
-    reason = f"best validation {accuracy}, {best:.4g}, of {len(values)} epochs"
+    reason = f"the best of {len(values)} epochs, with a validation {accuracy} of {best:.4g}"
     return Checkpoint(path=chosen, reason=reason, candidates=candidates)
 
 

@@ -84,7 +84,10 @@ def _newest(repository: Path) -> int:
 def _previous(repository: Path, version: int) -> int:
     older = [candidate for candidate in complete_versions(repository) if candidate < version]
     if not older:
-        raise ServerError(f"{repository} holds no complete version before {version}. Export the old resources again.")
+        raise ServerError(
+            f"{repository} holds no complete version before {version}, so there is none to go back to. The server "
+            f"keeps version {version}. To get older answers back, export the older resources again."
+        )
     return older[-1]
 
 
