@@ -25,7 +25,7 @@ from inference_export.repository.configs import (
     with_versions,
     without_versions,
 )
-from inference_export.repository.destination import check_destination
+from inference_export.repository.destination import check_destination, resolve_destination
 from inference_export.repository.publishing import previous_path, publish
 from inference_export.repository.staging import staging
 from inference_export.repository.versions import exported_version, is_complete
@@ -260,6 +260,19 @@ def test_destination_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RepositoryError, match="is not a folder"):
         check_destination(tmp_path / "file", SHAPE)
+
+
+def test_destination_within_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RepositoryError, match=r"file can't be made \(File exists\)"):
+        check_destination(tmp_path / "file" / "repository", SHAPE)
+
+
+def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to(tmp_path / "other")
+    (tmp_path / "other").symlink_to(tmp_path / "one")
+    with pytest.raises(RepositoryError, match="leads in a circle"):
+        resolve_destination(tmp_path / "one")
 
 
 def test_mount_point_is_refused_with_a_remedy() -> None:

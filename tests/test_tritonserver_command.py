@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ from inference_server.errors import ServerError
 from inference_server.triton import arguments as triton_arguments
 from inference_server.triton import pip_package
 from inference_server.triton.arguments import added_arguments, body_limit
+from inference_server.triton.backend_directory import assemble_backends
 from inference_server.triton.launch import prepare_launch
 from inference_server.triton.limits import LEAST_OPEN_FILES
+from inference_server.triton.pip_package import pytriton_folder
 from inference_server.triton.process import running_server
 
 SCRIPT = Path(sys.executable).parent / "tritonserver"
@@ -57,6 +60,42 @@ def test_scripts_on_path_are_never_taken_for_the_server(tmp_path: Path, monkeypa
     shutil.copy(SCRIPT, tmp_path / "tritonserver")
     monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), str(SCRIPT.parent)]))
     assert "pytriton" in prepare_launch([]).arguments[0]
+
+
+def test_folder_of_the_name_on_path_is_never_taken_for_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tritonserver").mkdir()
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), str(SCRIPT.parent)]))
+    assert "pytriton" in prepare_launch([]).arguments[0]
+
+
+def test_backends_are_assembled_once_by_starts_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
+    triton = pytriton_folder() / "tritonserver"
+    with ThreadPoolExecutor(4) as threads:
+        folders = set(threads.map(assemble_backends, [triton] * 4))
+    (folder,) = folders
+    assert list(folder.parent.iterdir()) == [folder], "nothing temporary is left"
+    assert folder.is_relative_to(tmp_path / "environment")
+    assert os.access(folder / "python" / "triton_python_backend_stub", os.X_OK)
+    assert (folder / "onnxruntime" / "model.py").is_file()
+
+
+def test_backends_go_to_the_users_cache_if_the_environment_is_read_only_and_a_read_only_cache_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Files where folders should be made: root can write anywhere else.
+    (tmp_path / "share").touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    triton = pytriton_folder() / "tritonserver"
+    assert assemble_backends(triton).is_relative_to(tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "share"))
+    with pytest.raises(ServerError, match="Set XDG_CACHE_HOME to a writable folder"):
+        assemble_backends(triton)
 
 
 def test_address_option_cut_short_is_not_overridden() -> None:
@@ -114,6 +153,24 @@ def test_numpy_2_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unsupported_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pip_package, "SUPPORTED_PYTHONS", ((3, 99),))
     with pytest.raises(ServerError, match=r"CPython 3.99; this is Linux"):
+        prepare_launch([])
+
+
+def test_missing_libpython_is_refused_with_the_package_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pip_package.sysconfig, "get_config_var", lambda name: None)
+    monkeypatch.setattr(pip_package.sys, "base_prefix", "/nowhere")
+    monkeypatch.setattr(pip_package.ctypes.util, "find_library", lambda name: f"lib{name}.so.1.0")
+    folders = prepare_launch([]).environment["LD_LIBRARY_PATH"].split(os.pathsep)
+    assert folders[0].endswith("nvidia_pytriton.libs")
+    assert "" not in folders
+    monkeypatch.setattr(pip_package.ctypes.util, "find_library", lambda name: None)
+    with pytest.raises(ServerError, match=r"apt-get install libpython3\.\d+"):
+        prepare_launch([])
+
+
+def test_damaged_pytriton_is_refused_with_the_command_to_mend_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pip_package, "find_spec", lambda name: None)
+    with pytest.raises(ServerError, match="pip install --force-reinstall nvidia-pytriton"):
         prepare_launch([])
 
 
