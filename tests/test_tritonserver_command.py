@@ -157,13 +157,13 @@ def test_unsupported_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_libpython_is_refused_with_the_package_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pip_package.sysconfig, "get_config_var", lambda name: None)
-    monkeypatch.setattr(pip_package.sys, "base_prefix", "/nowhere")
-    monkeypatch.setattr(pip_package.ctypes.util, "find_library", lambda name: f"lib{name}.so.1.0")
+    monkeypatch.setattr("sysconfig.get_config_var", lambda name: None)
+    monkeypatch.setattr(sys, "base_prefix", "/nowhere")
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: f"lib{name}.so.1.0")
     folders = prepare_launch([]).environment["LD_LIBRARY_PATH"].split(os.pathsep)
     assert folders[0].endswith("nvidia_pytriton.libs")
     assert "" not in folders
-    monkeypatch.setattr(pip_package.ctypes.util, "find_library", lambda name: None)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
     with pytest.raises(ServerError, match=r"apt-get install libpython3\.\d+"):
         prepare_launch([])
 
