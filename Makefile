@@ -58,7 +58,7 @@ PYTEST_OPTIONS ?=
 test: check $(VENV)/system-packages ## Lint, type-check and test everything
 	$(BIN)/python $(PYTEST) $(PYTEST_OPTIONS)
 
-test-fast: $(VENV)/system-packages ## Test what needs no server and no export: about two minutes
+test-fast: $(VENV)/system-packages ## Test what needs no server and no export, in about 90 seconds
 	$(BIN)/python $(PYTEST) -m 'not slow' $(PYTEST_OPTIONS)
 
 coverage: $(VENV)/system-packages ## Test everything; list the lines and branches that did not run, servers included

@@ -40,6 +40,7 @@ def test_rows_of_several_rounds_become_their_medians_and_the_largest_memory() ->
     assert merge(rows) == Row(name="server", clients=4, throughput=3, p50_ms=30, peak_mb=5)
 
 
+@pytest.mark.slow
 def test_images_are_different_and_of_the_size_that_users_send(tmp_path: Path) -> None:
     files = write_images(tmp_path)
     contents = [file.read_bytes() for file in files]

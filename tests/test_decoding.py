@@ -107,6 +107,7 @@ def test_process_without_memory_answers_so_and_goes_on(opened: Any, forking: Mod
     decoder.end()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victims", ["decoders", "forker"])
 def test_processes_that_are_killed_cost_no_image(
     opened: Any, programs: Callable[[], list[psutil.Process]], victims: str
@@ -128,6 +129,7 @@ def test_processes_that_are_killed_cost_no_image(
     timer.join()
 
 
+@pytest.mark.slow
 def test_all_instances_but_one_may_be_slow_and_the_last_one_gives_up(
     opened: Any, decoding: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +151,7 @@ def test_instance_without_others_may_be_slow(
     assert opened(instances=1).decode_request([LARGE])[1] == [""]
 
 
+@pytest.mark.slow
 def test_program_that_answers_late_is_replaced_and_its_answer_is_taken_for_no_other(
     opened: Any, programs: Callable[[], list[psutil.Process]]
 ) -> None:
@@ -220,6 +223,7 @@ def test_token_is_free_again_when_its_process_is_killed(decoding: ModuleType) ->
     tokens.hold(0)
 
 
+@pytest.mark.slow
 def test_processes_end_with_the_one_that_started_them() -> None:
     folder = template_directory() / "preprocess" / "1"
     program = "import time, decoding, preprocessing; "

@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import pytest
+
 from inference_server.supervision.diagnosis import STUCK_S, Diagnosis
 from inference_server.supervision.model_processes import STUB
 from inference_server.triton.process import start_child
@@ -56,6 +58,7 @@ def _counts(model: str, version: int, pending: int) -> str:
     return f"nv_inference_exec_count{labels} 7\nnv_inference_pending_request_count{labels} {pending}\n"
 
 
+@pytest.mark.slow
 def test_stuck_is_who_has_work_waiting_for_its_version_of_which_no_process_and_no_child_works(tmp_path: Path) -> None:
     metrics = (
         _counts("cluster_head", 1, pending=0)

@@ -258,6 +258,7 @@ def _score(server: RunningServer, version: int, outputs: list[str]) -> None:
         assert answer.status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [("check", "config", "prometheus.yml"), ("check", "rules", "rules.yml"),
                   ("test", "rules", "rules.test.yml")], ids=lambda arguments: arguments[-1]

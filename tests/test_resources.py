@@ -169,6 +169,7 @@ HOSTILE_PICKLES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE_PICKLES)
 @pytest.mark.parametrize("where", ["labels", "checkpoint"])
 def test_pickle_that_would_take_gigabytes_or_hours_is_refused_before_it_is_loaded(
@@ -258,6 +259,7 @@ def _without(key: str) -> Callable[[dict[str, Any]], Any]:
     return lambda state: {name: value for name, value in state.items() if name != key}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -340,6 +342,7 @@ def _function_with_a_size(checkpoint: Path) -> None:
     _replace_entry(checkpoint, "data.pkl", b"\x80\x02cbuiltins\nbytearray\n\x8a\x05" + gigabytes + b"\x85R.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [_deflated, _one_entry_many_times, _function_with_a_size])
 def test_checkpoint_takes_no_more_memory_than_its_length_admits(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "model_1")

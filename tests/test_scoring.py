@@ -142,6 +142,7 @@ def test_classification_answers_with_probabilities_and_no_evidence(heads: Any) -
     assert answer.neighbor.tolist() == [["", ""]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("class_count", [2, 1000], ids="{} classes".format)
 @pytest.mark.parametrize("base_images", [5000, 70_000], ids="{} base images".format)
 def test_comparison_in_blocks_equals_the_plain_one(scoring: Any, base_images: int, class_count: int) -> None:

@@ -30,6 +30,7 @@ def test_import_brings_no_heavy_package(heavy):
     assert run(f"import sys; from inference_client import *; print({heavy!r} in sys.modules)") == "False\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heavy", ["torch", "onnx", "onnxruntime"])
 def test_use_brings_no_training_package(heavy):
     code = f"""

@@ -161,6 +161,7 @@ def test_exception_of_the_iterable_comes_after_the_results_of_the_images_before(
             next(results)
 
 
+@pytest.mark.slow
 def test_server_that_is_lost_ends_the_stream_after_the_results_before():
     def answer(request):
         return Reply(hang_up=True) if int(request.images[0]) >= 100 else echo(request)

@@ -26,6 +26,7 @@ from tests.deploy.manifests import (
 )
 
 
+@pytest.mark.slow
 def test_every_manifest_follows_the_schema_of_its_kind(rendered: dict[str, list[Manifest]]) -> None:
     print()
     for overlay, manifests in rendered.items():
@@ -59,6 +60,7 @@ def test_dockerfile_passes_hadolint_and_a_floating_tag_does_not(tmp_path: Path) 
     assert "DL3007" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overlay", "kind", "path", "value"),
     [

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn import metrics
-from sklearn.calibration import calibration_curve
 
 from inference_client import Classify
 from inference_server.triton.process import RunningServer
@@ -35,6 +33,9 @@ def evaluated(request: pytest.FixtureRequest) -> Evaluated:
 
 
 def test_figures_are_scikit_learns_of_the_csv(evaluated: Evaluated) -> None:
+    from sklearn import metrics  # takes seconds to import
+    from sklearn.calibration import calibration_curve
+
     figures = _figures(evaluated)
     rows = [row for row in _rows(evaluated) if not row["error"]]
     truth, label = ([row[name] for row in rows] for name in ("truth", "label"))

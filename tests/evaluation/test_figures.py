@@ -48,9 +48,6 @@ CASES = {
     "copies of base images": [matched("a", {"a": [1.0], "b": [0.0]}), matched("b", {"a": [0.0], "b": [1.0]})],
     "classification": [classified("a", {"a": 0.9, "b": 0.1}), classified("b", {"a": 0.6, "b": 0.4})],
     "classification, one class": [classified("a", {"a": 1.0})],
-    "many classes": [
-        matched(f"c{truth}", {f"c{name}": [0.9 if name == truth else 0.1] for name in range(40)}) for truth in range(40)
-    ],
 }
 
 
@@ -59,11 +56,15 @@ def figures_of(*predictions: Prediction, sim_thres: float | None = None) -> Figu
     return compute_figures(answers(predictions, threshold=threshold), sim_thres=sim_thres)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*CASES, "many classes"])
 def test_unusual_evaluation_gives_a_page_and_strict_json(name: str) -> None:
-    figures = compute_figures(answers(CASES[name]), sim_thres=None)
+    predictions = CASES.get(name) or [
+        matched(f"c{truth}", {f"c{name}": [0.9 if name == truth else 0.1] for name in range(40)}) for truth in range(40)
+    ]
+    figures = compute_figures(answers(predictions), sim_thres=None)
     json.dumps(asdict(figures), allow_nan=False)
-    page = render_page(figures, CASES[name], SETTING)
+    page = render_page(figures, predictions, SETTING)
     assert not re.search(r"\bnan\b", page, re.IGNORECASE)
     assert say("accuracy", figures)
     assert sum(occupied.images for occupied in figures.calibration.bins) == figures.classified
@@ -241,6 +242,7 @@ def test_change_is_advised_only_if_the_images_show_a_gain(
     assert headline in say("recommendation", figures)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("threshold", "change"), [(0.3, True), (0.7, False)], ids=["change", "keep"])
 def test_page_says_first_of_all_whether_to_change_the_threshold(threshold: float, change: bool) -> None:
     image = matched("a", {"a": [0.8], "b": [0.4, 0.4]}, threshold=threshold)
@@ -323,6 +325,7 @@ def test_threshold_in_classification_mode_is_reported_to_have_no_effect() -> Non
     assert not any("--sim_thres" in sentence for sentence in say("cautions", figures_of(*images)))
 
 
+@pytest.mark.slow
 def test_wrong_answers_tell_the_matches_of_each_class_and_what_decided() -> None:
     wrong = [matched("a", {"a": [0.76], "b": [0.82]}), A_WRONG, B_UNMATCHED_WRONG]
     page = render_page(figures_of(*wrong), wrong, SETTING)
