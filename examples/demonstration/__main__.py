@@ -32,7 +32,7 @@ def main() -> None:
 
     Splits 200 grey images from scikit-image's wheel, half of them faces, into a
     train, a base and a query part. Trains the real architecture, a ResNet-50
-    with two heads, from scratch in one to two minutes on two cores. The query
+    with two heads, from scratch in about a minute on two cores. The query
     images take no part in the training or in the choice of a checkpoint.
 
     \b

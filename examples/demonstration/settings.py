@@ -15,7 +15,7 @@ class TrainingSettings:
         image_size: Side S in pixels.
         epochs: Passes over the train part.
         checkpoint_epochs: Epochs, counted from 1, after which a checkpoint is validated and written. All are late,
-            when the learning rate has fallen to a tenth of its peak. The few validation images may rate these
+            when the learning rate has fallen to a seventh of its peak or less. The few validation images may rate these
             checkpoints equal; then the first one is served.
         batch_size: Images per training step.
         max_learning_rate: Peak of the one-cycle schedule.
@@ -32,8 +32,8 @@ class TrainingSettings:
     """
 
     image_size: int = 64
-    epochs: int = 24
-    checkpoint_epochs: tuple[int, ...] = (21, 22, 23, 24)
+    epochs: int = 12
+    checkpoint_epochs: tuple[int, ...] = (10, 11, 12)
     batch_size: int = 20
     max_learning_rate: float = 1e-3
     weight_decay: float = 1e-2
