@@ -237,4 +237,7 @@ def infer_request(text: str) -> dict[str, Any]:
 
 def graph_of(repository: Path) -> Path:
     """Return the path of the ONNX graph that a repository serves."""
-    return repository / "classifier" / str(exported_version(repository)) / "model.onnx"
+    version = exported_version(repository)
+    if version is None:
+        raise ValueError(f"{repository} holds no export")
+    return repository / "classifier" / version.folder("classifier") / "model.onnx"

@@ -19,6 +19,7 @@ from inference_export.repository.configs import (
     ENSEMBLE,
     MODELS,
     RepositoryShape,
+    Version,
     parse_config,
     read_shape,
     render_configs,
@@ -28,7 +29,7 @@ from inference_export.repository.configs import (
 from inference_export.repository.destination import check_destination, resolve_destination
 from inference_export.repository.publishing import previous_path, publish
 from inference_export.repository.staging import staging
-from inference_export.repository.versions import exported_version, is_complete
+from inference_export.repository.versions import complete_versions, exported_version
 from inference_export.template import template_directory, template_files
 from tests.checkout import copy_checkout
 
@@ -45,7 +46,13 @@ def _export(repository: Path, content: str, shape: RepositoryShape = SHAPE) -> i
         (staged / "classifier" / "model.onnx").write_text(content)
         (staged / "cluster_head" / "settings.json").write_text(content)
         (staged / "preprocess" / "settings.json").write_text(content)
-        return publish(staged, repository, shape)
+        return publish(staged, repository, shape).number
+
+
+def _render(shape: RepositoryShape, *numbers: int) -> dict[str, str]:
+    """Render configurations for whole exports of these numbers, of which the last one answers."""
+    versions = [Version(number=number, network=number) for number in numbers]
+    return render_configs(shape, versions=versions, pinned=versions[-1])
 
 
 def _served(repository: Path) -> str:
@@ -53,15 +60,16 @@ def _served(repository: Path) -> str:
     version = exported_version(repository)
     assert version is not None
     for model in MODELS:
-        versions = list(parse_config((repository / model / CONFIG_FILE).read_text()).version_policy.specific.versions)
-        assert version in versions
-        assert all(is_complete(repository, version) for version in versions), "Triton hangs on an incomplete version"
-    return (repository / "classifier" / str(version) / "model.onnx").read_text()
+        loaded = list(parse_config((repository / model / CONFIG_FILE).read_text()).version_policy.specific.versions)
+        assert int(version.folder(model)) in loaded
+        complete = {int(each.folder(model)) for each in complete_versions(repository)}
+        assert set(loaded) <= complete, "Triton hangs on an incomplete version"
+    return (repository / "classifier" / version.folder("classifier") / "model.onnx").read_text()
 
 
 def test_configurations_are_the_templates_with_the_values_of_the_export() -> None:
     shape = RepositoryShape(image_size=96, embedding_size=7, network_classes=3, max_batch_size=5, device="gpu", cpus=2)
-    configs = {model: parse_config(text) for model, text in render_configs(shape, versions=[3, 4], pinned=4).items()}
+    configs = {model: parse_config(text) for model, text in _render(shape, 3, 4).items()}
     template = {model: parse_config((template_directory() / model / CONFIG_FILE).read_text()) for model in configs}
     dims = {"PIXELS": [96, 96, 3], "EMBEDDING": [7], "PROBABILITIES": [3]}
     queue = template["preprocess"].dynamic_batching.default_queue_policy
@@ -85,23 +93,24 @@ def test_configurations_are_the_templates_with_the_values_of_the_export() -> Non
 
 def test_shape_of_a_repository_is_read_from_its_classifier() -> None:
     for shape in (SHAPE, replace(SHAPE, image_size=96, embedding_size=7, network_classes=3, device="gpu", cpus=2)):
-        assert read_shape(render_configs(shape, versions=[1], pinned=1)["classifier"]) == shape
-    for text in ("junk", "", render_configs(SHAPE, versions=[1], pinned=1)["preprocess"]):
+        assert read_shape(_render(shape, 1)["classifier"]) == shape
+    for text in ("junk", "", _render(SHAPE, 1)["preprocess"]):
         with pytest.raises(ValueError, match="configuration"):
             read_shape(text)
 
 
 def test_other_versions_change_nothing_else_in_a_configuration() -> None:
-    first, second = (render_configs(SHAPE, versions=versions, pinned=versions[-1]) for versions in ([1], [1, 2]))
+    first, second = _render(SHAPE, 1), _render(SHAPE, 1, 2)
+    one, two = (Version(number=number, network=number) for number in (1, 2))
     for model, config in first.items():
-        assert with_versions(config, [1, 2], 2) == second[model] != config
+        assert with_versions(config, [one, two], two) == second[model] != config
         assert without_versions(config) == without_versions(second[model])
-    other = render_configs(OTHER_SHAPE, versions=[1], pinned=1)
+    other = _render(OTHER_SHAPE, 1)
     assert without_versions(other["classifier"]) != without_versions(first["classifier"])
 
 
 def test_the_ensemble_gives_the_outputs_of_cluster_head_but_the_answers_at_other_thresholds() -> None:
-    configs = {model: parse_config(text) for model, text in render_configs(SHAPE, versions=[1], pinned=1).items()}
+    configs = {model: parse_config(text) for model, text in _render(SHAPE, 1).items()}
     head = {output.name: (output.data_type, list(output.dims)) for output in configs["cluster_head"].output}
     del head["CLASS_AT"]
     assert {output.name: (output.data_type, list(output.dims)) for output in configs[ENSEMBLE].output} == head
@@ -109,7 +118,7 @@ def test_the_ensemble_gives_the_outputs_of_cluster_head_but_the_answers_at_other
 
 
 def test_no_configuration_switches_the_response_cache_on() -> None:
-    assert not any("cache" in config for config in render_configs(SHAPE, versions=[1], pinned=1).values())
+    assert not any("cache" in config for config in _render(SHAPE, 1).values())
 
 
 def test_first_export_is_version_1(tmp_path: Path) -> None:
@@ -319,5 +328,5 @@ def test_export_killed_while_writing_keeps_a_loadable_repository(tmp_path: Path)
 
 
 def test_ensemble_pins_one_version_of_each_model() -> None:
-    steps = parse_config(render_configs(SHAPE, versions=[3, 4], pinned=4)[ENSEMBLE]).ensemble_scheduling.step
+    steps = parse_config(_render(SHAPE, 3, 4)[ENSEMBLE]).ensemble_scheduling.step
     assert [(step.model_name, step.model_version) for step in steps] == [(model, 4) for model in MODELS]

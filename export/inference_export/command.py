@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Any
 
 import click
 
-from inference_client.command_line.extras import MissingExtraError, require_extras
+from inference_client.command_line.extras import require_extras
 from inference_client.command_line.options import COMMAND_SETTINGS
 from inference_client.command_line.printing import print_result
 from inference_client.command_line.progress import progress
 from inference_client.version import __version__
+from inference_export.command_errors import explained_errors
 from inference_export.command_options import base_data_option, export_options, resources_option
-from inference_export.errors import ExportError, Terminated
 from inference_export.export_options import ExportOptions
 from inference_export.exporting import export_repository
-from inference_export.full_disk import REASONS
-from inference_export.repository.staging import STAGING
 from inference_export.summary import format_summary
-
-TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 
 
 @click.command(context_settings=COMMAND_SETTINGS)
@@ -48,24 +43,7 @@ def main(**options: Any) -> None:
 
 def run_export(options: ExportOptions) -> None:
     """Export and print the summary, or end with a message and exit code 1."""
-    signal.signal(signal.SIGTERM, _terminate)  # so that the staging folder is removed
-    try:
+    with explained_errors(options.model_repository):
         require_extras("export")
         summary = export_repository(options, progress)
-    except (ExportError, MissingExtraError) as error:
-        raise click.ClickException(str(error)) from error
-    except OSError as error:
-        where = error.filename or options.model_repository
-        if STAGING in str(where):  # a folder that the user does not know
-            where = options.model_repository
-        if error.errno in REASONS:
-            raise click.ClickException(
-                f"{where} can't be written: {REASONS[error.errno]}, or name another --model_repository. Nothing was "
-                f"replaced."
-            ) from error
-        raise click.ClickException(f"{where}: {error.strerror or error}. Nothing was replaced.") from error
     print_result(format_summary(summary))
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated(TERMINATED_EXIT_CODE)

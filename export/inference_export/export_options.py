@@ -58,6 +58,8 @@ class Form:
 
 # An option that changes no result, or whose files are recorded instead.
 _UNRECORDED = {"recorded": False}
+# An option of the base set alone, which a change of the base set may change.
+_BASE_SET = {"base_set": True}
 _BATCHES = Range(1, 1024)
 _LABEL = Form(lambda text: text.strip() and text.isprintable(), "printable text, and not empty")
 _NETWORK = Form(NETWORK_NAME.fullmatch, "of the form package.module:factory, as in my_networks:make_network")
@@ -121,15 +123,15 @@ class ExportOptions:
     resources: Path = field(metadata=_UNRECORDED)
     base_data: Path | None = field(default=None, metadata=_UNRECORDED)
     mode: Literal["classification", "clustering"] | None = field(default=None, metadata=_UNRECORDED)
-    sim_thres: Annotated[float, Range(-1, 1)] = 0.75
+    sim_thres: Annotated[float, Range(-1, 1)] = field(default=0.75, metadata=_BASE_SET)
     batch_size: Annotated[int, _BATCHES] = field(default=32, metadata=_UNRECORDED)
     model_repository: Path = field(default=Path("model_repository"), metadata=_UNRECORDED)
     network: Annotated[str | None, _NETWORK] = field(default=None, metadata=_UNRECORDED)
     image_size: Annotated[int | None, Range(*IMAGE_SIZES)] = None
     max_batch_size: Annotated[int, _BATCHES] = 32
-    unknown_label: Annotated[str | None, _LABEL] = None
-    neighbors: Annotated[int, Range(1, 1000)] = 5
-    skip_unreadable: bool = False
+    unknown_label: Annotated[str | None, _LABEL] = field(default=None, metadata=_BASE_SET)
+    neighbors: Annotated[int, Range(1, 1000)] = field(default=5, metadata=_BASE_SET)
+    skip_unreadable: bool = field(default=False, metadata=_BASE_SET)
     device: Literal["cpu", "gpu"] = "cpu"
     cpus: Annotated[int, Range(0, 1024)] = 0
     decode: Literal["exact", "reduced"] = "exact"
@@ -154,6 +156,11 @@ class ExportOptions:
 def recorded_options(options: ExportOptions) -> dict[str, Any]:
     """Return the options that an export's result depends on: if one differs, so does the export."""
     return {each.name: getattr(options, each.name) for each in fields(options) if each.metadata.get("recorded", True)}
+
+
+def base_set_options() -> frozenset[str]:
+    """Return the names of the options that a change of the base set may change."""
+    return frozenset(each.name for each in fields(ExportOptions) if each.metadata.get("base_set", False))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference_export.base_set.base_images import BaseImages, find_base_images
+from inference_export.base_set.base_images import check_unknown_label, find_base_images
 from inference_export.base_set.building import build_base_set, check_base_images
 from inference_export.base_set.decoding import Limits
 from inference_export.base_set.image_files import open_image_files
-from inference_export.errors import BaseDataError, ChangedError, PrecisionError
+from inference_export.errors import ChangedError, PrecisionError
 from inference_export.export_options import ExportOptions
 from inference_export.graph.calibration import choose_images
 from inference_export.graph.onnx_export import export_graph
@@ -24,14 +24,14 @@ from inference_export.network.source import fingerprint
 from inference_export.onnx_session import open_graph
 from inference_export.progress import Progress, show_nothing
 from inference_export.regular_files import FileReader, hash_file
-from inference_export.repository.configs import RepositoryShape
+from inference_export.repository.configs import RepositoryShape, Version
 from inference_export.repository.destination import check_destination, resolve_destination
 from inference_export.repository.modes import mode_change, read_mode, require_mode
-from inference_export.repository.provenance import PROVENANCE_FILE, describe, write_provenance
+from inference_export.repository.provenance import describe, write_provenance
 from inference_export.repository.publishing import is_replaced, previous_path, publish
 from inference_export.repository.staging import staging
 from inference_export.repository.version_files import SETTINGS_FILE, Settings, write_json, write_settings
-from inference_export.repository.versions import exported_version
+from inference_export.repository.versions import PROVENANCE_FILE, exported_version
 from inference_export.resources.checkpoints import select_checkpoint
 from inference_export.resources.labels import read_labels
 from inference_export.summary import Summary
@@ -61,12 +61,13 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
     from inference_export.network.served import as_served
 
     reader = FileReader()
-    base = find_base_images(options.base_data)
+    base = None if options.base_data is None else find_base_images(options.base_data)
     mode = "classification" if base is None else "clustering"
     repository = resolve_destination(options.model_repository)
     mode_before = read_mode(repository)
     require_mode(options, mode, mode_before)
-    _check_unknown_label(options, base)
+    if base is not None:
+        check_unknown_label(list(base.classes), options.unknown_label, base.folder)
     _check_precision(options)
     calibration = choose_images(options.calibration, base, options.precision)
     labels = read_labels(options.resources, reader)
@@ -161,7 +162,7 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
         *_notes_on_options(options, mode, preprocessing),
     ]
     return Summary(
-        version=version,
+        version=version.number,
         mode=mode,
         mode_before=mode_before,
         checkpoint=checkpoint,
@@ -189,22 +190,6 @@ def _load_network(
     return network, source
 
 
-def _check_unknown_label(options: ExportOptions, base: BaseImages | None) -> None:
-    if base is None:
-        return
-    if len(base.classes) == 1 and options.unknown_label is None:
-        raise BaseDataError(
-            f"{base.folder} has only one class, {next(iter(base.classes))}, so every query would get that label. Add "
-            f"another class, or name a label for queries without a match with --unknown_label.",
-            base.folder,
-        )
-    if options.unknown_label in base.classes:
-        raise BaseDataError(
-            f"--unknown_label {options.unknown_label} is also a class of {base.folder}. Choose another label.",
-            base.folder,
-        )
-
-
 def _check_precision(options: ExportOptions) -> None:
     wanted = {"fp16": "gpu", "int8": "cpu"}.get(options.precision, options.device)
     if wanted != options.device:
@@ -214,7 +199,7 @@ def _check_precision(options: ExportOptions) -> None:
         )
 
 
-def _notes_on_repository(repository: Path, before: int | None, *, replaces: bool) -> list[str]:
+def _notes_on_repository(repository: Path, before: Version | None, *, replaces: bool) -> list[str]:
     notes = []
     if replaces:
         notes.append(f"this repository replaces another, which is kept in {previous_path(repository)}")

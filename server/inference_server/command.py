@@ -12,13 +12,18 @@ import click
 
 from inference_client.command_line.extras import MissingExtraError, refuse_two_onnxruntimes
 from inference_client.command_line.options import COMMAND_SETTINGS
+from inference_client.command_line.progress import progress
 from inference_client.version import __version__
+from inference_export.changing import BaseSetOptions
 from inference_export.command import run_export
+from inference_export.command_errors import explained_errors
 from inference_export.command_options import base_data_option, export_options, resources_option
 from inference_export.errors import ExportError, RepositoryError
 from inference_export.export_options import ExportOptions
 from inference_export.repository.reading import read_export
 from inference_server.addresses import LOOPBACK, require_free
+from inference_server.base_set.changing import LargeRemovalError, change_base_set
+from inference_server.base_set.report import change_text
 from inference_server.errors import ServerError
 from inference_server.options import port_option
 from inference_server.server_arguments import OWN_OPTIONS, RESERVED_OPTIONS, serving_arguments, supervision_arguments
@@ -78,9 +83,10 @@ def main(
 ) -> None:
     """Serve trained resources: export them if needed, then run tritonserver.
 
-    Exports unless the model repository holds an export of the same resources,
-    base data and options, and says why. Without resources, serves the model
-    repository as it is.
+    Exports unless the model repository holds an export of the same resources and
+    options, and says why. If only the base data or the options of the base set
+    have changed, changes the base set alone, as base-set does. Without resources,
+    serves the model repository as it is.
 
     Watches over the server: within seconds, replaces a model process that has
     died or hangs, or restarts tritonserver. Only reload-repository may use the
@@ -125,11 +131,14 @@ def _serve(host: str, port: int, metrics_port: int, triton_arguments: Sequence[s
     if plan.export:
         click.echo(f"exporting {plan.export.resources}: {plan.reason}", err=True)
         run_export(plan.export)
+    if plan.change:
+        click.echo(f"changing the base set: {plan.reason}", err=True)
+        _change_base_set(plan.change)
     export = read_export(repository)
     if export is None:
         raise RepositoryError(f"{repository} holds no export. Name the trained resources with -r.", repository)
     click.echo(
-        f"starting tritonserver on {repository}, version {export.version}, in {export.settings.mode} mode",
+        f"starting tritonserver on {repository}, version {export.version.number}, in {export.settings.mode} mode",
         err=True,
     )
     raise_stack_limit()
@@ -138,6 +147,16 @@ def _serve(host: str, port: int, metrics_port: int, triton_arguments: Sequence[s
         return prepare_launch([*arguments, *supervision_arguments(repository, access, memory_prefix)])
 
     return Watcher(repository, host=host, port=port, metrics_port=metrics_port, make_launch=make_launch).run()
+
+
+def _change_base_set(options: BaseSetOptions) -> None:
+    with explained_errors(options.model_repository):
+        try:
+            outcome = change_base_set(options, progress=progress)
+        except LargeRemovalError as error:  # a volume that is not mounted must not change what is served
+            click.echo(f"warning: the base set stays as it is. {error}", err=True)
+        else:
+            click.echo(change_text(outcome), err=True)
 
 
 def _refuse_export_options(context: click.Context) -> None:

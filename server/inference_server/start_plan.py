@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from inference_export.base_set.base_images import holds_anything
+from inference_export.changing import BaseSetOptions
 from inference_export.errors import RepositoryError
 from inference_export.export_options import ExportOptions
-from inference_export.repository.provenance import what_changed
+from inference_export.repository.provenance import BASE_SET_CHANGES, what_changed
 from inference_export.repository.reading import read_export
 
 DEFAULT_RESOURCES = Path("/resources")
@@ -22,11 +23,13 @@ class StartPlan:
     """The steps before the server starts.
 
     Attributes:
-        export: The export to make; None if the repository is served as it is.
-        reason: The reason for the export, in words; "" without an export.
+        export: The export to make; None: no export is needed.
+        change: The change of the base set to make instead; None: none is needed, or an export makes it.
+        reason: The reason for the export or the change, in words; "" if the repository is served as it is.
     """
 
     export: ExportOptions | None = None
+    change: BaseSetOptions | None = None
     reason: str = ""
 
 
@@ -42,7 +45,8 @@ def plan_start(options: Mapping[str, Any]) -> StartPlan:
         options: The fields of ``ExportOptions``; if ``resources`` is None, the repository is served as it is.
 
     Returns:
-        The plan: an export if the repository holds none, a damaged one, or one of other resources, data or options.
+        The plan: an export if the repository holds none, a damaged one, or one of other resources or options; a change
+        if only the base set would be another.
     """
     if options["resources"] is None:
         return StartPlan()
@@ -59,4 +63,19 @@ def plan_start(options: Mapping[str, Any]) -> StartPlan:
     if not changes:
         return StartPlan()
     reason = f"changed since {wanted.model_repository} was exported: {', '.join(changes)}"
+    if BASE_SET_CHANGES.issuperset(changes) and wanted.base_data is not None and export.settings.mode == "clustering":
+        return StartPlan(change=_change(wanted), reason=reason)
     return StartPlan(export=wanted, reason=reason)
+
+
+def _change(wanted: ExportOptions) -> BaseSetOptions:
+    return BaseSetOptions(
+        model_repository=wanted.model_repository,
+        base_data=wanted.base_data,
+        sim_thres=wanted.sim_thres,
+        unknown_label=wanted.unknown_label or "",
+        neighbors=wanted.neighbors,
+        skip_unreadable=wanted.skip_unreadable,
+        batch_size=wanted.batch_size,
+        cache=wanted.cache,
+    )

@@ -147,9 +147,9 @@ def _changing(resources: _Resources) -> Iterator[None]:
 def _recorded(repository: Path, resources: _Resources) -> list[bytes]:
     """Find a version's contents by the hashes in its provenance: the checkpoint, then the base images."""
     version = exported_version(repository)
-    provenance: dict[str, Any] = json.loads(
-        (repository / "cluster_head" / str(version) / "provenance.json").read_text(encoding="utf-8")
-    )
+    assert version is not None
+    file = repository / "cluster_head" / version.folder("cluster_head") / "provenance.json"
+    provenance: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     by_hash = {hashlib.sha256(content).hexdigest(): content for content in resources.contents[resources.checkpoint]}
     chosen = provenance["resources"]["chosen"]
     assert chosen in by_hash, "a checkpoint that never lay there whole was exported"

@@ -84,7 +84,9 @@ def refuse_broken_version(server: WatchedServer, repository: Path, images: Seque
     """
     tally = Tally(what=f"reload of a broken {broken.format('N')}", times=1)
     old = expected_answers(server.url, images)
-    (repository / broken.format(exported_version(repository))).write_text("broken")
+    version = exported_version(repository)
+    assert version is not None
+    (repository / broken.format(version.number)).write_text("broken")
     said = _reload_in_vain(server, old, tally)
     assert "is refused" in said
     assert "the server keeps version" in said

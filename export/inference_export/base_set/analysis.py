@@ -50,18 +50,16 @@ class ThresholdOutcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analysis:
-    """The findings about a base set.
+class Comparison:
+    """Some base images, each compared as a query with all others.
 
     Attributes:
-        rows: Rows of the queries, ascending [Q]: all base images, or evenly spaced ones.
+        rows: Rows of the queries, ascending [Q].
         own: Highest similarity of each query with another image of its class, float32 [Q]; -inf: there is none.
         other: Highest similarity of each query with an image of another class, float32 [Q]; -inf: there is none.
         other_class: Class index of that image, integers [Q].
         same_class: Near-duplicates within a class.
         conflicts: Near-duplicates in two classes.
-        thresholds: Outcomes at several thresholds, ascending.
-        threshold_queries: Number of queries for these outcomes.
     """
 
     rows: Index
@@ -70,8 +68,6 @@ class Analysis:
     other_class: Index
     same_class: Duplicates
     conflicts: Duplicates
-    thresholds: list[ThresholdOutcome]
-    threshold_queries: int
 
     @property
     def misplaced(self) -> Index:
@@ -79,6 +75,19 @@ class Analysis:
         positions = np.flatnonzero((self.other > self.own) & np.isfinite(self.own))
         worst_first: Index = positions[np.argsort(self.own[positions] - self.other[positions], kind="stable")]
         return worst_first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis(Comparison):
+    """The findings about a base set; the queries are all base images, or evenly spaced ones.
+
+    Attributes:
+        thresholds: Outcomes at several thresholds, ascending.
+        threshold_queries: Number of queries for these outcomes.
+    """
+
+    thresholds: list[ThresholdOutcome]
+    threshold_queries: int
 
 
 def analyze(
@@ -103,9 +112,36 @@ def analyze(
     >>> analysis.own.round(1).tolist(), analysis.misplaced.tolist()
     ([0.6000000238418579, 0.6000000238418579, -inf], [1])
     """
+    rows = _spread(len(embeddings), MAX_QUERIES)
+    comparison = compare_rows(embeddings, class_starts, rows, advance=advance)
+    chosen = rows[_spread(len(rows), MAX_THRESHOLD_QUERIES)]
+    return Analysis(
+        **vars(comparison),
+        thresholds=_try_thresholds(
+            embeddings,
+            class_starts,
+            _classes_of(embeddings, class_starts),
+            chosen,
+            threshold,
+            unmatched_may_be_right=not has_unknown_label,
+        ),
+        threshold_queries=len(chosen),
+    )
+
+
+def compare_rows(
+    embeddings: Float32, class_starts: Index, rows: Index, *, advance: Callable[[int], None] = lambda count: None
+) -> Comparison:
+    """Compare some base embeddings with all others.
+
+    Args:
+        embeddings: L2-normalized base embeddings, float32 [B, D], one class after another. May be mapped from a file.
+        class_starts: First row of each class, ascending integers [C] from 0; no class is empty.
+        rows: The rows to compare, ascending integers [Q].
+        advance: Called with the number of queries done since the last call.
+    """
     count, classes = len(embeddings), len(class_starts)
-    rows = _spread(count, MAX_QUERIES)
-    class_of = np.searchsorted(class_starts, np.arange(count), side="right") - 1
+    class_of = _classes_of(embeddings, class_starts)
     own, other = np.full(len(rows), -np.inf, np.float32), np.full(len(rows), -np.inf, np.float32)
     other_class = np.zeros(len(rows), np.intp)
     duplicates = {same: Duplicates() for same in (True, False)}
@@ -114,7 +150,7 @@ def analyze(
         part = slice(start, start + at_a_time)
         similarities, best = _compare(embeddings, class_starts, rows[part])
         if best.max() >= DUPLICATE_SIMILARITY:
-            duplicates = _add_duplicates(duplicates, similarities, rows[part], class_of, whole=len(rows) == count)
+            duplicates = _add_duplicates(duplicates, similarities, rows, part, class_of)
         positions = np.arange(len(best))
         own[part] = best[positions, class_of[rows[part]]]
         if classes > 1:
@@ -122,19 +158,19 @@ def analyze(
             other_class[part] = best.argmax(axis=1)
             other[part] = best.max(axis=1)
         advance(len(best))
-    chosen = rows[_spread(len(rows), MAX_THRESHOLD_QUERIES)]
-    return Analysis(
+    return Comparison(
         rows=rows,
         own=np.minimum(own, 1),
         other=np.minimum(other, 1),
         other_class=other_class,
         same_class=duplicates[True],
         conflicts=duplicates[False],
-        thresholds=_try_thresholds(
-            embeddings, class_starts, class_of, chosen, threshold, unmatched_may_be_right=not has_unknown_label
-        ),
-        threshold_queries=len(chosen),
     )
+
+
+def _classes_of(embeddings: Float32, class_starts: Index) -> Index:
+    classes: Index = np.searchsorted(class_starts, np.arange(len(embeddings)), side="right") - 1
+    return classes
 
 
 def _spread(count: int, most: int) -> Index:
@@ -149,12 +185,12 @@ def _compare(embeddings: Float32, class_starts: Index, rows: Index) -> tuple[Flo
 
 
 def _add_duplicates(
-    known: dict[bool, Duplicates], similarities: Float32, rows: Index, class_of: Index, *, whole: bool
+    known: dict[bool, Duplicates], similarities: Float32, all_rows: Index, part: slice, class_of: Index
 ) -> dict[bool, Duplicates]:
     queries, others = np.nonzero(similarities >= DUPLICATE_SIMILARITY)
-    if whole:  # each pair occurs twice
-        once = rows[queries] < others
-        queries, others = queries[once], others[once]
+    rows = all_rows[part]
+    once = (rows[queries] < others) | ~np.isin(others, all_rows)  # a pair of two queries is found twice
+    queries, others = queries[once], others[once]
     values = similarities[queries, others]
     same = class_of[rows[queries]] == class_of[others]
     added = {}

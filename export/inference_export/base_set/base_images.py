@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,11 +21,13 @@ class BaseImages:
         folder: The folder of the base data.
         classes: Class name to the class's image files.
         notes: Notes for the user, such as files left out.
+        undecodable: Files that were left out because they do not decode, and why.
     """
 
     folder: Path
     classes: dict[str, list[Path]]
     notes: list[str] = field(default_factory=list)
+    undecodable: dict[Path, str] = field(default_factory=dict)
 
     @property
     def files(self) -> list[Path]:
@@ -35,10 +37,14 @@ class BaseImages:
     @property
     def names(self) -> list[str]:
         """``class/file name`` of each base image, in the order of ``files``."""
-        return [f"{name}/{file.name}" for name, files in self.classes.items() for file in files]
+        return [self.name_of(file) for file in self.files]
+
+    def name_of(self, file: Path) -> str:
+        """Return ``class/file name`` of a base image."""
+        return f"{file.parent.name}/{file.name}"
 
 
-def find_base_images(folder: Path | None) -> BaseImages | None:
+def find_base_images(folder: Path) -> BaseImages:
     """List the base images, without reading any.
 
     Args:
@@ -46,14 +52,12 @@ def find_base_images(folder: Path | None) -> BaseImages | None:
             the class folders are left out with a note.
 
     Returns:
-        The base images; None (classification mode) if ``folder`` is None.
+        The base images.
 
     Raises:
         BaseDataError: The folder is missing or empty, or holds no folder. A class is empty, or holds a folder. Two
             classes have the same name after Unicode normalization. A link leads nowhere. A name is not printable text.
     """
-    if folder is None:
-        return None
     visible, hidden = _entries(folder)
     if not visible:
         raise BaseDataError(
@@ -84,6 +88,25 @@ def find_base_images(folder: Path | None) -> BaseImages | None:
         )
     notes += [f"left out, hidden: {entry}" for entry in hidden]
     return BaseImages(folder=folder, classes=classes, notes=notes)
+
+
+def check_unknown_label(classes: Sequence[str], unknown_label: str | None, folder: Path) -> None:
+    """Refuse classes that leave nothing to decide.
+
+    Args:
+        classes: The classes of the base set.
+        unknown_label: Label of a query that no base image matches; None: there is none.
+        folder: The base data, for the message.
+
+    Raises:
+        BaseDataError: There is only one class, and every query would get it.
+    """
+    if len({*classes, unknown_label} - {None}) == 1:
+        raise BaseDataError(
+            f"{folder} has only one class, {classes[0]}, so every query would get that label. Add another class, or "
+            f"name a label for queries without a match with --unknown_label.",
+            folder,
+        )
 
 
 def holds_anything(folder: Path) -> bool:
@@ -126,7 +149,8 @@ def require_decodable(base: BaseImages, undecodable: dict[Path, str], *, skip: b
                 f"{base.folder / name} holds no image that decodes:\n  {lines}\n  Add an image, or remove the folder.",
                 base.folder / name,
             )
-    return replace(base, classes=classes, notes=[*base.notes, f"base images left out, undecodable:\n  {lines}"])
+    notes = [*base.notes, f"base images left out, undecodable:\n  {lines}"]
+    return replace(base, classes=classes, notes=notes, undecodable=undecodable)
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -17,6 +17,7 @@ from inference_export.template import load_served_module
 
 _CHECKED_AT_A_TIME = 32
 _served = load_served_module("cluster_head", "base_set")
+BASE_SET_FILES = (_served.EMBEDDINGS_FILE, _served.NAMES_FILE, _served.CLASS_SIZES_FILE)
 
 
 def check_base_images(

@@ -95,7 +95,7 @@ def _analyze(contents: Contents, map_file: Path | None) -> Analysis | None:
         )
     if map_file is not None:
         title = (
-            f"{contents.repository.resolve().name}, version {contents.export.version}: "
+            f"{contents.repository.resolve().name}, version {contents.export.version.number}: "
             f"{len(base.embeddings)} base images of {len(settings.classes)} classes"
         )
         misplaced = analysis.rows[analysis.misplaced]

@@ -26,7 +26,8 @@ def as_json(contents: Contents, analysis: Analysis | None) -> dict[str, Any]:
     settings, provenance = export.settings, export.provenance
     values: dict[str, Any] = {
         "repository": str(contents.repository),
-        "version": export.version,
+        "version": export.version.number,
+        "network_version": export.version.network,
         "pinned_version": contents.pinned,
         "versions": contents.versions,
         "exported": provenance.exported,
@@ -80,13 +81,14 @@ def as_text(contents: Contents, analysis: Analysis | None) -> str:
 def _facts(contents: Contents) -> Iterator[tuple[str, object]]:
     export = contents.export
     settings, provenance = export.settings, export.provenance
-    others = ", ".join(str(version) for version in contents.versions if version != export.version)
-    state = "which the ensemble answers with" if export.version == contents.pinned else "which does not answer"
+    number = export.version.number
+    others = ", ".join(str(version) for version in contents.versions if version != number)
+    state = "which the ensemble answers with" if number == contents.pinned else "which does not answer"
     yield "repository", contents.repository
-    yield "version", f"{export.version}, {state}{f'; also there: {others}' if others else ''}"
+    yield "version", f"{number}, {state}{f'; also there: {others}' if others else ''}"
     yield "exported", provenance.exported or "unknown"
     yield "mode", settings.mode
-    yield "network", f"{_network(provenance)}, checkpoint {provenance.checkpoint}"
+    yield "network", f"{_network(provenance)}, checkpoint {provenance.checkpoint}, version {export.version.network}"
     yield "graph", f"{provenance.graph[:_HASH_DIGITS]}, {provenance.options.get('precision', 'fp32')}"
     yield "image size", f"{contents.shape.image_size} x {contents.shape.image_size}"
     yield "embedding", f"{contents.shape.embedding_size} values"

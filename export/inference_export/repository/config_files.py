@@ -12,6 +12,7 @@ from inference_export.repository.configs import (
     ENSEMBLE,
     MAX_CONFIG_BYTES,
     MODELS,
+    Version,
     with_versions,
     without_versions,
 )
@@ -53,7 +54,7 @@ def read_configs(repository: Path) -> dict[str, str]:
         raise RepositoryError(f"{repository} is damaged: {error}. Run the export again.", repository) from error
 
 
-def pin_version(repository: Path, version: int, others: Iterable[int]) -> None:
+def pin_version(repository: Path, version: Version, others: Iterable[Version]) -> None:
     """Make the ensemble answer with a complete version after its next load or start.
 
     Args:
@@ -62,5 +63,5 @@ def pin_version(repository: Path, version: int, others: Iterable[int]) -> None:
         others: Other complete versions, which stay loaded.
     """
     for model in (*MODELS, ENSEMBLE):
-        config = with_versions(read_config(repository, model), sorted({version, *others}), version)
+        config = with_versions(read_config(repository, model), {version, *others}, version)
         write_config(repository, model, config)

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from inference_export.template import template_directory
 
-MODELS = ("preprocess", "classifier", "cluster_head")
+NETWORK_MODELS = ("preprocess", "classifier")
+HEAD = "cluster_head"
+MODELS = (*NETWORK_MODELS, HEAD)
 ENSEMBLE = "ensemble"
 CONFIG_FILE = "config.pbtxt"
 MAX_CONFIG_BYTES = 2**16
 
 ALL_CORES = 0  # counted when the server starts
+
+
+class Version(NamedTuple):
+    """A version of a repository: a base set, and the network that computed its embeddings.
+
+    Attributes:
+        number: Number of the version, which is its folder in ``cluster_head``.
+        network: Number of its folders in ``preprocess`` and ``classifier``.
+    """
+
+    number: int
+    network: int
+
+    def folder(self, model: str) -> str:
+        """Return the name of the version's folder in a model."""
+        return str(self.number if model == HEAD else self.network)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +55,12 @@ class RepositoryShape:
     cpus: int
 
 
-def render_configs(shape: RepositoryShape, *, versions: list[int], pinned: int) -> dict[str, str]:
+def render_configs(shape: RepositoryShape, *, versions: Collection[Version], pinned: Version) -> dict[str, str]:
     """Write every model's configuration.
 
     Args:
         shape: The values that the versions share.
-        versions: Complete versions for Triton to load, ascending.
+        versions: Complete versions for Triton to load.
         pinned: The version that the ensemble answers with.
 
     Returns:
@@ -103,12 +122,12 @@ def without_versions(config: str) -> str:
     return _to_text(parsed)
 
 
-def with_versions(config: str, versions: list[int], pinned: int) -> str:
+def with_versions(config: str, versions: Collection[Version], pinned: Version) -> str:
     """Replace the version numbers in a configuration.
 
     Args:
         config: The text of a ``config.pbtxt``.
-        versions: Complete versions for Triton to load, ascending.
+        versions: Complete versions for Triton to load.
         pinned: The version that the ensemble answers with.
 
     Returns:
@@ -122,17 +141,20 @@ def with_versions(config: str, versions: list[int], pinned: int) -> str:
     return _to_text(parsed)
 
 
-def pinned_version(ensemble_config: str) -> int | None:
+def pinned_version(ensemble_config: str) -> Version | None:
     """Read the version that the ensemble answers with from its configuration.
 
     Returns:
-        The version; 0: the template, which names none; None: the steps name different versions.
+        The version; numbers of 0: the template, which names none; None: the steps name no version.
     """
     try:
-        pins = {int(step.model_version) for step in parse_config(ensemble_config).ensemble_scheduling.step}
+        steps = parse_config(ensemble_config).ensemble_scheduling.step
     except ValueError:
         return None
-    return pins.pop() if len(pins) == 1 else None
+    pins = {step.model_name: int(step.model_version) for step in steps}
+    networks = {pins.get(model) for model in NETWORK_MODELS}
+    network, number = networks.pop(), pins.get(HEAD)
+    return None if networks or network is None or number is None else Version(number=number, network=network)
 
 
 def read_shape(classifier_config: str) -> RepositoryShape:
@@ -161,12 +183,13 @@ def read_shape(classifier_config: str) -> RepositoryShape:
     )
 
 
-def _set_versions(config: Any, versions: list[int], pinned: int) -> None:
+def _set_versions(config: Any, versions: Collection[Version], pinned: Version) -> None:
     if config.HasField("ensemble_scheduling"):
         for step in config.ensemble_scheduling.step:
-            step.model_version = pinned
+            step.model_version = int(pinned.folder(step.model_name))
     else:
-        config.version_policy.specific.versions[:] = versions
+        folders = {int(version.folder(config.name)) for version in versions}
+        config.version_policy.specific.versions[:] = sorted(folders)
 
 
 def _to_text(config: Any) -> str:

@@ -16,15 +16,16 @@ from inference_export.regular_files import open_regular_file
 from inference_export.repository.configs import (
     CONFIG_FILE,
     ENSEMBLE,
+    HEAD,
     MAX_CONFIG_BYTES,
     RepositoryShape,
+    Version,
     pinned_version,
     read_shape,
 )
-from inference_export.repository.provenance import PROVENANCE_FILE
 from inference_export.repository.reading import Export, read_export
 from inference_export.repository.version_files import MAX_NAMES_BYTES, check_class_sizes, damaged, read_text
-from inference_export.repository.versions import ARTEFACTS, complete_versions
+from inference_export.repository.versions import PROVENANCE_FILE, complete_versions, find_version, missing_files
 from inference_export.template import load_served_module
 
 _BLOCK_ROWS = 8192
@@ -52,6 +53,11 @@ class StoredBase:
         """Return ``class/file name`` of a base image."""
         return str(self.files.names(np.array([row]))[0])
 
+    def names(self) -> list[str]:
+        """Return ``class/file name`` of every base image."""
+        names: list[str] = self.files.names(np.arange(len(self.embeddings))).tolist()
+        return names
+
     @property
     def class_sizes(self) -> list[int]:
         """Number of base images of each class."""
@@ -65,8 +71,8 @@ class Contents:
     Attributes:
         repository: The model repository.
         export: The version's settings and provenance.
-        pinned: The version that the ensemble answers with.
-        versions: All complete versions, ascending.
+        pinned: Number of the version that the ensemble answers with.
+        versions: Numbers of all complete versions, ascending.
         shape: The shared values.
         base: The base set; None in classification mode.
     """
@@ -91,7 +97,7 @@ def read_contents(repository: Path, version: int | None = None) -> Contents:
     """
     pinned = _pinned(repository)
     versions = complete_versions(repository)
-    wanted = pinned if version is None else version
+    wanted = pinned if version is None else find_version(repository, version)
     if wanted not in versions:
         _refuse_version(repository, wanted, versions)
     export = read_export(repository, wanted)
@@ -101,14 +107,20 @@ def read_contents(repository: Path, version: int | None = None) -> Contents:
     return Contents(
         repository=repository,
         export=export,
-        pinned=pinned,
-        versions=versions,
+        pinned=pinned.number,
+        versions=[version.number for version in versions],
         shape=shape,
-        base=_read_base(repository, export, shape.embedding_size) if export.settings.mode == "clustering" else None,
+        base=(
+            read_base(
+                repository / HEAD / export.version.folder(HEAD), len(export.settings.classes), shape.embedding_size
+            )
+            if export.settings.mode == "clustering"
+            else None
+        ),
     )
 
 
-def _pinned(repository: Path) -> int:
+def _pinned(repository: Path) -> Version:
     file = repository / ENSEMBLE / CONFIG_FILE
     if not file.is_file():
         raise RepositoryError(
@@ -122,17 +134,19 @@ def _pinned(repository: Path) -> int:
     return pinned
 
 
-def _refuse_version(repository: Path, version: int, versions: list[int]) -> None:
-    complete = f"Complete are: {', '.join(map(str, versions))}." if versions else "No version is complete."
-    missing = [name.format(version) for name in ARTEFACTS if not (repository / name.format(version)).is_file()]
-    if not versions and not (repository / "cluster_head" / str(version) / PROVENANCE_FILE).exists():
+def _refuse_version(repository: Path, version: Version, versions: list[Version]) -> None:
+    numbers = ", ".join(str(version.number) for version in versions)
+    complete = f"Complete are: {numbers}." if versions else "No version is complete."
+    head = repository / HEAD / version.folder(HEAD)
+    if not versions and not (head / PROVENANCE_FILE).exists():
         raise RepositoryError(
             f"{repository} holds no export yet. Name a folder that export-repository has written.", repository
         )
-    if len(missing) == len(ARTEFACTS):
-        raise RepositoryError(f"{repository} holds no version {version}. {complete}", repository)
+    if not head.is_dir():
+        raise RepositoryError(f"{repository} holds no version {version.number}. {complete}", repository)
+    missing = missing_files(repository, version)[0]
     raise RepositoryError(
-        f"{repository}: version {version} is incomplete, {missing[0]} is missing. {complete} Run the export again.",
+        f"{repository}: version {version.number} is incomplete, {missing} is missing. {complete} Run the export again.",
         repository,
     )
 
@@ -144,11 +158,20 @@ def _read_shape(file: Path) -> RepositoryShape:
         raise RepositoryError(f"{file} was not written by an export: {error}. Run the export again.", file) from error
 
 
-def _read_base(repository: Path, export: Export, embedding_size: int) -> StoredBase:
-    folder = repository / "cluster_head" / str(export.version)
+def read_base(folder: Path, classes: int, embedding_size: int) -> StoredBase:
+    """Read a base set, and check that its files belong together.
+
+    Args:
+        folder: The version folder of ``cluster_head``.
+        classes: Number of classes.
+        embedding_size: Length D of an embedding.
+
+    Raises:
+        RepositoryError: A file is damaged.
+    """
     embeddings, names = folder / _base_files.EMBEDDINGS_FILE, folder / _base_files.NAMES_FILE
     count = _count_embeddings(embeddings, embedding_size)
-    check_class_sizes(folder / _base_files.CLASS_SIZES_FILE, len(export.settings.classes), count)
+    check_class_sizes(folder / _base_files.CLASS_SIZES_FILE, classes, count)
     lines = read_text(names, MAX_NAMES_BYTES).count("\n")
     if lines != count:
         raise damaged(names, f"it holds {lines} names of {count} embeddings")

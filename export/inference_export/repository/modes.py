@@ -15,12 +15,14 @@ def read_mode(repository: Path, version: int | None = None) -> str | None:
 
     Args:
         repository: The model repository.
-        version: A version; None: the one that the ensemble answers with.
+        version: Number of a version; None: the one that the ensemble answers with.
 
     Returns:
         ``classification`` or ``clustering``; None if there is no such version, or its settings are damaged.
     """
-    version = exported_version(repository) if version is None else version
+    if version is None:
+        exported = exported_version(repository)
+        version = None if exported is None else exported.number
     try:
         return read_settings(repository / "cluster_head" / str(version) / SETTINGS_FILE).mode
     except RepositoryError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 from inference_client.version import __version__
 from inference_export.base_set.base_images import BaseImages, find_base_images
 from inference_export.errors import ExportError
-from inference_export.export_options import ExportOptions, recorded_options
+from inference_export.export_options import ExportOptions, base_set_options, recorded_options
 from inference_export.graph.calibration import CalibrationSet, choose_images
 from inference_export.network.source import fingerprint
 from inference_export.regular_files import hash_file, hash_if_readable
 from inference_export.repository.configs import MODELS
-from inference_export.repository.version_files import is_text, read_object, take_entry, write_json
+from inference_export.repository.version_files import is_count, is_text, read_object, take_entry, write_json
+from inference_export.repository.versions import NETWORK_VERSION
 from inference_export.resources.checkpoint_file import MAX_CHECKPOINT_BYTES
 from inference_export.resources.checkpoints import LOGS, list_checkpoints
 from inference_export.resources.checkpoints import MODELS as CHECKPOINTS
@@ -25,7 +26,9 @@ from inference_export.resources.labels import LABELS
 from inference_export.resources.unpickling import MAX_PICKLE_BYTES
 from inference_export.template import MAX_SOURCE_BYTES, template_files
 
-PROVENANCE_FILE = "provenance.json"
+OPTIONS, BASE_SET_OPTIONS, BASE_DATA = "options", "options of the base set", "base data"
+# What a change of the base set can make up for, without exporting the network again.
+BASE_SET_CHANGES = frozenset({BASE_SET_OPTIONS, BASE_DATA})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,7 @@ class Provenance:
         graph: Hash of the version's ONNX graph.
         preprocessing: Hash of the version's ``preprocessing.py``.
         exported: Time of the export, in ISO 8601.
+        network_version: Number of the network that the base set belongs to; None: the one that was exported with it.
     """
 
     software: list[str]
@@ -57,6 +61,7 @@ class Provenance:
     graph: str
     preprocessing: str
     exported: str | None
+    network_version: int | None = None
 
 
 def write_provenance(file: Path, provenance: Provenance) -> None:
@@ -84,6 +89,7 @@ def read_provenance(file: Path) -> Provenance:
         graph=take("graph", is_text),
         preprocessing=take("preprocessing", is_text),
         exported=take("exported", is_text, None),
+        network_version=take(NETWORK_VERSION, lambda value: value is None or is_count(value), None),
     )
 
 
@@ -118,15 +124,12 @@ def describe(
         The provenance. Exports whose provenance differs only in the time are equal.
     """
 
-    def hash_images(folder: Path, files: Iterable[Path]) -> str:
-        lines = (f"{file.relative_to(folder)}/{sha256(file, options.max_image_bytes)}\n" for file in files)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    def hash_image(file: Path) -> str:
+        return sha256(file, options.max_image_bytes)
 
     calibrated = [] if calibration is None else [*calibration.calibration, *calibration.held_out]
-    sources = sorted(file for model in MODELS for file in template_files(model).values())
-    source_hashes = [hash_file(file, MAX_SOURCE_BYTES) for file in sources]
     return Provenance(
-        software=[__version__, hashlib.sha256("".join(source_hashes).encode()).hexdigest()],
+        software=software(),
         options=recorded_options(options),
         network=None if options.network is None else {"name": options.network, "source": network_source},
         checkpoint=checkpoint.name,
@@ -136,12 +139,33 @@ def describe(
             "checkpoints": candidates,
             "chosen": sha256(checkpoint, MAX_CHECKPOINT_BYTES),
         },
-        base_data=None if base is None else hash_images(base.folder, base.files),
-        calibration=hash_images(options.calibration, calibrated) if options.calibration and calibrated else None,
+        base_data=None if base is None else hash_images(base.folder, base.files, hash_image),
+        calibration=(
+            hash_images(options.calibration, calibrated, hash_image) if options.calibration and calibrated else None
+        ),
         graph=graph,
         preprocessing=preprocessing,
         exported=exported,
     )
+
+
+def software() -> list[str]:
+    """Return this package's version, and the hash of the template's Python files."""
+    sources = sorted(file for model in MODELS for file in template_files(model).values())
+    hashes = [hash_file(file, MAX_SOURCE_BYTES) for file in sources]
+    return [__version__, hashlib.sha256("".join(hashes).encode()).hexdigest()]
+
+
+def hash_images(folder: Path, files: Iterable[Path], sha256: Callable[[Path], str]) -> str:
+    """Hash the names and the contents of images.
+
+    Args:
+        folder: The folder that the names are relative to.
+        files: The images.
+        sha256: Returns the hash of an image's content.
+    """
+    lines = (f"{file.relative_to(folder)}/{sha256(file)}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def what_changed(provenance: Provenance, options: ExportOptions) -> list[str]:
@@ -152,11 +176,11 @@ def what_changed(provenance: Provenance, options: ExportOptions) -> list[str]:
         options: The options of the export.
 
     Returns:
-        Any of ``software``, ``options``, ``network``, ``checkpoint``, ``resources``, ``base data`` and ``calibration``;
-        empty: the export would be the same again.
+        Any of ``software``, ``options``, ``network``, ``checkpoint``, ``resources``, ``calibration`` and the two of
+        ``BASE_SET_CHANGES``; empty: the export would be the same again.
     """
     try:
-        base = find_base_images(options.base_data)
+        base = None if options.base_data is None else find_base_images(options.base_data)
         wanted = describe(
             options,
             base=base,
@@ -171,8 +195,18 @@ def what_changed(provenance: Provenance, options: ExportOptions) -> list[str]:
         )
     except ExportError:  # the export will say what is wrong
         return ["resources, base data or network"]
-    before = asdict(provenance)
-    return [_key(name) for name, value in asdict(wanted).items() if value != before[name]]
+    before, after = (
+        asdict(replace(each, options={}, exported=None, network_version=None)) for each in (provenance, wanted)
+    )
+    changed = [_key(name) for name, value in after.items() if value != before[name]]
+    old, new = provenance.options, wanted.options
+    differing = {name for name in {*old, *new} if old.get(name) != new.get(name)}
+    of_base_set = base_set_options()
+    return [
+        *changed,
+        *([OPTIONS] if differing - of_base_set else []),
+        *([BASE_SET_OPTIONS] if differing & of_base_set else []),
+    ]
 
 
 def _key(name: str) -> str:

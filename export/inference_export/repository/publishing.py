@@ -5,27 +5,36 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from inference_export.errors import RepositoryError
-from inference_export.repository.config_files import read_configs, write_config
+from inference_export.repository.config_files import pin_version, read_configs
 from inference_export.repository.configs import (
     CONFIG_FILE,
     ENSEMBLE,
+    HEAD,
     MODELS,
     RepositoryShape,
+    Version,
     render_configs,
     without_versions,
 )
 from inference_export.repository.locks import is_held, locked
-from inference_export.repository.versions import FIRST_VERSION, complete_versions, exported_version, list_versions
+from inference_export.repository.versions import (
+    FIRST_VERSION,
+    complete_versions,
+    exported_version,
+    list_folders,
+    next_number,
+)
 from inference_export.template import template_directory, template_files
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 
 
-def publish(staged: Path, repository: Path, shape: RepositoryShape) -> int:
+def publish(staged: Path, repository: Path, shape: RepositoryShape) -> Version:
     """Add a staged version to a repository, or replace the repository.
 
     A version of the repository's shape is added. The ensemble answers with it as soon as the ensemble's new
@@ -41,7 +50,7 @@ def publish(staged: Path, repository: Path, shape: RepositoryShape) -> int:
         shape: The shape of the version.
 
     Returns:
-        The number of the version.
+        The version.
 
     Raises:
         RepositoryError: The file system can't exchange folders.
@@ -49,16 +58,42 @@ def publish(staged: Path, repository: Path, shape: RepositoryShape) -> int:
     with locked(repository):
         before = exported_version(repository)
         if before is not None and not is_replaced(repository, shape):
-            return _add_version(staged, repository, shape, before)
+            number = next_number(repository)
+            return _add_version(staged, repository, Version(number=number, network=number), before)
         _replace(staged, repository, shape)
         return FIRST_VERSION
+
+
+def publish_base_set(staged: Path, repository: Path, before: Version) -> Version:
+    """Add a staged base set to a repository, as a version with the same network as the version before.
+
+    Args:
+        staged: The folder of ``staging``, with every artefact of ``cluster_head`` in place.
+        repository: The model repository, resolved.
+        before: The version that the new one was made from.
+
+    Returns:
+        The version.
+
+    Raises:
+        RepositoryError: The repository answers with another version than ``before`` by now.
+    """
+    with locked(repository):
+        if exported_version(repository) != before:
+            raise RepositoryError(
+                f"{repository} was changed by another command meanwhile, so this change would undo the other. Run the "
+                f"command again.",
+                repository,
+            )
+        version = Version(number=next_number(repository), network=before.network)
+        return _add_version(staged, repository, version, before, models=(HEAD,))
 
 
 def is_replaced(repository: Path, shape: RepositoryShape) -> bool:
     """Tell whether an export of this shape replaces the repository, instead of adding a version to it."""
     if exported_version(repository) is None:
         return repository.exists()
-    configs = render_configs(shape, versions=[], pinned=0)
+    configs = render_configs(shape, versions=[], pinned=FIRST_VERSION)
     try:
         return read_configs(repository) != {model: without_versions(config) for model, config in configs.items()}
     except RepositoryError:
@@ -70,18 +105,18 @@ def previous_path(repository: Path) -> Path:
     return repository.with_name(f"{repository.name}.previous")
 
 
-def _add_version(staged: Path, repository: Path, shape: RepositoryShape, before: int) -> int:
-    version = max(version for model in MODELS for version in list_versions(repository / model)) + 1
+def _add_version(
+    staged: Path, repository: Path, version: Version, before: Version, *, models: Sequence[str] = MODELS
+) -> Version:
+    for model in models:
+        (staged / model).rename(repository / model / version.folder(model))
+    kept = [old for old in complete_versions(repository) if old in (before, version) or is_held(repository, old.number)]
+    pin_version(repository, version, kept)
     for model in MODELS:
-        (staged / model).rename(repository / model / str(version))
-    kept = [old for old in complete_versions(repository) if old in (before, version) or is_held(repository, old)]
-    configs = render_configs(shape, versions=kept, pinned=version)
-    for model in (*MODELS, ENSEMBLE):
-        write_config(repository, model, configs[model])
-    for model in MODELS:
-        for old in list_versions(repository / model):
-            if old not in kept:
-                _remove_version(model, repository / model / str(old))
+        folders = {old.folder(model) for old in kept}
+        for number in list_folders(repository / model):
+            if str(number) not in folders:
+                _remove_version(model, repository / model / str(number))
     return version
 
 
@@ -102,7 +137,7 @@ def _replace(staged: Path, repository: Path, shape: RepositoryShape) -> None:
         (new / model).mkdir(parents=True)
         (new / model / CONFIG_FILE).write_text(config, encoding="utf-8")
     for model in MODELS:
-        (staged / model).rename(new / model / str(FIRST_VERSION))
+        (staged / model).rename(new / model / FIRST_VERSION.folder(model))
     shutil.copytree(template_directory() / ENSEMBLE / "1", new / ENSEMBLE / "1", copy_function=shutil.copyfile)
     if not repository.exists():
         new.rename(repository)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from inference_export.errors import RepositoryError
 from inference_export.regular_files import hash_file
-from inference_export.repository.provenance import PROVENANCE_FILE, Provenance, read_provenance
+from inference_export.repository.configs import HEAD, Version
+from inference_export.repository.provenance import Provenance, read_provenance
 from inference_export.repository.version_files import SETTINGS_FILE, Settings, damaged, read_settings
-from inference_export.repository.versions import exported_version
+from inference_export.repository.versions import PROVENANCE_FILE, exported_version
 from inference_export.template import MAX_SOURCE_BYTES
 
 _SHORT_HASH = 6
@@ -21,17 +22,17 @@ class Export:
     """A version in a repository.
 
     Attributes:
-        version: The version's number.
+        version: The version.
         settings: What the version answers by.
         provenance: What the version was made of.
     """
 
-    version: int
+    version: Version
     settings: Settings
     provenance: Provenance
 
 
-def read_export(repository: Path, version: int | None = None) -> Export | None:
+def read_export(repository: Path, version: Version | None = None) -> Export | None:
     """Read a version, and check that its parts belong together.
 
     Args:
@@ -48,15 +49,15 @@ def read_export(repository: Path, version: int | None = None) -> Export | None:
         version = exported_version(repository)
     if version is None:
         return None
-    head = repository / "cluster_head" / str(version)
+    head = repository / HEAD / version.folder(HEAD)
     settings = read_settings(head / SETTINGS_FILE)
     provenance = read_provenance(head / PROVENANCE_FILE)
-    preprocessing = repository / "preprocess" / str(version) / "preprocessing.py"
+    preprocessing = repository / "preprocess" / version.folder("preprocess") / "preprocessing.py"
     for what, recorded, file, max_bytes in (
         (
             "classifier (graph",
             provenance.graph,
-            repository / "classifier" / str(version) / "model.onnx",
+            repository / "classifier" / version.folder("classifier") / "model.onnx",
             _MAX_GRAPH_BYTES,
         ),
         ("preprocessing (file", provenance.preprocessing, preprocessing, MAX_SOURCE_BYTES),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from inference_export.repository.configs import MODELS
@@ -18,7 +18,7 @@ _BYTECODE_BLOCKER = "__pycache__"
 
 
 @contextlib.contextmanager
-def staging(repository: Path) -> Iterator[Path]:
+def staging(repository: Path, *, models: Sequence[str] = MODELS) -> Iterator[Path]:
     """Make a folder beside a repository for the version that is being exported, and remove it at the end.
 
     The folder holds one folder for each model, with the template's Python files inside. Folders that killed exports
@@ -26,6 +26,7 @@ def staging(repository: Path) -> Iterator[Path]:
 
     Args:
         repository: The model repository, resolved; its parent exists.
+        models: The models that the version is a version of.
     """
     prefix = f".{repository.name}{STAGING}"
     with contextlib.ExitStack() as stack:
@@ -37,7 +38,7 @@ def staging(repository: Path) -> Iterator[Path]:
             folder = Path(tempfile.mkdtemp(prefix=prefix, dir=repository.parent))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.enter_context(lock_folder(folder))
-        for model in MODELS:
+        for model in models:
             (folder / model).mkdir()
             files = template_files(model)
             for name, file in files.items():

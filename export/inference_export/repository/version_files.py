@@ -56,7 +56,7 @@ def read_settings(file: Path) -> Settings:
     settings = Settings(
         mode=take("mode", lambda value: value in ("classification", "clustering")),
         classes=take("classes", _are_classes),
-        neighbors=take("neighbors", _is_count),
+        neighbors=take("neighbors", is_count),
     )
     if settings.mode == "classification":
         return settings
@@ -74,7 +74,7 @@ def check_class_sizes(file: Path, classes: int, images: int) -> None:
         RepositoryError: The file lists something else, or not so many classes or images.
     """
     sizes = _read_json(file)
-    if not isinstance(sizes, list) or not all(map(_is_count, sizes)):
+    if not isinstance(sizes, list) or not all(map(is_count, sizes)):
         raise damaged(file, "it must list whole numbers of 1 or more")
     if len(sizes) != classes or sum(sizes) != images:
         raise damaged(file, f"{len(sizes)} class sizes of {classes} classes, {sum(sizes)} images of {images}")
@@ -135,6 +135,11 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and not _NO_TEXT.search(value)
 
 
+def is_count(value: Any) -> bool:
+    """Tell whether a value is a whole number of 1 or more."""
+    return type(value) is int and value >= 1
+
+
 def damaged(file: Path, problem: str) -> RepositoryError:
     """Make the error that says what is wrong with a file."""
     return RepositoryError(f"{file} is damaged: {problem}. Run the export again.", file)
@@ -150,7 +155,3 @@ def _read_json(file: Path) -> Any:
 def _are_classes(value: Any) -> bool:
     is_list = isinstance(value, list) and len(value) > 0
     return is_list and all(is_text(name) and name for name in value) and len(set(value)) == len(value)
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 1

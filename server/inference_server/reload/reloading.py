@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from inference_export.repository.config_files import pin_version, read_configs
-from inference_export.repository.configs import ENSEMBLE, MODELS
+from inference_export.repository.configs import ENSEMBLE, MODELS, Version
 from inference_export.repository.locks import locked
 from inference_export.repository.modes import mode_change, read_mode
-from inference_export.repository.versions import complete_versions
+from inference_export.repository.versions import complete_versions, exported_version, find_version
 from inference_server.errors import ServerError
 from inference_server.triton.access import Access, change_version, read_access
 from inference_server.triton.model_control import ModelControl
@@ -47,16 +48,28 @@ def reload_repository(port: int, *, rollback: bool = False) -> Change:
         ServerError: There is no such server, or it can't change to that version while it runs. It keeps the old one.
         RepositoryError: The repository is damaged; nothing was changed.
     """
+    return _reload(port, lambda repository, served: _previous(repository, served) if rollback else _newest(repository))
+
+
+def serve_pinned(port: int) -> Change:
+    """Have the server on a port answer with the version that the repository's ensemble names.
+
+    Args, errors and the result are those of ``reload_repository``.
+    """
+    return _reload(port, lambda repository, _: _pinned(repository))
+
+
+def _reload(port: int, choose: Callable[[Path, int], Version]) -> Change:
     access = read_access(port)
     repository = Path(access.repository)
     with locked(repository):
         _require_same_shape(access, repository)
-        version = _previous(repository, access.version) if rollback else _newest(repository)
-        if version != access.version:
+        version = choose(repository, access.version)
+        if version.number != access.version:
             _change(access, repository, version)
-            change_version(port, version)
-        modes = mode_change(read_mode(repository, access.version), read_mode(repository, version))
-    return Change(before=access.version, after=version, modes=modes)
+            change_version(port, version.number)
+        modes = mode_change(read_mode(repository, access.version), read_mode(repository, version.number))
+    return Change(before=access.version, after=version.number, modes=modes)
 
 
 def _require_same_shape(access: Access, repository: Path) -> None:
@@ -74,15 +87,22 @@ def _first_difference(served: str, new: str) -> str:
     return next((f"'{old.strip()}', now '{now.strip()}'" for old, now in pairs if old != now), "its length")
 
 
-def _newest(repository: Path) -> int:
+def _newest(repository: Path) -> Version:
     versions = complete_versions(repository)
     if not versions:
         raise ServerError(f"{repository} holds no complete export. Run export-repository again.")
     return versions[-1]
 
 
-def _previous(repository: Path, version: int) -> int:
-    older = [candidate for candidate in complete_versions(repository) if candidate < version]
+def _pinned(repository: Path) -> Version:
+    version = exported_version(repository)
+    if version is None:
+        raise ServerError(f"{repository} holds no complete export. Run export-repository again.")
+    return version
+
+
+def _previous(repository: Path, version: int) -> Version:
+    older = [candidate for candidate in complete_versions(repository) if candidate.number < version]
     if not older:
         raise ServerError(
             f"{repository} holds no complete version before {version}, so there is none to go back to. The server "
@@ -91,19 +111,25 @@ def _previous(repository: Path, version: int) -> int:
     return older[-1]
 
 
-def _change(access: Access, repository: Path, version: int) -> None:
-    pin_version(repository, version, others=[access.version])
+def _change(access: Access, repository: Path, version: Version) -> None:
+    served = find_version(repository, access.version)
+    pin_version(repository, version, others=[served])
+    # A model with the same folder for both versions has nothing to load.
+    models = [model for model in MODELS if version.folder(model) != served.folder(model)]
     with ModelControl(access) as control:
         try:
-            for model in (*MODELS, ENSEMBLE):
+            for model in models:
                 control.load(model)
-                if not control.is_ready(model, None if model == ENSEMBLE else version):
+                if not control.is_ready(model, version.folder(model)):
                     raise ServerError(f"{model} is not ready after it was loaded")
+            control.load(ENSEMBLE)
+            if not control.is_ready(ENSEMBLE):
+                raise ServerError(f"{ENSEMBLE} is not ready after it was loaded")
         except ServerError as error:
-            pin_version(repository, access.version, others=[])
-            for model in (*MODELS, ENSEMBLE):
+            pin_version(repository, served, others=[])
+            for model in (*models, ENSEMBLE):
                 with contextlib.suppress(ServerError):  # loaded versions stay
                     control.load(model)
             raise ServerError(
-                f"version {version} is refused, and the server keeps version {access.version}: {error}"
+                f"version {version.number} is refused, and the server keeps version {served.number}: {error}"
             ) from error

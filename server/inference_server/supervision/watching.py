@@ -122,12 +122,12 @@ class Watcher:
             grpc_port=grpc_port,
             key=self._key,
             repository=str(self._repository),
-            version=version,
+            version=version.number,
             configs=read_configs(self._repository),
         )
         self._ready = False
         write_access(self._port, self._access)
-        self._hold(version)
+        self._hold(version.number)
         self._server = Tritonserver(self._make_launch(self._access, self._memory.prefix), self._memory)
         self._started = True
         metrics_url = f"http://{LOOPBACK}:{self._metrics_port}/metrics"

@@ -122,6 +122,21 @@ def read_access(port: int) -> Access:
     return access
 
 
+def find_servers(repository: Path) -> list[int]:
+    """List the ports on which this user's ``inference-server`` serves a repository.
+
+    Args:
+        repository: The model repository, resolved.
+    """
+    ports = []
+    for file in sorted(access_file(0).parent.glob("*.json")):
+        with contextlib.suppress(ServerError, ValueError):
+            port = int(file.stem)
+            if read_access(port).repository == str(repository):
+                ports.append(port)
+    return ports
+
+
 def change_version(port: int, version: int) -> None:
     """Record the version that is served now, for ``inference-server`` and the next reload."""
     write_access(port, replace(read_access(port), version=version))

@@ -56,15 +56,15 @@ class ModelControl:
         with _explained(f"{model} can't be unloaded"):
             self._client.unload_model(model, headers=self._headers, client_timeout=QUESTION_TIMEOUT_S)
 
-    def is_ready(self, model: str, version: int | None = None) -> bool:
-        """Ask whether a model, or one version of it, is ready.
+    def is_ready(self, model: str, version: str = "") -> bool:
+        """Ask whether a model, or one of its version folders, is ready.
 
         Raises:
             ServerError: The server gave no answer.
         """
         with _explained(f"the server does not say whether {model} is ready"):
             ready = self._client.is_model_ready(
-                model, str(version or ""), headers=self._headers, client_timeout=QUESTION_TIMEOUT_S
+                model, version, headers=self._headers, client_timeout=QUESTION_TIMEOUT_S
             )
         return bool(ready)
 

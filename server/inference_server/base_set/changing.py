@@ -1,0 +1,137 @@
+"""Makes a change of the base set, and has the running server take it up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference_export.changing import BaseSetOptions, Difference, prepare_change
+from inference_export.consequences import find_doubts
+from inference_export.errors import BaseDataError, RepositoryError
+from inference_export.progress import Progress, show_nothing
+from inference_export.repository.config_files import pin_version
+from inference_export.repository.configs import Version
+from inference_export.repository.destination import resolve_destination
+from inference_export.repository.locks import locked
+from inference_export.repository.version_files import Settings
+from inference_export.repository.versions import complete_versions, exported_version
+from inference_server.reload.reloading import serve_pinned
+from inference_server.triton.access import find_servers
+
+
+class LargeRemovalError(BaseDataError):
+    """More than half of the base images would go, which was not allowed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a command has done.
+
+    Attributes:
+        repository: The model repository, resolved.
+        before: Number of the version before.
+        version: Number of the version that answers now; the same if there was nothing to do.
+        difference: The base images that came and went.
+        settings: What the version answers by.
+        class_sizes: Class name to number of base images.
+        servers: Ports of the running servers, which answer with the version.
+        notes: Notes for the user.
+    """
+
+    repository: Path
+    before: int
+    version: int
+    difference: Difference
+    settings: Settings
+    class_sizes: dict[str, int]
+    servers: list[int]
+    notes: list[str]
+
+
+def change_base_set(
+    options: BaseSetOptions, *, strict: bool = False, large_removals: bool = False, progress: Progress = show_nothing
+) -> Outcome:
+    """Change the base set of a repository, and have every server that runs on it answer with the new version.
+
+    Args:
+        options: What to change.
+        strict: Refuse new images that may be mistakes.
+        large_removals: Allow that more than half of the base images go.
+        progress: As in ``export_repository``.
+
+    Raises:
+        ExportError: The change is refused. Nothing was replaced.
+        ServerError: A running server refuses the version, and keeps its own.
+        OSError: The disk is full, or a file can't be written.
+    """
+    with prepare_change(options, progress) as change:
+        if change.removes_most and not large_removals:
+            raise LargeRemovalError(
+                f"{len(change.difference.removed)} of {len(change.base_before.embeddings)} base images would go. Is "
+                f"{options.base_data} complete, and mounted? If they are to go, run base-set sync --yes.",
+                options.base_data,
+            )
+        if strict and (doubts := find_doubts(change, progress)):
+            raise BaseDataError(
+                f"{len(doubts.comparison.misplaced)} new images are closer to another class, and there are "
+                f"{doubts.comparison.conflicts.count + doubts.comparison.same_class.count} near-duplicates and "
+                f"{len(doubts.undecodable)} undecodable images. See base-set check, or leave --strict out.",
+                options.base_data,
+            )
+        repository = change.before.repository
+        version = change.publish()
+    return Outcome(
+        repository=repository,
+        before=change.before.export.version.number,
+        version=version,
+        difference=change.difference,
+        settings=change.settings,
+        class_sizes=dict(zip(change.settings.classes, change.base.class_sizes, strict=True)),
+        servers=serve_everywhere(repository),
+        notes=change.notes,
+    )
+
+
+def roll_back(model_repository: Path) -> tuple[Path, int, int, list[int]]:
+    """Have a repository, and every server that runs on it, answer with the version before the present one.
+
+    Returns:
+        The repository, resolved; the version before this command; the version now; ports of the running servers.
+
+    Raises:
+        RepositoryError: There is no version to go back to.
+        ServerError: A running server refuses the version, and keeps its own.
+    """
+    repository = resolve_destination(model_repository)
+    served = exported_version(repository)
+    if served is None:
+        raise RepositoryError(f"{repository} holds no export. Name it with --model_repository.", repository)
+    with locked(repository):
+        version = _previous(repository, served)
+        pin_version(repository, version, others=[served])
+    return repository, served.number, version.number, serve_everywhere(repository)
+
+
+def serve_everywhere(repository: Path) -> list[int]:
+    """Have every server of a repository answer with the version that its ensemble names.
+
+    Returns:
+        The servers' ports.
+
+    Raises:
+        ServerError: A server refuses the version, and keeps its own.
+    """
+    servers = find_servers(repository)
+    for port in servers:
+        serve_pinned(port)
+    return servers
+
+
+def _previous(repository: Path, served: Version) -> Version:
+    older = [version for version in complete_versions(repository) if version.number < served.number]
+    if not older:
+        raise RepositoryError(
+            f"{repository} holds no complete version before {served.number}, so there is none to go back to.",
+            repository,
+        )
+    return older[-1]

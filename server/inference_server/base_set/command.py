@@ -1,0 +1,299 @@
+"""The command ``base-set``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from inference_client.command_line.extras import MissingExtraError, require_extras
+from inference_client.command_line.options import COMMAND_SETTINGS, FiniteFloatRange
+from inference_client.command_line.printing import print_result
+from inference_client.command_line.progress import progress
+from inference_client.version import __version__
+from inference_export.base_set.embedding_cache import default_cache_folder
+from inference_export.changing import BaseSetOptions, compare, prepare_change
+from inference_export.command_errors import explained_errors
+from inference_export.consequences import compare_queries, find_doubts
+from inference_export.errors import RepositoryError
+from inference_export.export_options import ExportOptions
+from inference_export.repository.contents import StoredBase, read_contents
+from inference_server.base_set.changing import Outcome, change_base_set, roll_back
+from inference_server.base_set.image_folder import images_added, images_removed
+from inference_server.base_set.report import (
+    check_json,
+    check_text,
+    list_json,
+    list_text,
+    outcome_json,
+    outcome_text,
+    served_text,
+)
+from inference_server.errors import ServerError
+
+FOUND_EXIT_CODE = 3
+
+F = TypeVar("F", bound=Callable[..., Any])
+_DEFAULTS = ExportOptions(resources=Path())
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_repository_option = click.option(
+    "--model_repository",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=_DEFAULTS.model_repository,
+    help="The model repository.",
+)
+_json_option = click.option("--json", "wants_json", is_flag=True, help="Print the result as JSON instead of text.")
+_common_options = _options(_repository_option, _json_option)
+_image_options = _options(
+    click.option(
+        "-data",
+        "--base_data",
+        type=click.Path(file_okay=False, path_type=Path),
+        required=True,
+        help="The base data: a folder for each class, with its reference images inside.",
+    ),
+    click.option(
+        "--skip_unreadable/--refuse_unreadable",
+        default=None,
+        show_default="as in the version before",
+        help="Leave out base images that do not decode, or refuse them.",
+    ),
+    click.option(
+        "--cache",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=default_cache_folder,
+        show_default="classify-triton in your cache folder",
+        help="Folder that keeps computed embeddings.",
+    ),
+    click.option(
+        "-btch",
+        "--batch_size",
+        type=click.IntRange(1, 1024),
+        default=_DEFAULTS.batch_size,
+        help="Images embedded at a time. Changes no result.",
+    ),
+)
+_strict_option = click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse new images that do not decode, that are closer to another class than to their own, or that are "
+    "near-duplicates.",
+)
+
+
+@click.group(context_settings=COMMAND_SETTINGS)
+@click.version_option(__version__)
+def main() -> None:
+    """Change the base set of a model repository, and of the server that runs on it.
+
+    The folder of base images is the truth; these commands make the base set
+    follow it within seconds, without PyTorch and without exporting the network
+    again. A running inference-server takes the change up in the same command, and
+    no request fails. Without one, the next start serves it.
+
+    \b
+    Examples:
+      base-set add face new/a.jpg new/b.jpg -data base/
+      base-set check -data base/ --queries queries/
+      base-set sync -data base/
+      base-set rollback
+
+    Exit status of every command: 0 done, or nothing to do; 1 refused, and nothing has changed; 2 wrong usage;
+    3 base-set check has found a doubtful image.
+    """  # noqa: D301  (click wants the backspace itself)
+
+
+@main.command("list")
+@_common_options
+@click.option("--images", is_flag=True, help="Print the name of every base image as well.")
+def list_command(*, model_repository: Path, wants_json: bool, images: bool) -> None:
+    """Show classes, numbers of images, version and settings, and what changed since the version before."""
+    with _errors(model_repository):
+        contents = read_contents(model_repository)
+        if contents.base is None:
+            raise RepositoryError(f"{model_repository} answers in classification mode, and has no base set.")
+        older = [version for version in contents.versions if version < contents.export.version.number]
+        before = _read_older(model_repository, older[-1]) if older else None
+        difference = None if before is None else compare(before, contents.base)
+        if wants_json:
+            _print_json(list_json(contents, contents.base, difference))
+        else:
+            print_result(list_text(contents, contents.base, difference, images=images))
+
+
+@main.command()
+@_common_options
+@_image_options
+@_strict_option
+@click.option("--yes", is_flag=True, help="Allow that more than half of the base images go.")
+def sync(*, wants_json: bool, strict: bool, yes: bool, **options: Any) -> None:
+    """Make the base set equal to the folder of base images.
+
+    Embeds the images that are new and drops those that are gone. A folder that is
+    missing, empty or not readable is refused, and what is served stays.
+    """
+    with _errors(options["model_repository"]):
+        _print_outcome(
+            change_base_set(BaseSetOptions(**options), strict=strict, large_removals=yes, progress=progress),
+            wants_json=wants_json,
+        )
+
+
+@main.command()
+@click.argument("class_name", metavar="CLASS")
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE..."
+)
+@_common_options
+@_image_options
+@_strict_option
+def add(class_name: str, files: tuple[Path, ...], *, wants_json: bool, strict: bool, **options: Any) -> None:
+    """Copy image files into a class of the base data, then make the base set follow.
+
+    CLASS may be new. If the change is refused, the copies are removed again.
+    """
+    with _errors(options["model_repository"]), images_added(options["base_data"], class_name, files):
+        _print_outcome(
+            change_base_set(BaseSetOptions(**options), strict=strict, progress=progress), wants_json=wants_json
+        )
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, metavar="CLASS/FILE...")
+@_common_options
+@_image_options
+@click.option(
+    "--to",
+    "destination",
+    type=click.Path(file_okay=False, path_type=Path),
+    show_default="the base data's name with .removed",
+    help="Folder that the images are moved to.",
+)
+@click.option("--yes", is_flag=True, help="Allow that more than half of the base images go.")
+def remove(images: tuple[str, ...], *, wants_json: bool, destination: Path | None, yes: bool, **options: Any) -> None:
+    """Move images out of the base data, then make the base set follow.
+
+    If the change is refused, the images are moved back.
+    """
+    base_data = options["base_data"].resolve()
+    destination = destination or base_data.with_name(f"{base_data.name}.removed")
+    with _errors(options["model_repository"]), images_removed(base_data, images, destination):
+        outcome = change_base_set(BaseSetOptions(**options), large_removals=yes, progress=progress)
+        _print_outcome(outcome, wants_json=wants_json)
+        click.echo(f"moved to {destination}", err=True)
+
+
+@main.command()
+@_common_options
+@_image_options
+@click.option(
+    "--queries",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Images to ask both base sets about, now and then: a folder of images, or a folder of images for each class.",
+)
+@click.option("--strict", is_flag=True, help="Count a query whose label would change as a finding too.")
+def check(*, wants_json: bool, queries: Path | None, strict: bool, **options: Any) -> None:
+    """Show what a sync would do, without doing it.
+
+    Lists the images that would come and go; new images that do not decode, are
+    closer to another class than to their own, or are near-duplicates; and with
+    --queries, every query whose label would change.
+
+    Exit status: 0 no new image is doubtful, 3 some are, 1 refused, 2 wrong usage.
+    """
+    options["skip_unreadable"] = True
+    with _errors(options["model_repository"]), prepare_change(BaseSetOptions(**options), progress) as change:
+        doubts = find_doubts(change, progress)
+        compared = None
+        if queries is not None:
+            compared = compare_queries(
+                change, queries, cache=options["cache"], batch_size=options["batch_size"], progress=progress
+            )
+        if wants_json:
+            _print_json(check_json(change, doubts, compared))
+        else:
+            print_result(check_text(change, doubts, compared))
+    if doubts or (strict and compared is not None and compared.flips):
+        raise SystemExit(FOUND_EXIT_CODE)
+
+
+@main.command("set")
+@_common_options
+@click.option(
+    "-thres",
+    "--sim_thres",
+    type=FiniteFloatRange(-1, 1),
+    help="Smallest cosine similarity at which a base image counts as a match.",
+)
+@click.option("--unknown_label", help="Label of a query that no base image matches; '' for none.")
+@click.option(
+    "--neighbors", type=click.IntRange(1, 1000), help="Number of most similar base images that an answer names."
+)
+@click.pass_context
+def set_command(context: click.Context, /, *, wants_json: bool, **options: Any) -> None:
+    """Change the threshold, the unknown label or the number of neighbors; the base images stay."""
+    if all(options[name] is None for name in ("sim_thres", "unknown_label", "neighbors")):
+        raise click.UsageError("Name what to change: --sim_thres, --unknown_label or --neighbors.", context)
+    with _errors(options["model_repository"]):
+        _print_outcome(change_base_set(BaseSetOptions(**options), progress=progress), wants_json=wants_json)
+
+
+@main.command()
+@_common_options
+def rollback(*, model_repository: Path, wants_json: bool) -> None:
+    """Go back to the version before the one that answers."""
+    with _errors(model_repository):
+        repository, before, version, servers = roll_back(model_repository)
+        if wants_json:
+            _print_json(
+                {"repository": str(repository), "version": version, "version_before": before, "servers": servers}
+            )
+        else:
+            print_result(f"version {version}, in place of {before}\n{served_text(servers)}")
+
+
+@contextlib.contextmanager
+def _errors(repository: Path) -> Iterator[None]:
+    with explained_errors(repository):
+        try:
+            require_extras("server")
+            yield
+        except (ServerError, MissingExtraError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+def _read_older(repository: Path, version: int) -> StoredBase | None:
+    """Read the base set of an older version; None if it is of another network or mode, and can't be compared."""
+    older, newer = read_contents(repository, version), read_contents(repository)
+    if older.base is None or older.export.provenance.graph != newer.export.provenance.graph:
+        return None
+    return older.base
+
+
+def _print_outcome(outcome: Outcome, *, wants_json: bool) -> None:
+    if wants_json:
+        _print_json(outcome_json(outcome))
+    else:
+        print_result(outcome_text(outcome))
+
+
+def _print_json(values: dict[str, Any]) -> None:
+    print_result(json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+if __name__ == "__main__":
+    main(prog_name="base-set")

@@ -1,0 +1,284 @@
+"""Changes of a base set without a server: what they write, what they refuse, and what stays."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference_export.repository.config_files import read_config
+from inference_export.repository.configs import Version, parse_config
+from inference_export.repository.versions import complete_versions, exported_version
+from inference_server.base_set.command import FOUND_EXIT_CODE
+from tests.base_set.conftest import Living
+from tests.resources import write_faces
+
+pytestmark = pytest.mark.slow
+
+Contents = Callable[[Path], dict[str, bytes]]
+
+
+def _loaded(living: Living, model: str) -> list[int]:
+    return list(parse_config(read_config(living.repository, model)).version_policy.specific.versions)
+
+
+def test_sync_follows_the_folder_and_writes_what_a_full_export_would(living: Living, contents: Contents) -> None:
+    write_faces(living.base / "other", [104], "new")
+    (living.base / "face" / "x001.png").unlink()
+    shutil.copy(living.base / "face" / "x002.png", living.base / "face" / "x003.png")
+    network = contents(living.repository / "classifier" / "1")
+    found = living.ask("sync")
+    assert (found["version_before"], found["version"]) == (1, 2)
+    assert found["added"] == ["other/new104.png"]
+    assert found["removed"] == ["face/x001.png"]
+    assert found["replaced"] == ["face/x003.png"]
+    assert found["base_images"] == {"face": 3, "other": 4}
+    assert found["servers"] == []
+    assert exported_version(living.repository) == Version(number=2, network=1)
+    assert (_loaded(living, "cluster_head"), _loaded(living, "classifier")) == ([1, 2], [1])
+    assert contents(living.repository / "classifier" / "1") == network
+    exported = living.export(living.folder / "exported")
+    synced, wanted = contents(living.head(2)), contents(exported / "cluster_head" / "1")
+    recorded, described = (json.loads(files.pop("provenance.json")) for files in (synced, wanted))
+    assert synced == wanted
+    for provenance in (recorded, described):
+        del provenance["exported"], provenance["network version"]
+    assert recorded == described
+
+
+def test_nothing_to_do_is_said_and_adds_no_version(living: Living) -> None:
+    done = living.run("sync")
+    assert done.exit_code == 0
+    assert "nothing to change: version 1 is what was asked for" in done.stdout
+    assert complete_versions(living.repository) == [Version(number=1, network=1)]
+
+
+def test_older_versions_go_and_their_networks_stay_as_long_as_they_are_needed(living: Living) -> None:
+    for number in (2, 3):
+        living.ask("set", "-thres", number / 10, images=False)
+    assert sorted(folder.name for folder in (living.repository / "cluster_head").glob("[0-9]*")) == ["2", "3"]
+    living.export()
+    assert complete_versions(living.repository) == [Version(number=3, network=1), Version(number=4, network=4)]
+    living.ask("set", "-thres", 0.5, images=False)
+    assert complete_versions(living.repository) == [Version(number=4, network=4), Version(number=5, network=4)]
+    for model in ("preprocess", "classifier"):
+        assert _loaded(living, model) == [4]
+        assert [folder.name for folder in (living.repository / model).glob("[0-9]*")] == ["4"]
+
+
+def test_add_copies_into_the_folder_and_a_refused_one_leaves_nothing(living: Living, contents: Contents) -> None:
+    (image,) = write_faces(living.folder / "elsewhere", [50], "y")
+    found = living.ask("add", "face", image)
+    assert found["added"] == ["face/y050.png"]
+    assert (living.base / "face" / "y050.png").read_bytes() == image.read_bytes()
+    assert living.run("add", "face", image).exit_code == 0, "the same file again changes nothing"
+    before = contents(living.folder)
+    broken = living.folder / "elsewhere" / "broken.png"
+    broken.write_bytes(image.read_bytes()[:100])
+    before[str(broken.relative_to(living.folder))] = broken.read_bytes()
+    for arguments, says in (
+        (("new_class", broken), "do not decode"),
+        (("face", shutil.copy(living.base / "other" / "x101.png", living.folder / "x001.png")), "exists with another"),
+        ((".hidden", image), "is no name of a class"),
+        (("a/b", image), "is no name of a class"),
+    ):
+        done = living.run("add", *arguments)
+        assert (done.exit_code, says in done.stderr) == (1, True), done.output
+    (living.folder / "x001.png").unlink()
+    assert contents(living.folder) == before
+    assert not (living.base / "new_class").exists()
+
+
+def test_remove_moves_images_aside_and_a_refused_one_moves_them_back(living: Living, contents: Contents) -> None:
+    found = living.ask("remove", "face/x001.png")
+    assert found["removed"] == ["face/x001.png"]
+    assert (living.folder / "base.removed" / "face" / "x001.png").is_file()
+    before = contents(living.folder)
+    names = [f"other/{file.name}" for file in (living.base / "other").iterdir()]
+    for arguments, says in (
+        (names, "has only one class, face"),
+        (["face/none.png"], "holds no base image face/none.png"),
+        (["../trained/labels"], "is no name of a class or an image"),
+    ):
+        done = living.run("remove", *arguments, "--yes")
+        assert (done.exit_code, says in done.stderr) == (1, True), done.output
+    assert contents(living.folder) == before
+
+
+def test_settings_change_and_the_images_stay(living: Living) -> None:
+    found = living.ask("set", "-thres", 0.9, "--unknown_label", "other", "--neighbors", 2, images=False)
+    assert (found["threshold"], found["unknown_label"], found["neighbors"]) == (0.9, "other", 2)
+    assert not (found["added"])
+    assert not (found["removed"])
+    assert not (found["replaced"])
+    old, new = (np.load(living.head(version) / "base_embeddings.npy") for version in (1, 2))
+    assert np.array_equal(old, new)
+    assert living.ask("sync")["version"] == 2, "a sync keeps the settings"
+    assert living.ask("set", "--unknown_label", "", images=False)["unknown_label"] is None
+    assert living.run("set", images=False).exit_code == 2
+    assert living.run("set", "-thres", "nan", images=False).exit_code == 2
+
+
+def test_rollback_goes_back_and_the_next_change_goes_on_from_there(living: Living) -> None:
+    write_faces(living.base / "face", [5], "new")
+    living.ask("sync")
+    found = living.ask("rollback", images=False)
+    assert (found["version_before"], found["version"]) == (2, 1)
+    assert exported_version(living.repository) == Version(number=1, network=1)
+    done = living.run("rollback", images=False)
+    assert (done.exit_code, "none to go back to" in done.stderr) == (1, True)
+    assert living.ask("sync")["version"] == 3
+
+
+def test_list_tells_classes_settings_and_what_changed(living: Living) -> None:
+    write_faces(living.base / "face", [5], "new")
+    living.ask("sync")
+    found = living.ask("list", images=False)
+    assert (found["version"], found["network_version"], found["versions"]) == (2, 1, [1, 2])
+    assert found["base_images"] == {"face": 5, "other": 3}
+    assert found["since_version_before"]["added"] == ["face/new005.png"]
+    assert "face/new005.png" in found["images"]
+    text = living.run("list", "--images", images=False).stdout
+    assert "images: 1 added" in text
+    assert "other/x103.png" in text
+
+
+def test_check_names_doubtful_images_and_flips_and_changes_nothing(living: Living, contents: Contents) -> None:
+    queries = living.folder / "queries"
+    write_faces(queries / "face", [10, 11, 12], "q")
+    write_faces(queries / "other", [110, 111], "q")
+    found = living.ask("check", "--queries", queries)
+    assert (found["added"], found["queries"]["flips"], found["queries"]["p_value"]) == ([], [], 1.0)
+    shutil.copy(queries / "face" / "q010.png", living.base / "other" / "wrong.png")
+    shutil.copy(living.base / "face" / "x001.png", living.base / "other" / "twice.png")
+    (living.base / "face" / "broken.png").write_text("no image")
+    cached = contents(living.cache)
+    before = contents(living.repository)
+    found = living.ask("check", "--queries", queries, exit_code=FOUND_EXIT_CODE)
+    assert contents(living.repository) == before
+    assert sorted(found["added"]) == ["other/twice.png", "other/wrong.png"]
+    assert list(found["undecodable"]) == ["face/broken.png"]
+    assert {"images": ["face/x001.png", "other/twice.png"], "similarity": 1.0} in [
+        {"images": sorted(pair["images"]), "similarity": round(pair["similarity"], 3)}
+        for pair in found["label_conflicts"]
+    ]
+    assert (found["base_images_before"]["other"], found["base_images_after"]["other"]) == (3, 5)
+    text = living.run("check", "--queries", queries).stdout
+    assert "undecodable: 1" in text
+    assert "McNemar" in text
+    assert cached.keys() == contents(living.cache).keys()
+
+
+def test_flips_are_those_of_the_two_versions_that_answer(living: Living) -> None:
+    """The comparison says the same as the served code does with each version's own files."""
+    queries = sorted(write_faces(living.folder / "queries", range(10, 40), "q"))
+    shutil.copytree(living.base / "other", living.folder / "spare")
+    write_faces(living.base / "other", range(120, 130), "more")
+    found = living.ask("check", "--queries", living.folder / "queries", exit_code=FOUND_EXIT_CODE)["queries"]
+    assert (found["compared"], found["right_before"]) == (len(queries), None)
+    assert {flip["before"]["label"] for flip in found["flips"]} <= {"face", "other"}
+    assert all(flip["before"]["label"] != flip["after"]["label"] for flip in found["flips"])
+    living.ask("sync")
+    back = living.ask("check", "--queries", living.folder / "queries")["queries"]
+    assert back["flips"] == []
+    shutil.rmtree(living.base / "other")
+    shutil.move(living.folder / "spare", living.base / "other")
+    reverse = living.ask("check", "--queries", living.folder / "queries")["queries"]
+    assert [(flip["query"], flip["before"], flip["after"]) for flip in reverse["flips"]] == [
+        (flip["query"], flip["after"], flip["before"]) for flip in found["flips"]
+    ]
+
+
+def test_strict_refuses_what_check_finds(living: Living) -> None:
+    shutil.copy(living.base / "face" / "x001.png", living.base / "other" / "twice.png")
+    done = living.run("sync", "--strict")
+    assert (done.exit_code, "near-duplicates" in done.stderr) == (1, True)
+    assert exported_version(living.repository) == Version(number=1, network=1)
+    assert living.run("sync").exit_code == 0
+
+
+def test_folder_that_disappears_is_no_change(living: Living, contents: Contents) -> None:
+    before = contents(living.repository)
+    aside = living.folder / "aside"
+    living.base.rename(aside)
+    assert "can't be read" in living.run("sync").stderr
+    living.base.mkdir()
+    assert "Is a volume not mounted there?" in living.run("sync").stderr
+    shutil.copytree(aside / "other", living.base / "other")
+    (living.base / "face").mkdir()
+    assert "holds no image" in living.run("sync").stderr
+    shutil.copy(aside / "face" / "x001.png", living.base / "face")
+    for name in ("x102.png", "x103.png"):
+        (living.base / "other" / name).unlink()
+    done = living.run("sync")
+    assert (done.exit_code, "5 of 7 base images would go" in done.stderr) == (1, True)
+    assert contents(living.repository) == before
+    assert living.ask("sync", "--yes")["base_images"] == {"face": 1, "other": 1}
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda living: shutil.rmtree(living.repository), "holds no export"),
+        (lambda living: _edit_provenance(living, "graph", "0" * 64), "computed with another classifier"),
+        (lambda living: _edit_provenance(living, "software", ["0.0.1", "0"]), "Export it again with export-repository"),
+    ],
+    ids=["no-repository", "another-network", "other-software"],
+)
+def test_repository_that_can_not_be_changed_is_named(
+    living: Living, damage: Callable[[Living], object], says: str
+) -> None:
+    damage(living)
+    done = living.run("sync")
+    assert (done.exit_code, says in done.stderr) == (1, True), done.output
+
+
+def _edit_provenance(living: Living, key: str, value: object) -> None:
+    file = living.head(1) / "provenance.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+
+
+def test_base_set_works_without_torch_and_onnx(living: Living) -> None:
+    write_faces(living.base / "face", [5], "new")
+    script = (
+        "import sys; from inference_server.base_set.command import main\n"
+        "main(standalone_mode=False)\n"
+        "print({'torch', 'onnx', 'onnxscript'} & sys.modules.keys(), file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", script, "sync", "-data", str(living.base), "--cache", str(living.cache),
+               "--model_repository", str(living.repository)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "set()"
+
+
+def test_command_killed_at_any_moment_leaves_the_old_or_the_new_base_set(living: Living) -> None:
+    command = [sys.executable, "-m", "inference_server.base_set.command", "sync", "-data", str(living.base),
+               "--cache", str(living.cache), "--model_repository", str(living.repository)]  # fmt: skip
+    (extra,) = write_faces(living.folder / "extra", [60], "z")
+    began_s = time.monotonic()
+    subprocess.run(command, capture_output=True, check=True)
+    takes_s = time.monotonic() - began_s
+    for attempt in range(8):
+        copy = living.base / "face" / extra.name
+        if copy.exists():
+            copy.unlink()
+        else:
+            shutil.copy(extra, copy)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            time.sleep(takes_s * (0.6 + 0.05 * attempt))
+            process.send_signal(signal.SIGKILL)
+        version = exported_version(living.repository)
+        assert version is not None
+        found = living.ask("list", images=False)
+        assert found["base_images"]["face"] in (4, 5)
+        assert len(np.load(living.head(version.number) / "base_embeddings.npy")) == len(found["images"])
+    assert living.ask("sync")["base_images"]["face"] == len(list((living.base / "face").iterdir()))
+    assert not list(living.folder.glob(".model_repository*"))

@@ -1,0 +1,79 @@
+"""Changes of the base set that a running server takes up."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from inference_client import Classify
+from inference_server.command import main as server_main
+from inference_server.supervision.watching import Watcher
+from inference_server.triton.process import free_ports
+from tests import tiny_network
+from tests.base_set.conftest import Living
+from tests.chaos.load import Load, expected_answers
+from tests.chaos.tally import Tally
+from tests.resources import write_faces
+from tests.watched import watched_server
+
+pytestmark = pytest.mark.slow
+
+
+def test_changes_reach_a_running_server_in_the_same_command_and_no_request_fails(living: Living) -> None:
+    queries = write_faces(living.folder / "queries", range(10, 16), "q")
+    new = write_faces(living.folder / "new", range(60, 63), "n")
+    with watched_server("--model_repository", living.repository, log=living.folder / "log") as server:
+        tally = Tally(what="changes of the base set")
+        processes = [server.model_processes(model) for model in ("preprocess", "classifier")]
+        with Load(server.url, [expected_answers(server.url, queries)], tally) as load:
+            for number, image in enumerate(new, start=2):
+                found = living.ask("add", "face", image)
+                assert (found["version"], found["servers"]) == (number, [server.port])
+                load.expected.append(expected_answers(server.url, queries))
+                with Classify(server.url, details=True) as classify:
+                    (entry,), _ = classify(image)
+                assert entry["Version"] == number
+                assert entry["Neighbors"][0]["Image"] == f"face/{image.name}"
+            assert living.ask("set", "-thres", 0.99, images=False)["servers"] == [server.port]
+            load.expected.append(expected_answers(server.url, queries))
+            found = living.ask("rollback", images=False)
+            assert (found["version_before"], found["version"], found["servers"]) == (5, 4, [server.port])
+            load.expected.append(expected_answers(server.url, queries))
+        assert tally.kept, tally
+        assert [server.model_processes(model) for model in ("preprocess", "classifier")] == processes
+        assert "version 4 is served, in place of 5" in server.said()
+        text = living.run("sync").stdout
+        assert f"served now by inference-server on port {server.port}" in text
+
+
+def test_start_changes_the_base_set_alone_where_the_network_is_the_same(
+    living: Living, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watcher, "run", lambda _: 0)
+
+    def start(*arguments: object) -> str:
+        ports = [str(port) for port in free_ports(2)]
+        given = ["-r", living.folder / "trained", "--network", tiny_network.NETWORK, "-data", living.base,
+                 "--model_repository", living.repository, "--cache", living.cache, *arguments,
+                 "--port", ports[0], "--metrics_port", ports[1]]  # fmt: skip
+        done = CliRunner().invoke(server_main, list(map(str, given)))
+        assert done.exit_code == 0, done.output
+        return done.stderr
+
+    assert "was exported" not in start()
+    write_faces(living.base / "face", [5], "new")
+    said = start()
+    assert "changing the base set: changed since" in said
+    assert "was exported: base data" in said
+    assert "version 2, in place of 1: images: 1 added" in said
+    assert "was exported: options of the base set" in start("-thres", 0.5)
+    assert "exporting" in start("-thres", 0.5, "--max_batch_size", 8)
+    shutil.rmtree(living.base / "face")
+    write_faces(living.base / "face", [1], "x")
+    for name in ("x102.png", "x103.png"):
+        (living.base / "other" / name).unlink()
+    said = start("-thres", 0.5, "--max_batch_size", 8)
+    assert "warning: the base set stays as it is." in said
+    assert "base-set sync --yes" in said
