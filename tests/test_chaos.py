@@ -24,6 +24,7 @@ from inference_server.supervision.watching import GIVEN_UP_EXIT_CODE
 from inference_server.triton.access import access_file
 from inference_server.triton.process import free_ports, start_child
 from tests.chaos import (
+    base_sets,
     changing_resources,
     closing,
     compressed,
@@ -245,6 +246,13 @@ def test_changes_under_load_are_complete_or_refused(setting: Setting) -> None:
         assert re.search(r"version (\d+) is served, in place of \d+", done.stdout), done
         export = setting.arguments("reloads", "--image_size", 96)
         _kept(reloads.refuse_other_shape(server, setting.images, export))
+
+
+def test_changes_of_the_base_set_under_load_are_complete(setting: Setting) -> None:
+    repository = setting.export("base-sets")
+    with watched_server("--model_repository", repository, log=setting.folder / "base-sets.log") as server:
+        _kept(base_sets.change_under_load(server, repository, setting.base, setting.images, times=4, timed=False))
+        assert "version 4 is served, in place of 5" in server.said()
 
 
 def test_reload_without_a_server_says_so() -> None:

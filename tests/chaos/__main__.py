@@ -15,6 +15,7 @@ import click
 
 from inference_server.addresses import LOOPBACK
 from tests.chaos import (
+    base_sets,
     changing_resources,
     closing,
     compressed,
@@ -164,6 +165,12 @@ def _reloads(setting: Setting) -> Iterator[Tally]:
         yield reloads.refuse_other_shape(server, setting.images, export)
 
 
+def _base_sets(setting: Setting) -> Iterator[Tally]:
+    with _serving(setting, "base-sets") as server:
+        repository = setting.folder / "base-sets"
+        yield base_sets.change_under_load(server, repository, setting.base, setting.images, times=100)
+
+
 SCENARIOS: dict[str, Callable[[Setting], Iterator[Tally]]] = {
     "overload": _overload,
     "crashes": _crashes,
@@ -176,6 +183,7 @@ SCENARIOS: dict[str, Callable[[Setting], Iterator[Tally]]] = {
     "exports": _exports,
     "changing resources": _changing_resources,
     "reloads": _reloads,
+    "base sets": _base_sets,
 }
 
 if __name__ == "__main__":

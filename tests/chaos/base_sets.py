@@ -1,0 +1,92 @@
+"""Changes of the base set of a running server, one after another, under load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from inference_client import Classify
+from tests.chaos.load import Load, expected_answers
+from tests.chaos.reloads import BEFORE_S, CLIENTS, PAUSE_S, run_command
+from tests.chaos.tally import Tally
+from tests.watched import WatchedServer
+
+MOST_LONGER_S = 0.3
+MOST_GROWTH = 0.05
+
+
+def change_under_load(
+    server: WatchedServer, repository: Path, base: Path, images: Sequence[Path], *, times: int, timed: bool = True
+) -> Tally:
+    """Add an image to the base set and take it away again, and go back a version, under load.
+
+    Args:
+        server: Serves the repository.
+        repository: The repository.
+        base: The base images that it was exported with. They are copied.
+        images: The query images. The first one becomes a base image, so it is its own nearest neighbor.
+        times: Number of changes, at least 3.
+        timed: Whether to assert the slowest request's time and the growth of memory, on an otherwise idle machine.
+    """
+    tally = Tally(what="base-set: add, remove, rollback", times=times)
+    data = Path(shutil.copytree(base, repository.with_name(f"{repository.name}-base")))
+    class_name = min(folder.name for folder in data.iterdir())
+    name = f"{class_name}/{images[0].name}"
+    commands = (
+        ("add", class_name, images[0], "-data", data),
+        ("remove", name, "-data", data, "--to", repository.with_name(f"{repository.name}-removed")),
+    )
+    took_s, memory = [], []
+    with Load(server.url, [expected_answers(server.url, images)], tally, clients=CLIENTS, pause_s=PAUSE_S) as load:
+        time.sleep(BEFORE_S)
+        began_s = time.monotonic()
+        for number in range(times):
+            command = ("rollback",) if number == times - 1 else commands[number % 2]
+            started_s = time.monotonic()
+            found = _change(repository, *command)
+            assert found["servers"] == [server.port]
+            assert found["version"] != found["version_before"]
+            assert _answering(server.url, images[0]) == found["version"]
+            took_s.append(time.monotonic() - started_s)
+            memory.append(_memory_bytes(server))
+            if len(load.expected) < len(commands):
+                load.expected.append(expected_answers(server.url, images))
+            if command[0] == "remove":
+                shutil.rmtree(repository.with_name(f"{repository.name}-removed"))
+    usual_s = max(seconds for began, seconds in load.seconds if began + seconds < began_s)
+    slowest_s = max(seconds for began, seconds in load.seconds if began + seconds >= began_s)
+    growth = memory[-1] / memory[0] - 1
+    tally.notes += [
+        f"from a command's start to an answer with its version: {max(took_s):.1f} s at most",
+        f"the slowest request took {slowest_s - usual_s:.2f} s longer than before",
+        f"memory after the last change against the first: {growth:+.1%}",
+        *load.failures[:3],
+    ]
+    assert not timed or slowest_s - usual_s <= MOST_LONGER_S, tally.notes
+    assert not timed or growth <= MOST_GROWTH, tally.notes
+    return tally
+
+
+def _change(repository: Path, *arguments: object) -> dict[str, Any]:
+    done = run_command("base-set", *arguments, "--model_repository", repository, "--json")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _answering(url: str, image: Path) -> int:
+    with Classify(url, details=True) as classify:
+        results, status = classify(image)
+    assert status == 200, results
+    (entry,) = results
+    return int(entry["Version"])
+
+
+def _memory_bytes(server: WatchedServer) -> int:
+    """Memory of tritonserver and its models' processes; what they share is divided between them."""
+    triton = server.tritonserver()
+    return sum(process.memory_full_info().pss for process in (triton, *triton.children(recursive=True)))
