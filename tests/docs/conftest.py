@@ -38,13 +38,13 @@ def clone(shared: Path) -> Path:
 def _prepare_clone(folder: Path) -> None:
     copy_checkout(folder)
     (folder / ".venv").symlink_to(ENVIRONMENT)
-    subprocess.run([sys.executable, "-m", "examples.demonstration", "prepare"], cwd=folder, check=True)
     follow_along = next(each for each in read_snippets(CHECKOUT / "docs" / "index.md") if "trained" in each.code)
-    subprocess.run(["bash", "-euo", "pipefail", "-c", follow_along.code], cwd=folder, check=True)
-    subprocess.run(
-        [ENVIRONMENT / "bin" / "export-repository", "-r", "trained", "-data", "base", "--image_size", "64"],
-        cwd=folder, check=True,
-    )  # fmt: skip
+    for command in (
+        [sys.executable, "-m", "examples.demonstration", "prepare"],
+        ["bash", "-euo", "pipefail", "-c", follow_along.code],
+        ["export-repository", "-r", "trained", "-data", "base", "--image_size", "64"],
+    ):
+        subprocess.run(command, cwd=folder, env=_activated(ENVIRONMENT), check=True)
 
 
 @pytest.fixture
@@ -83,5 +83,7 @@ def _link_large(source: str, target: str) -> str:
 
 
 def _activated(environment: Path) -> dict[str, str]:
+    # A reader's commands are not measured: coverage would bring this checkout's tests into them.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "VIRTUAL_ENV": str(environment), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    return {**inherited, "PATH": path, "VIRTUAL_ENV": str(environment), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
