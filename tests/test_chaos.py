@@ -252,7 +252,7 @@ def test_changes_of_the_base_set_under_load_are_complete(setting: Setting) -> No
     repository = setting.export("base-sets")
     with watched_server("--model_repository", repository, log=setting.folder / "base-sets.log") as server:
         _kept(base_sets.change_under_load(server, repository, setting.base, setting.images, times=4, timed=False))
-        assert "version 4 is served, in place of 5" in server.said()
+        server.wait_until_said("version 3 is served, in place of 4")
 
 
 def test_reload_without_a_server_says_so() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -84,10 +83,7 @@ def test_missing_base_data_change_nothing_and_a_change_of_mode_is_reported(tiny:
         change = "the mode has changed: clustering before, classification now"
         reloaded = CliRunner().invoke(reload_main, ["--port", str(server.port)])
         assert reloaded.stdout.splitlines()[-1] == change
-        ends_s = time.monotonic() + 10
-        while f"version 2 is served, in place of 1; {change}" not in server.said():
-            assert time.monotonic() < ends_s, server.said()
-            time.sleep(0.1)
+        server.wait_until_said(f"version 2 is served, in place of 1; {change}")
 
 
 @pytest.mark.parametrize(

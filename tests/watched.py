@@ -80,6 +80,12 @@ class WatchedServer:
             assert time.monotonic() < deadline_s, f"not back within {timeout_s} s:\n{self.said()[-3000:]}"
             time.sleep(0.1)
 
+    def wait_until_said(self, text: str, timeout_s: float = START_TIMEOUT_S) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while text not in self.said():
+            assert time.monotonic() < deadline_s, f"has not said {text!r}:\n{self.said()[-3000:]}"
+            time.sleep(0.1)
+
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 

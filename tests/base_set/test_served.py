@@ -43,7 +43,7 @@ def test_changes_reach_a_running_server_in_the_same_command_and_no_request_fails
             load.expected.append(expected_answers(server.url, queries))
         assert tally.kept, tally
         assert [server.model_processes(model) for model in ("preprocess", "classifier")] == processes
-        assert "version 4 is served, in place of 5" in server.said()
+        server.wait_until_said("version 4 is served, in place of 5")
         text = living.run("sync").stdout
         assert f"served now by inference-server on port {server.port}" in text
 
