@@ -67,12 +67,6 @@ _image_options = _options(
         help="The base data: a folder for each class, with its reference images inside.",
     ),
     click.option(
-        "--skip_unreadable/--refuse_unreadable",
-        default=None,
-        show_default="as in the version before",
-        help="Leave out base images that do not decode, or refuse them.",
-    ),
-    click.option(
         "--cache",
         type=click.Path(file_okay=False, path_type=Path),
         default=default_cache_folder,
@@ -86,6 +80,12 @@ _image_options = _options(
         default=_DEFAULTS.batch_size,
         help="Images embedded at a time. Changes no result.",
     ),
+)
+_skip_option = click.option(
+    "--skip_unreadable/--refuse_unreadable",
+    default=None,
+    show_default="as in the version before",
+    help="Leave out base images that do not decode, or refuse them.",
 )
 _strict_option = click.option(
     "--strict",
@@ -121,7 +121,7 @@ def main() -> None:
 @_common_options
 @click.option("--images", is_flag=True, help="Print the name of every base image as well.")
 def list_command(*, model_repository: Path, wants_json: bool, images: bool) -> None:
-    """Show classes, numbers of images, version and settings, and what changed since the version before."""
+    """Show what the base set holds, and what changed last."""
     with _errors(model_repository):
         contents = read_contents(model_repository)
         if contents.base is None:
@@ -138,6 +138,7 @@ def list_command(*, model_repository: Path, wants_json: bool, images: bool) -> N
 @main.command()
 @_common_options
 @_image_options
+@_skip_option
 @_strict_option
 @click.option("--yes", is_flag=True, help="Allow that more than half of the base images go.")
 def sync(*, wants_json: bool, strict: bool, yes: bool, **options: Any) -> None:
@@ -160,6 +161,7 @@ def sync(*, wants_json: bool, strict: bool, yes: bool, **options: Any) -> None:
 )
 @_common_options
 @_image_options
+@_skip_option
 @_strict_option
 def add(class_name: str, files: tuple[Path, ...], *, wants_json: bool, strict: bool, **options: Any) -> None:
     """Copy image files into a class of the base data, then make the base set follow.
@@ -176,6 +178,7 @@ def add(class_name: str, files: tuple[Path, ...], *, wants_json: bool, strict: b
 @click.argument("images", nargs=-1, required=True, metavar="CLASS/FILE...")
 @_common_options
 @_image_options
+@_skip_option
 @click.option(
     "--to",
     "destination",
@@ -245,7 +248,10 @@ def check(*, wants_json: bool, queries: Path | None, strict: bool, **options: An
 )
 @click.pass_context
 def set_command(context: click.Context, /, *, wants_json: bool, **options: Any) -> None:
-    """Change the threshold, the unknown label or the number of neighbors; the base images stay."""
+    """Change the threshold, the unknown label or the neighbors.
+
+    The base images stay as they are.
+    """
     if all(options[name] is None for name in ("sim_thres", "unknown_label", "neighbors")):
         raise click.UsageError("Name what to change: --sim_thres, --unknown_label or --neighbors.", context)
     with _errors(options["model_repository"]):
