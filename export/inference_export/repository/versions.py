@@ -39,6 +39,22 @@ def complete_versions(repository: Path) -> list[Version]:
     return [version for version in versions if is_complete(repository, version)]
 
 
+def previous_version(repository: Path, number: int) -> Version:
+    """Find the version to go back to: the highest complete one below a number.
+
+    Raises:
+        RepositoryError: There is none.
+    """
+    older = [version for version in complete_versions(repository) if version.number < number]
+    if not older:
+        raise RepositoryError(
+            f"{repository} holds no complete version before {number}, so there is none to go back to. To get older "
+            f"answers back, export the older resources or base data again.",
+            repository,
+        )
+    return older[-1]
+
+
 def find_version(repository: Path, number: int) -> Version:
     """Read which network a version belongs to: by default, the one that was exported with it."""
     try:

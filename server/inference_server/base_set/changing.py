@@ -10,11 +10,10 @@ from inference_export.consequences import find_doubts
 from inference_export.errors import BaseDataError, RepositoryError
 from inference_export.progress import Progress, show_nothing
 from inference_export.repository.config_files import pin_version
-from inference_export.repository.configs import Version
 from inference_export.repository.destination import resolve_destination
 from inference_export.repository.locks import locked
 from inference_export.repository.version_files import Settings
-from inference_export.repository.versions import complete_versions, exported_version
+from inference_export.repository.versions import exported_version, previous_version
 from inference_server.reload.reloading import serve_pinned
 from inference_server.triton.access import find_servers
 
@@ -107,7 +106,7 @@ def roll_back(model_repository: Path) -> tuple[Path, int, int, list[int]]:
     if served is None:
         raise RepositoryError(f"{repository} holds no export. Name it with --model_repository.", repository)
     with locked(repository):
-        version = _previous(repository, served)
+        version = previous_version(repository, served.number)
         pin_version(repository, version, others=[served])
     return repository, served.number, version.number, serve_everywhere(repository)
 
@@ -125,13 +124,3 @@ def serve_everywhere(repository: Path) -> list[int]:
     for port in servers:
         serve_pinned(port)
     return servers
-
-
-def _previous(repository: Path, served: Version) -> Version:
-    older = [version for version in complete_versions(repository) if version.number < served.number]
-    if not older:
-        raise RepositoryError(
-            f"{repository} holds no complete version before {served.number}, so there is none to go back to.",
-            repository,
-        )
-    return older[-1]

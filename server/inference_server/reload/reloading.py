@@ -11,7 +11,7 @@ from inference_export.repository.config_files import pin_version, read_configs
 from inference_export.repository.configs import ENSEMBLE, MODELS, Version
 from inference_export.repository.locks import locked
 from inference_export.repository.modes import mode_change, read_mode
-from inference_export.repository.versions import complete_versions, exported_version, find_version
+from inference_export.repository.versions import complete_versions, exported_version, find_version, previous_version
 from inference_server.errors import ServerError
 from inference_server.triton.access import Access, change_version, read_access
 from inference_server.triton.model_control import ModelControl
@@ -46,9 +46,11 @@ def reload_repository(port: int, *, rollback: bool = False) -> Change:
 
     Raises:
         ServerError: There is no such server, or it can't change to that version while it runs. It keeps the old one.
-        RepositoryError: The repository is damaged; nothing was changed.
+        RepositoryError: The repository is damaged, or there is no version to go back to. Nothing was changed.
     """
-    return _reload(port, lambda repository, served: _previous(repository, served) if rollback else _newest(repository))
+    return _reload(
+        port, lambda repository, served: previous_version(repository, served) if rollback else _newest(repository)
+    )
 
 
 def serve_pinned(port: int) -> Change:
@@ -99,16 +101,6 @@ def _pinned(repository: Path) -> Version:
     if version is None:
         raise ServerError(f"{repository} holds no complete export. Run export-repository again.")
     return version
-
-
-def _previous(repository: Path, version: int) -> Version:
-    older = [candidate for candidate in complete_versions(repository) if candidate.number < version]
-    if not older:
-        raise ServerError(
-            f"{repository} holds no complete version before {version}, so there is none to go back to. The server "
-            f"keeps version {version}. To get older answers back, export the older resources again."
-        )
-    return older[-1]
 
 
 def _change(access: Access, repository: Path, version: Version) -> None:
