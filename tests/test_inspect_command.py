@@ -457,6 +457,16 @@ def test_full_disk_is_told_from_a_damaged_repository(mislabeled: Path) -> None:
     assert ended.stderr.splitlines()[-1] == "Error: standard output can't be written: No space left on device."
 
 
+def test_reader_that_is_gone_ends_the_command_without_a_word(mislabeled: Path) -> None:
+    command = [sys.executable, "-m", "inference_export.inspection.command", str(mislabeled)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert "rror" not in said
+
+
 def test_inspection_imports_no_network_package(mislabeled: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from inference_export.inspection.command import main\n"
