@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -180,7 +181,12 @@ def test_slow_requests_yield_the_cores_and_later_ones_do_not(
     monkeypatch.setattr(decoding, "SLOW_SECONDS", 0.02)
     decoders = opened(instances=2, name="test-nice")
     seen = []
-    thread = threading.Thread(target=lambda: decoders.decode_request([LARGE] * 2))
+
+    def decode() -> None:
+        with contextlib.suppress(decoding.BusyError):  # beside other work, a slow request may not get its turn
+            decoders.decode_request([LARGE] * 2)
+
+    thread = threading.Thread(target=decode)
     thread.start()
     while thread.is_alive():
         for process in descendants():
