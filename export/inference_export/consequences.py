@@ -13,8 +13,9 @@ import numpy as np
 
 from inference_export.base_set.analysis import Comparison, compare_rows
 from inference_export.base_set.base_images import find_base_images
+from inference_export.base_set.building import find_undecodable
 from inference_export.base_set.embedding import embed_images
-from inference_export.base_set.embedding_cache import find_embedded, open_cache
+from inference_export.base_set.embedding_cache import open_cache
 from inference_export.base_set.scoring import Float32
 from inference_export.changing import PreparedChange, open_version_images, version_graph
 from inference_export.errors import BaseDataError
@@ -26,7 +27,6 @@ from inference_export.repository.version_files import Settings
 from inference_export.template import load_served_module
 
 _heads = load_served_module("cluster_head", "heads")
-_READ_AT_A_TIME = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,13 +153,7 @@ def compare_queries(
     files, truths = _find_queries(folder)
     reader = FileReader()
     with open_version_images(change.before, reader) as images:
-        known = find_embedded(cache, images.decoding)
-        reasons: dict[Path, str] = {}
-        with progress("reading queries", len(files)) as advance:
-            for start in range(0, len(files), _READ_AT_A_TIME):
-                batch = files[start : start + _READ_AT_A_TIME]
-                reasons |= images.find_undecodable(batch, known)
-                advance(len(batch))
+        reasons = find_undecodable(files, images, cache=cache, label="reading queries", progress=progress)
         undecodable = {str(file.relative_to(folder)): reason for file, reason in reasons.items()}
         kept = [place for place, file in enumerate(files) if file not in reasons]
         if not kept:

@@ -88,11 +88,13 @@ def test_add_copies_into_the_folder_and_a_refused_one_leaves_nothing(living: Liv
         (("new_class", broken), "do not decode"),
         (("face", shutil.copy(living.base / "other" / "x101.png", living.folder / "x001.png")), "exists with another"),
         ((".hidden", image), "is no name of a class"),
+        (("face", shutil.copy(image, living.folder / ".hidden.png")), "is no name of a class or an image"),
         (("a/b", image), "is no name of a class"),
     ):
         done = living.run("add", *arguments)
         assert (done.exit_code, says in done.stderr) == (1, True), done.output
-    (living.folder / "x001.png").unlink()
+    for name in ("x001.png", ".hidden.png"):
+        (living.folder / name).unlink()
     assert contents(living.folder) == before
     assert not (living.base / "new_class").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,15 +42,36 @@ def check_base_images(
         BaseDataError: Undecodable base images may not be left out, or a class has no other image.
         ChangedError: A base image has changed since it was read.
     """
+    undecodable = find_undecodable(base.files, images, cache=cache, label="reading base images", progress=progress)
+    return require_decodable(base, undecodable, skip=skip_undecodable)
+
+
+def find_undecodable(
+    files: Sequence[Path], images: ImageFiles, *, cache: Path, label: str, progress: Progress
+) -> dict[Path, str]:
+    """Read image files, and decode those whose embedding is not cached.
+
+    Args:
+        files: The files.
+        images: Reads and decodes the images.
+        cache: Folder of cached embeddings.
+        label: Name of this step, for the progress.
+        progress: Shows how many files have been read.
+
+    Returns:
+        Undecodable or unreadable file to reason.
+
+    Raises:
+        ChangedError: A file has changed since it was read.
+    """
     known = find_embedded(cache, images.decoding)
-    files = base.files
     undecodable: dict[Path, str] = {}
-    with progress("reading base images", len(files)) as advance:
+    with progress(label, len(files)) as advance:
         for start in range(0, len(files), _CHECKED_AT_A_TIME):
             batch = files[start : start + _CHECKED_AT_A_TIME]
             undecodable |= images.find_undecodable(batch, known)
             advance(len(batch))
-    return require_decodable(base, undecodable, skip=skip_undecodable)
+    return undecodable
 
 
 def build_base_set(

@@ -21,7 +21,7 @@ from inference_export.command_errors import explained_errors
 from inference_export.consequences import compare_queries, find_doubts
 from inference_export.errors import RepositoryError
 from inference_export.export_options import ExportOptions
-from inference_export.repository.contents import StoredBase, read_contents
+from inference_export.repository.contents import Contents, StoredBase, read_contents
 from inference_server.base_set.changing import Outcome, change_base_set, roll_back
 from inference_server.base_set.image_folder import images_added, images_removed
 from inference_server.base_set.report import (
@@ -127,7 +127,7 @@ def list_command(*, model_repository: Path, wants_json: bool, images: bool) -> N
         if contents.base is None:
             raise RepositoryError(f"{model_repository} answers in classification mode, and has no base set.")
         older = [version for version in contents.versions if version < contents.export.version.number]
-        before = _read_older(model_repository, older[-1]) if older else None
+        before = _read_older(contents, older[-1]) if older else None
         difference = None if before is None else compare(before, contents.base)
         if wants_json:
             _print_json(list_json(contents, contents.base, difference))
@@ -282,9 +282,9 @@ def _errors(repository: Path) -> Iterator[None]:
             raise click.ClickException(str(error)) from error
 
 
-def _read_older(repository: Path, version: int) -> StoredBase | None:
+def _read_older(newer: Contents, version: int) -> StoredBase | None:
     """Read the base set of an older version; None if it is of another network or mode, and can't be compared."""
-    older, newer = read_contents(repository, version), read_contents(repository)
+    older = read_contents(newer.repository, version)
     if older.base is None or older.export.provenance.graph != newer.export.provenance.graph:
         return None
     return older.base

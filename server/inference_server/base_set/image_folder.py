@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -33,7 +31,7 @@ def images_added(folder: Path, class_name: str, files: Sequence[Path]) -> Iterat
             target.mkdir()
             undo.callback(_remove_if_empty, target)
         for file in files:
-            if _is_there_already(file, target / file.name):
+            if _is_there_already(file, target / _plain(file.name)):
                 continue
             _copy_in_one_step(file, target / file.name)
             undo.callback((target / file.name).unlink, missing_ok=True)
@@ -94,22 +92,13 @@ def _is_there_already(file: Path, copy: Path) -> bool:
 
 def _copy_in_one_step(file: Path, target: Path) -> None:
     """Copy a file so that nobody sees a part of it: hidden files are no base images."""
-    descriptor, name = tempfile.mkstemp(prefix=".", dir=target.parent)
-    os.close(descriptor)
-    copy = Path(name)
+    copy = target.with_name(f".{target.name}.new")
     try:
         shutil.copyfile(file, copy)
-        copy.chmod(0o666 & ~_umask())
         copy.rename(target)
     except BaseException:
         copy.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _move_back(moved: Path, file: Path) -> None:
