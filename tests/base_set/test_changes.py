@@ -186,7 +186,8 @@ def test_flips_are_those_of_the_two_versions_that_answer(living: Living) -> None
     write_faces(living.base / "other", range(120, 130), "more")
     found = living.ask("check", "--queries", living.folder / "queries", exit_code=FOUND_EXIT_CODE)["queries"]
     assert (found["compared"], found["right_before"]) == (len(queries), None)
-    assert {flip["before"]["label"] for flip in found["flips"]} <= {"face", "other"}
+    assert found["flips"]
+    assert {flip["after"]["label"] for flip in found["flips"]} <= {"face", "other"}
     assert all(flip["before"]["label"] != flip["after"]["label"] for flip in found["flips"])
     living.ask("sync")
     back = living.ask("check", "--queries", living.folder / "queries")["queries"]
