@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from inference_client import Classify
@@ -47,13 +47,22 @@ def close_during_calls(url: str, expected: Expected, times: int) -> Tally:
             _count(tally, caller, expected)
             longest_end_s = max(longest_end_s, caller.ended_s - began_s)
         longest_close_s = max(longest_close_s, closed_s - began_s)
-        left += sum(thread not in before for thread in threading.enumerate() if thread not in callers)
+        left += _count_threads_left(before.union(callers))
     tally.notes.append(
         f"close() took {longest_close_s:.2f} s at most, and calls ended at most {longest_end_s:.2f} s after it began; "
         f"threads left: {left}"
     )
     assert not left, tally.notes
     return tally
+
+
+def _count_threads_left(others: Collection[threading.Thread]) -> int:
+    """Count the client's threads that do not end: a thread that is reading a file ends when it has read it."""
+    threads = set(threading.enumerate()).difference(others)
+    last_moment_s = time.monotonic() + LATE_S
+    for thread in threads:
+        thread.join(max(0.0, last_moment_s - time.monotonic()))
+    return sum(thread.is_alive() for thread in threads)
 
 
 class _Caller(threading.Thread):
