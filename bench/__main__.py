@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from bench.base_sets import bench_base_sets
 from bench.cores import bench_cores
 from bench.decoding import bench_decoding
 from bench.embedding import bench_embedding
@@ -31,6 +32,7 @@ BENCHMARKS = {
     "overhead": bench_overhead,
     "start": bench_start,
     "cores": bench_cores,
+    "base sets": bench_base_sets,
 }
 QUICK = ("serving", "decoding", "scoring")
 FOLDER = Path("build/bench")

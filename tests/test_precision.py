@@ -120,7 +120,7 @@ def test_too_few_images_to_calibrate_and_check_are_refused(tiny: list[object], t
 
 
 def test_images_to_calibrate_with_and_to_check_on_are_different_ones_of_all_classes() -> None:
-    classes = {name: [Path(name, str(number)) for number in range(500)] for name in ("a", "b")}
+    classes = {name: [str(number) for number in range(500)] for name in ("a", "b")}
     base = BaseImages(folder=Path(), classes=classes)
     images = choose_images(None, base, "int8")
     assert images is not None

@@ -12,11 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from inference_export.base_set.base_images import BaseImages, check_unknown_label, find_base_images
 from inference_export.base_set.building import BASE_SET_FILES, build_base_set, check_base_images
 from inference_export.base_set.decoding import Limits
 from inference_export.base_set.embedding_cache import default_cache_folder
 from inference_export.base_set.image_files import ImageFiles, open_image_files
+from inference_export.base_set.known_images import FileRecord, KnownImages, find_known, record_files
+from inference_export.base_set.scoring import Index
 from inference_export.errors import RepositoryError
 from inference_export.export_options import ExportOptions
 from inference_export.progress import Progress, show_nothing
@@ -32,6 +36,7 @@ from inference_export.repository.versions import PROVENANCE_FILE
 
 _DEFAULTS = ExportOptions(resources=Path())
 _LARGE_REMOVAL = 0.5
+_BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +100,7 @@ class PreparedChange:
         settings: What the new version answers by.
         base: The new base set.
         images: The base images that it was made from; None if the base images stay.
-        undecodable: ``class/file name`` of each image that was left out, and why.
+        record: The record of their files, for the next change; None: it is there already.
         difference: The base images that come and go.
         is_new: Whether the new version would differ from the one before.
         staged: The folder that holds the new version.
@@ -106,7 +111,7 @@ class PreparedChange:
     settings: Settings
     base: StoredBase
     images: BaseImages | None
-    undecodable: dict[str, str]
+    record: FileRecord | None
     difference: Difference
     is_new: bool
     staged: Path
@@ -130,6 +135,8 @@ class PreparedChange:
         Raises:
             RepositoryError: Another command has changed the repository meanwhile.
         """
+        if self.record is not None:
+            self.record.write()
         if not self.is_new:
             return self.before.export.version.number
         return publish_base_set(self.staged, self.before.repository, self.before.export.version).number
@@ -160,12 +167,12 @@ def prepare_change(options: BaseSetOptions, progress: Progress = show_nothing) -
     with staging(repository, models=(HEAD,)) as staged:
         folder = staged / HEAD
         images: BaseImages | None = None
-        undecodable: dict[str, str] = {}
+        record: FileRecord | None = None
         if options.base_data is None:
             base_hash = before.export.provenance.base_data
             _link_base_set(repository / HEAD / before.export.version.folder(HEAD), folder)
         else:
-            images, undecodable, base_hash = _build(before, options, options.base_data, folder, progress)
+            images, known, record, base_hash = _build(before, options, options.base_data, folder, progress)
             settings = replace(settings, classes=list(images.classes))
         check_unknown_label(settings.classes, settings.unknown_label, options.base_data or repository)
         write_settings(folder / SETTINGS_FILE, settings)
@@ -178,8 +185,12 @@ def prepare_change(options: BaseSetOptions, progress: Progress = show_nothing) -
             settings=settings,
             base=base,
             images=images,
-            undecodable=undecodable,
-            difference=compare(base_before, base),
+            record=record,
+            difference=(
+                Difference(added=[], removed=[], replaced=[])
+                if images is None
+                else _difference(base_before, base, known.named, np.flatnonzero((known.rows < 0) & (known.named >= 0)))
+            ),
             is_new=_comparable(provenance) != _comparable(before.export.provenance),
             staged=staged,
         )
@@ -188,16 +199,9 @@ def prepare_change(options: BaseSetOptions, progress: Progress = show_nothing) -
 def compare(one: StoredBase, other: StoredBase) -> Difference:
     """Compare two base sets of the same network by the names and the embeddings of their images."""
     names, new_names = one.names(), other.names()
-    rows, new_rows = ({name: row for row, name in enumerate(each)} for each in (names, new_names))
-    kept = [name for name in new_names if name in rows]
-    old_embeddings = one.embeddings[[rows[name] for name in kept]]
-    new_embeddings = other.embeddings[[new_rows[name] for name in kept]]
-    changed = (old_embeddings != new_embeddings).any(axis=1)
-    return Difference(
-        added=[name for name in new_names if name not in rows],
-        removed=[name for name in names if name not in new_rows],
-        replaced=[name for name, differs in zip(kept, changed, strict=True) if differs],
-    )
+    rows = {name: row for row, name in enumerate(names)}
+    named = np.array([rows.get(name, -1) for name in new_names], np.intp)
+    return _difference(one, other, named, np.flatnonzero(named >= 0))
 
 
 def version_graph(contents: Contents) -> Path:
@@ -216,6 +220,29 @@ def open_version_images(contents: Contents, reader: FileReader) -> AbstractConte
     decode = take("decode", lambda value: value in ("exact", "reduced"))
     limits = take("limits", lambda value: isinstance(value, dict) and set(value) == set(Limits._fields))
     return open_image_files(reader, image_size=contents.shape.image_size, decode=decode, limits=Limits(**limits))
+
+
+def _difference(one: StoredBase, other: StoredBase, named: Index, doubtful: Index) -> Difference:
+    """Compare two base sets.
+
+    Args:
+        one: The first base set, of B images.
+        other: The second base set, of N images.
+        named: Row in the first base set of the image of the same name, integers [N]; -1: there is none.
+        doubtful: Rows of ``other`` whose image is in both, and may have another content.
+    """
+    gone = np.ones(len(one.embeddings), bool)
+    gone[named[named >= 0]] = False
+    replaced: list[int] = []
+    for start in range(0, len(doubtful), _BLOCK_ROWS):
+        rows = doubtful[start : start + _BLOCK_ROWS]
+        differs = (one.embeddings[named[rows]] != other.embeddings[rows]).any(axis=1)
+        replaced += rows[differs].tolist()
+    return Difference(
+        added=[other.name(int(row)) for row in np.flatnonzero(named < 0)],
+        removed=[one.name(int(row)) for row in np.flatnonzero(gone)],
+        replaced=[other.name(row) for row in replaced],
+    )
 
 
 def _require_base_set(contents: Contents) -> StoredBase:
@@ -250,22 +277,40 @@ def _settings(before: Settings, options: BaseSetOptions) -> Settings:
 
 
 def _build(
-    before: Contents, options: BaseSetOptions, base_data: Path, folder: Path, progress: Progress
-) -> tuple[BaseImages, dict[str, str], str]:
+    before: Contents,
+    options: BaseSetOptions,
+    base_data: Path,
+    folder: Path,
+    progress: Progress,
+) -> tuple[BaseImages, KnownImages, FileRecord | None, str]:
     """Build the base set of a folder of images.
 
     Returns:
-        The images that decode, ``class/file name`` and reason of the others, and the hash of all.
+        The images that decode; what was known about them; the record of their files, unless it is there; the hash of
+        all images.
     """
+    base_before = _require_base_set(before)
     found = find_base_images(base_data)
     recorded = before.export.provenance.options
     skip = recorded.get("skip_unreadable", False) if options.skip_unreadable is None else options.skip_unreadable
     reader = FileReader()
     with open_version_images(before, reader) as files:
-        base = check_base_images(found, files, cache=options.cache, skip_undecodable=skip, progress=progress)
+        all_known = find_known(
+            found,
+            names=base_before.names(),
+            embeddings=base_before.embeddings,
+            cache=options.cache,
+            decoding=files.decoding,
+            base_data=before.export.provenance.base_data,
+        )
+        base, known = check_base_images(
+            found, all_known, files, cache=options.cache, skip_undecodable=skip, progress=progress
+        )
         base = build_base_set(
             base,
+            known,
             files,
+            embedding_size=before.shape.embedding_size,
             graph=version_graph(before),
             graph_hash=before.export.provenance.graph,
             cache=options.cache,
@@ -273,8 +318,11 @@ def _build(
             batch_size=options.batch_size,
             progress=progress,
         )
-    undecodable = {found.name_of(file): reason for file, reason in base.undecodable.items()}
-    return base, undecodable, hash_images(found.folder, found.files, reader.sha256)
+    base_hash = hash_images(found.names, all_known.hashes(found, reader))
+    record = None
+    if len(known.unknown) or base_hash != before.export.provenance.base_data:
+        record = record_files(base, known, reader, cache=options.cache, decoding=files.decoding, base_data=base_hash)
+    return base, known, record, base_hash
 
 
 def _link_base_set(source: Path, folder: Path) -> None:

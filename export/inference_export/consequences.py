@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from inference_export.base_set.embedding_cache import open_cache
 from inference_export.base_set.scoring import Float32
 from inference_export.changing import PreparedChange, open_version_images, version_graph
 from inference_export.errors import BaseDataError
-from inference_export.onnx_session import open_graph
 from inference_export.progress import Progress, show_nothing
 from inference_export.regular_files import FileReader
 from inference_export.repository.contents import StoredBase
@@ -131,7 +129,9 @@ def find_doubts(change: PreparedChange, progress: Progress = show_nothing) -> Do
     rows = np.array([row for row, name in enumerate(change.base.names()) if name in new], np.intp)
     with progress("comparing new images", len(rows)) as advance:
         comparison = compare_rows(change.base.embeddings, change.base.class_starts, rows, advance=advance)
-    return Doubts(undecodable=change.undecodable, comparison=comparison)
+    images = change.images
+    undecodable = {} if images is None else {images.name_of(file): why for file, why in images.undecodable.items()}
+    return Doubts(undecodable=undecodable, comparison=comparison)
 
 
 def compare_queries(
@@ -158,22 +158,21 @@ def compare_queries(
         kept = [place for place, file in enumerate(files) if file not in reasons]
         if not kept:
             raise BaseDataError(f"no query in {folder} decodes. Name another folder with --queries.", folder)
+        queries = np.empty((len(kept), change.before.shape.embedding_size), np.float32)
         with (
-            tempfile.TemporaryDirectory() as temporary,
             open_cache(cache, images.decoding, change.before.export.provenance.graph) as embeddings,
             progress("embedding queries", len(kept)) as advance,
         ):
-            file = Path(temporary) / "queries.npy"
             embed_images(
-                open_graph(version_graph(change.before)),
+                version_graph(change.before),
                 images,
                 embeddings,
                 [files[place] for place in kept],
-                destination=file,
+                destination=queries,
+                rows=np.arange(len(kept)),
                 batch_size=batch_size,
                 advance=advance,
             )
-            queries = np.load(file)
     before = _answers(queries, change.base_before, change.before.export.settings)
     after = _answers(queries, change.base, change.settings)
     truth_of = [None if truths is None else truths[place] for place in kept]

@@ -11,6 +11,7 @@ from inference_export.base_set.base_images import check_unknown_label, find_base
 from inference_export.base_set.building import build_base_set, check_base_images
 from inference_export.base_set.decoding import Limits
 from inference_export.base_set.image_files import open_image_files
+from inference_export.base_set.known_images import nothing_known, record_files
 from inference_export.errors import ChangedError, PrecisionError
 from inference_export.export_options import ExportOptions
 from inference_export.graph.calibration import choose_images
@@ -95,9 +96,10 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
         staging(repository) as staged,
     ):
         all_base_images = base
-        if base is not None:
-            base = check_base_images(
-                base, images, cache=options.cache, skip_undecodable=options.skip_unreadable, progress=progress
+        known = None if base is None else nothing_known(base)
+        if base is not None and known is not None:
+            base, known = check_base_images(
+                base, known, images, cache=options.cache, skip_undecodable=options.skip_unreadable, progress=progress
             )
         graph = staged / "classifier" / "model.onnx"
         served = as_served(network, preprocessing)
@@ -118,10 +120,12 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
                 progress=progress,
             )
         graph_hash = hash_file(graph, _ANY_LENGTH)
-        if base is not None:
+        if base is not None and known is not None:
             base = build_base_set(
                 base,
+                known,
                 images,
+                embedding_size=shape.embedding_size,
                 graph=graph,
                 graph_hash=graph_hash,
                 cache=options.cache,
@@ -151,6 +155,15 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
             exported=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         write_provenance(staged / "cluster_head" / PROVENANCE_FILE, provenance)
+        if base is not None and known is not None and provenance.base_data is not None:
+            record_files(
+                base,
+                known,
+                reader,
+                cache=options.cache,
+                decoding=images.decoding,
+                base_data=provenance.base_data,
+            ).write()
         before = exported_version(repository)
         replaces = before is not None and is_replaced(repository, shape)
         version = publish(staged, repository, shape)

@@ -6,11 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from inference_export.base_set.scoring import Float32, best_class
-
-Index = npt.NDArray[np.intp]
+from inference_export.base_set.scoring import Float32, Index, best_class
 
 DUPLICATE_SIMILARITY = 0.999
 MAX_QUERIES = 100_000  # each is compared with all base images

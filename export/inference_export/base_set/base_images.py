@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,25 +20,29 @@ class BaseImages:
 
     Attributes:
         folder: The folder of the base data.
-        classes: Class name to the class's image files.
+        classes: Class name to the file names of the class's images.
         notes: Notes for the user, such as files left out.
         undecodable: Files that were left out because they do not decode, and why.
     """
 
     folder: Path
-    classes: dict[str, list[Path]]
+    classes: dict[str, list[str]]
     notes: list[str] = field(default_factory=list)
     undecodable: dict[Path, str] = field(default_factory=dict)
 
-    @property
-    def files(self) -> list[Path]:
-        """All B base images, one class after another."""
-        return [file for files in self.classes.values() for file in files]
+    def __len__(self) -> int:
+        """Return the number B of base images."""
+        return sum(map(len, self.classes.values()))
 
     @property
-    def names(self) -> list[str]:
-        """``class/file name`` of each base image, in the order of ``files``."""
-        return [self.name_of(file) for file in self.files]
+    def names(self) -> Iterator[str]:
+        """``class/file name`` of each base image, one class after another."""
+        return (f"{class_name}/{name}" for class_name, names in self.classes.items() for name in names)
+
+    @property
+    def files(self) -> list[Path]:
+        """The path of each base image, in the order of ``names``."""
+        return [self.folder / name for name in self.names]
 
     def name_of(self, file: Path) -> str:
         """Return ``class/file name`` of a base image."""
@@ -75,11 +80,10 @@ def find_base_images(folder: Path) -> BaseImages:
             folder,
         )
     notes = [f"left out, beside the class folders: {entry}" for entry in visible if not entry.is_dir()]
-    classes: dict[str, list[Path]] = {}
+    classes: dict[str, list[str]] = {}
     for class_folder in class_folders:
-        classes[class_folder.name], hidden_images = _entries(class_folder)
+        classes[class_folder.name], hidden_images = _list_class(class_folder)
         hidden += hidden_images
-        _check_class(class_folder, classes[class_folder.name])
     if same := equal_names(classes):
         raise BaseDataError(
             f"{folder} holds two class folders {same[0]!a} and {same[1]!a}, which are the same text in two spellings "
@@ -138,11 +142,15 @@ def require_decodable(base: BaseImages, undecodable: dict[Path, str], *, skip: b
     lines = first_few(reasons, _SHOWN_FILES, separator="\n  ")
     if not skip:
         raise BaseDataError(
-            f"{len(undecodable)} of {len(base.files)} base images do not decode:\n  {lines}\n"
+            f"{len(undecodable)} of {len(base)} base images do not decode:\n  {lines}\n"
             f"  Mend or remove them, or leave them out with --skip_unreadable.",
             next(iter(undecodable)),
         )
-    classes = {name: [file for file in files if file not in undecodable] for name, files in base.classes.items()}
+    left_out = {base.name_of(file) for file in undecodable}
+    classes = {
+        class_name: [name for name in names if f"{class_name}/{name}" not in left_out]
+        for class_name, names in base.classes.items()
+    }
     for name, files in classes.items():
         if not files:
             raise BaseDataError(
@@ -158,21 +166,38 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
-        raise BaseDataError(f"{folder} can't be read ({error.strerror}). Name another with -data.", folder) from error
+        raise _unreadable(folder, error) from error
     visible = [entry for entry in entries if not entry.name.startswith(".")]
     return visible, [entry for entry in entries if entry.name.startswith(".")]
 
 
-def _check_class(folder: Path, files: Collection[Path]) -> None:
-    if not files:
+def _list_class(folder: Path) -> tuple[list[str], list[Path]]:
+    """List the names of a class's images, and its hidden entries, sorted by name."""
+    names, hidden, folders = [], [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    hidden.append(folder / entry.name)
+                else:
+                    names.append(entry.name)
+                    if entry.is_dir():
+                        folders.append(entry.name)
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    if not names:
         raise BaseDataError(f"{folder} holds no image. Add some, or remove the folder.", folder)
-    for path in (folder, *files):
+    for path in [folder, *(folder / name for name in sorted(names) if not name.isprintable())]:
         if not path.name.isprintable():
             raise BaseDataError(f"{str(path)!r}: this name is not printable UTF-8 text. Rename it.", path)
-    for file in files:
-        if file.is_dir():
-            raise BaseDataError(
-                f"{file} is a folder inside a class folder. Images must lie directly in the folder of their class. "
-                f"Move them up, or remove the folder.",
-                file,
-            )
+    if folders:
+        raise BaseDataError(
+            f"{folder / min(folders)} is a folder inside a class folder. Images must lie directly in the folder of "
+            f"their class. Move them up, or remove the folder.",
+            folder / min(folders),
+        )
+    return sorted(names), sorted(hidden)
+
+
+def _unreadable(folder: Path, error: OSError) -> BaseDataError:
+    return BaseDataError(f"{folder} can't be read ({error.strerror}). Name another with -data.", folder)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from inference_export.base_set.base_images import BaseImages, require_decodable
-from inference_export.base_set.embedding import embed_images
-from inference_export.base_set.embedding_cache import find_embedded, open_cache
+from inference_export.base_set.embedding import embed_images, find_zeros, open_embeddings
+from inference_export.base_set.embedding_cache import open_cache, open_embedded
 from inference_export.base_set.image_files import ImageFiles
+from inference_export.base_set.known_images import KnownImages
 from inference_export.errors import NetworkError
-from inference_export.onnx_session import open_graph
 from inference_export.progress import Progress
 from inference_export.template import load_served_module
 
@@ -22,28 +23,37 @@ BASE_SET_FILES = (_served.EMBEDDINGS_FILE, _served.NAMES_FILE, _served.CLASS_SIZ
 
 
 def check_base_images(
-    base: BaseImages, images: ImageFiles, *, cache: Path, skip_undecodable: bool, progress: Progress
-) -> BaseImages:
-    """Read all base images, and leave out or refuse undecodable ones.
+    base: BaseImages,
+    known: KnownImages,
+    images: ImageFiles,
+    *,
+    cache: Path,
+    skip_undecodable: bool,
+    progress: Progress,
+) -> tuple[BaseImages, KnownImages]:
+    """Read all base images whose files have changed, and leave out or refuse undecodable ones.
 
     Images whose embedding is cached are known to decode. They are only read.
 
     Args:
         base: The base images.
+        known: The images whose files have not changed.
         images: Reads and decodes the images.
         cache: Folder of cached embeddings.
         skip_undecodable: Leave undecodable base images out with a note, instead of failing.
         progress: Shows how many base images have been read.
 
     Returns:
-        The base images that decode.
+        The base images that decode, and what is known about them.
 
     Raises:
         BaseDataError: Undecodable base images may not be left out, or a class has no other image.
         ChangedError: A base image has changed since it was read.
     """
-    undecodable = find_undecodable(base.files, images, cache=cache, label="reading base images", progress=progress)
-    return require_decodable(base, undecodable, skip=skip_undecodable)
+    files = known.unknown_files(base)
+    undecodable = find_undecodable(files, images, cache=cache, label="reading base images", progress=progress)
+    left_out = [position for position, file in zip(known.unknown, files, strict=True) if file in undecodable]
+    return require_decodable(base, undecodable, skip=skip_undecodable), known.without(left_out)
 
 
 def find_undecodable(
@@ -64,9 +74,8 @@ def find_undecodable(
     Raises:
         ChangedError: A file has changed since it was read.
     """
-    known = find_embedded(cache, images.decoding)
     undecodable: dict[Path, str] = {}
-    with progress(label, len(files)) as advance:
+    with open_embedded(cache, images.decoding) as known, progress(label, len(files)) as advance:
         for start in range(0, len(files), _CHECKED_AT_A_TIME):
             batch = files[start : start + _CHECKED_AT_A_TIME]
             undecodable |= images.find_undecodable(batch, known)
@@ -76,8 +85,10 @@ def find_undecodable(
 
 def build_base_set(
     base: BaseImages,
+    known: KnownImages,
     images: ImageFiles,
     *,
+    embedding_size: int,
     graph: Path,
     graph_hash: str,
     cache: Path,
@@ -89,7 +100,9 @@ def build_base_set(
 
     Args:
         base: The base images that ``check_base_images`` returned.
+        known: What is known about them. Embeddings of known images are taken over.
         images: The reader that ``check_base_images`` used.
+        embedding_size: Length D of an embedding.
         graph: The version's ONNX graph.
         graph_hash: The graph's SHA-256, in hexadecimal.
         cache: Folder of cached embeddings.
@@ -106,28 +119,36 @@ def build_base_set(
         NetworkError: Every embedding is zero.
         OSError: The disk is full.
     """
+    embeddings = open_embeddings(folder / _served.EMBEDDINGS_FILE, len(base), embedding_size)
+    files = known.unknown_files(base)
     with (
-        open_cache(cache, images.decoding, graph_hash) as embeddings,
-        progress("embedding base images", len(base.files)) as advance,
+        open_cache(cache, images.decoding, graph_hash) as cached,
+        progress("embedding base images", len(files)) as advance,
     ):
-        zeros = embed_images(
-            open_graph(graph),
+        embed_images(
+            graph,
             images,
-            embeddings,
-            base.files,
-            destination=folder / _served.EMBEDDINGS_FILE,
+            cached,
+            files,
+            destination=embeddings,
+            rows=known.unknown,
             batch_size=batch_size,
             advance=advance,
         )
-    if len(zeros) == len(base.files):
+    known.copy_embeddings(embeddings)
+    embeddings.flush()
+    zeros = find_zeros(embeddings)
+    if len(zeros) == len(base):
         raise NetworkError(
             "the network gives every base image an embedding of zeros, which is similar to nothing, so no query could "
             "match. Is the network trained, and is this the right checkpoint?"
         )
-    sizes = [len(files) for files in base.classes.values()]
+    sizes = [len(names) for names in base.classes.values()]
     (folder / _served.CLASS_SIZES_FILE).write_text(json.dumps(sizes), encoding="utf-8")
-    (folder / _served.NAMES_FILE).write_text("".join(f"{name}\n" for name in base.names), encoding="utf-8")
-    if not zeros:
+    with (folder / _served.NAMES_FILE).open("w", encoding="utf-8") as names:
+        names.writelines(f"{name}\n" for name in base.names)
+    if not len(zeros):
         return base
-    note = f"{len(zeros)} base images have an embedding of zeros and match nothing, such as {base.names[zeros[0]]}"
+    example = next(islice(base.names, int(zeros[0]), None))
+    note = f"{len(zeros)} base images have an embedding of zeros and match nothing, such as {example}"
     return replace(base, notes=[*base.notes, note])

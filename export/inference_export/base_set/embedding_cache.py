@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 FOLDER_NAME = "classify-triton"
-KEPT_FILES = 8  # one for each graph and way to decode; those unused for longest are removed
+KEPT_FILES = 8  # of each kind, such as one for each graph and way to decode; those unused for longest are removed
 _LOCK_TIMEOUT_S = 60.0
 
 
@@ -67,18 +67,49 @@ def open_cache(folder: Path, decoding: str, graph: str) -> Iterator[EmbeddingCac
             connection.close()
 
 
-def find_embedded(folder: Path, decoding: str) -> set[bytes]:
-    """Return the SHA-256 of each image file that any graph has embedded, and which therefore decodes.
+class EmbeddedContents:
+    """The SHA-256 of each image file that any graph has embedded, and which therefore decodes.
+
+    Args:
+        connections: Connections to the databases of the graphs.
+    """
+
+    def __init__(self, connections: Sequence[sqlite3.Connection]) -> None:
+        self._connections = connections
+
+    def __contains__(self, key: object) -> bool:
+        """Tell whether a graph has embedded the image file of this SHA-256."""
+        return any(_holds(connection, key) for connection in self._connections)
+
+
+@contextlib.contextmanager
+def open_embedded(folder: Path, decoding: str) -> Iterator[EmbeddedContents]:
+    """Open the caches of a way to decode, whatever the graph. Those that can't be read count as empty.
 
     Args:
         folder: Folder of all caches.
         decoding: Name of the way to decode (``ImageFiles.decoding``).
     """
-    keys: set[bytes] = set()
-    for file in folder.glob(f"{decoding}-*.sqlite"):
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(file)) as connection:
-            keys.update(key for (key,) in connection.execute("SELECT content FROM embeddings"))
-    return keys
+    with contextlib.ExitStack() as stack:
+        connections = []
+        for file in folder.glob(f"{decoding}-*.sqlite"):
+            with contextlib.suppress(sqlite3.Error):
+                connections.append(stack.enter_context(contextlib.closing(sqlite3.connect(file))))
+        yield EmbeddedContents(connections)
+
+
+def _holds(connection: sqlite3.Connection, key: object) -> bool:
+    with contextlib.suppress(sqlite3.Error):
+        return connection.execute("SELECT 1 FROM embeddings WHERE content = ?", (key,)).fetchone() is not None
+    return False
+
+
+def remove_oldest(folder: Path, suffix: str) -> None:
+    """Keep the ``KEPT_FILES`` files of a kind that were used last."""
+    with contextlib.suppress(FileNotFoundError):  # another command removes them too
+        files = sorted(folder.glob(f"*{suffix}"), key=lambda file: file.stat().st_mtime, reverse=True)
+        for file in files[KEPT_FILES:]:
+            file.unlink()
 
 
 def _connect(folder: Path, name: str) -> sqlite3.Connection | None:
@@ -93,7 +124,7 @@ def _connect(folder: Path, name: str) -> sqlite3.Connection | None:
             file.unlink()
             connection = _open_database(file)
         file.touch()
-        _forget_old(folder)
+        remove_oldest(folder, ".sqlite")
     except (OSError, sqlite3.Error):
         return None
     return connection
@@ -107,10 +138,3 @@ def _open_database(file: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _forget_old(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):  # another export removes them too
-        files = sorted(folder.glob("*.sqlite"), key=lambda file: file.stat().st_mtime, reverse=True)
-        for file in files[KEPT_FILES:]:
-            file.unlink()

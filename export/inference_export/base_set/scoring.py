@@ -10,6 +10,7 @@ import numpy.typing as npt
 from inference_export.template import load_served_module
 
 Float32 = npt.NDArray[np.float32]
+Index = npt.NDArray[np.intp]
 
 
 class Normalize(Protocol):

@@ -184,8 +184,11 @@ def _judges(base: BaseImages, held_out: set[Path], images: ImageFiles, threshold
     """Choose base images, some of every class, that label the held-out images."""
     chosen = [
         (index, file)
-        for index, files in enumerate(base.classes.values())
-        for file in spread([file for file in files if file not in held_out], -(-JUDGES // len(base.classes)))
+        for index, (name, names) in enumerate(base.classes.items())
+        for file in spread(
+            [file for file in (base.folder / name / each for each in names) if file not in held_out],
+            -(-JUDGES // len(base.classes)),
+        )
     ]
     if not chosen:
         return None

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inference_export.base_set.analysis import Index
-from inference_export.base_set.scoring import Float32
+from inference_export.base_set.scoring import Float32, Index
 
 # Okabe and Ito's colors, for people with any color vision, without yellow, which is too pale. 7 colors and 4 markers
 # have no common divisor, so each class gets its own pair.

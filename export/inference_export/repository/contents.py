@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from inference_export.base_set.analysis import Index
-from inference_export.base_set.scoring import Float32
+from inference_export.base_set.scoring import Float32, Index
 from inference_export.errors import RepositoryError
 from inference_export.regular_files import open_regular_file
 from inference_export.repository.configs import (
@@ -43,11 +42,13 @@ class StoredBase:
         embeddings: Base embeddings, L2-normalized or zero, float32 [B, D], one class after another. Mapped from a file.
         class_starts: First row of each class, ascending integers [C] from 0.
         files: The server's own reader of the base set, which names base images.
+        text: The names of all base images, each followed by a line feed.
     """
 
     embeddings: Float32
     class_starts: Index
     files: Any
+    text: str
 
     def name(self, row: int) -> str:
         """Return ``class/file name`` of a base image."""
@@ -55,8 +56,7 @@ class StoredBase:
 
     def names(self) -> list[str]:
         """Return ``class/file name`` of every base image."""
-        names: list[str] = self.files.names(np.arange(len(self.embeddings))).tolist()
-        return names
+        return self.text.split("\n")[:-1]
 
     @property
     def class_sizes(self) -> list[int]:
@@ -172,11 +172,12 @@ def read_base(folder: Path, classes: int, embedding_size: int) -> StoredBase:
     embeddings, names = folder / _base_files.EMBEDDINGS_FILE, folder / _base_files.NAMES_FILE
     count = _count_embeddings(embeddings, embedding_size)
     check_class_sizes(folder / _base_files.CLASS_SIZES_FILE, classes, count)
-    lines = read_text(names, MAX_NAMES_BYTES).count("\n")
-    if lines != count:
+    text = read_text(names, MAX_NAMES_BYTES)
+    lines = text.count("\n")
+    if lines != count or not text.endswith("\n"):
         raise damaged(names, f"it holds {lines} names of {count} embeddings")
     base = _base_files.load_base_set(folder)
-    return StoredBase(embeddings=base.embeddings, class_starts=base.class_starts, files=base)
+    return StoredBase(embeddings=base.embeddings, class_starts=base.class_starts, files=base, text=text)
 
 
 def _count_embeddings(file: Path, size: int) -> int:

@@ -139,9 +139,13 @@ def describe(
             "checkpoints": candidates,
             "chosen": sha256(checkpoint, MAX_CHECKPOINT_BYTES),
         },
-        base_data=None if base is None else hash_images(base.folder, base.files, hash_image),
+        base_data=None if base is None else hash_images(base.names, map(hash_image, base.files)),
         calibration=(
-            hash_images(options.calibration, calibrated, hash_image) if options.calibration and calibrated else None
+            hash_images(
+                (str(file.relative_to(options.calibration)) for file in calibrated), map(hash_image, calibrated)
+            )
+            if options.calibration and calibrated
+            else None
         ),
         graph=graph,
         preprocessing=preprocessing,
@@ -156,16 +160,12 @@ def software() -> list[str]:
     return [__version__, hashlib.sha256("".join(hashes).encode()).hexdigest()]
 
 
-def hash_images(folder: Path, files: Iterable[Path], sha256: Callable[[Path], str]) -> str:
-    """Hash the names and the contents of images.
-
-    Args:
-        folder: The folder that the names are relative to.
-        files: The images.
-        sha256: Returns the hash of an image's content.
-    """
-    lines = (f"{file.relative_to(folder)}/{sha256(file)}\n" for file in files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+def hash_images(names: Iterable[str], hashes: Iterable[str]) -> str:
+    """Hash the names of images and the hashes of their contents."""
+    digest = hashlib.sha256()
+    for name, content in zip(names, hashes, strict=True):
+        digest.update(f"{name}/{content}\n".encode())
+    return digest.hexdigest()
 
 
 def what_changed(provenance: Provenance, options: ExportOptions) -> list[str]:

@@ -22,7 +22,9 @@ BLOCK_ROWS = 16 * PRODUCT_ROWS
 # A comb is this many evenly spaced rows of the base set. The K nearest base images lie in the K combs with the highest
 # similarities, so only these combs are searched.
 COMB_ROWS = 64
-QUERIES_AT_A_TIME = 32  # limits the memory for similarities with the whole base set
+# Queries in one matrix product: the more, the faster, as long as their similarities with the whole base set fit.
+FEWEST_QUERIES = 32
+SIMILARITIES = 2**24
 
 
 class Comparison(NamedTuple):
@@ -88,7 +90,7 @@ class Comparer:
             The comparison; K is ``min(neighbors, B)``.
         """
         lowest = _lowest(thresholds)[:, None]
-        parts = [self._compare(unit, lowest[rows], neighbors) for unit, rows in _parts(queries)]
+        parts = [self._compare(unit, lowest[rows], neighbors) for unit, rows in self._parts(queries)]
         return parts[0] if len(parts) == 1 else Comparison(*map(np.concatenate, zip(*parts, strict=True)))
 
     def classes_at(self, queries: Float32, thresholds: Float32) -> Int32:
@@ -107,7 +109,7 @@ class Comparer:
         """
         lowest = _lowest(thresholds)
         classes = np.empty(thresholds.shape, np.int32)
-        for unit, rows in _parts(queries):
+        for unit, rows in self._parts(queries):
             similarities = self._room(len(unit))
             for block, _, _ in self._blocks:
                 self._multiply(unit, block, similarities)
@@ -129,6 +131,14 @@ class Comparer:
         classes = np.empty(len(thresholds), np.int32)
         classes[order] = np.where(matches.any(axis=0), winners, -1)
         return classes
+
+    def _parts(self, queries: Float32) -> Iterator[tuple[Float32, slice]]:
+        """Yield L2-normalized queries, some at a time, and their rows."""
+        unit = normalize(queries)
+        at_a_time = max(FEWEST_QUERIES, SIMILARITIES // len(self._base))
+        for start in range(0, len(unit), at_a_time):
+            rows = slice(start, min(start + at_a_time, len(unit)))
+            yield unit[rows], rows
 
     def _room(self, queries: int) -> Float32:
         """Return memory for the similarities of queries with all base images."""
@@ -164,14 +174,6 @@ class Comparer:
             neighbors=neighbor_rows,
             neighbor_similarities=np.clip(np.take_along_axis(similarities, neighbor_rows, axis=1), -1, 1),
         )
-
-
-def _parts(queries: Float32) -> Iterator[tuple[Float32, slice]]:
-    """Yield L2-normalized queries, ``QUERIES_AT_A_TIME``, and their rows."""
-    unit = normalize(queries)
-    for start in range(0, len(unit), QUERIES_AT_A_TIME):
-        rows = slice(start, min(start + QUERIES_AT_A_TIME, len(unit)))
-        yield unit[rows], rows
 
 
 def _lowest(thresholds: Float32) -> Float32:
