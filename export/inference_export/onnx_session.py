@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +17,17 @@ if TYPE_CHECKING:
 INPUT = "PIXELS"
 OUTPUTS = ("EMBEDDING", "PROBABILITIES")
 _BATCH = 8
+_M_MMAP_THRESHOLD = -3  # mallopt(3): blocks of this size are returned to the system as soon as they are freed
+_TENSOR_BYTES = 2**17
+_MOST_THRESHOLD_BYTES = 2**25
 
 
 def open_graph(path: Path) -> onnxruntime.InferenceSession:
     """Open an exported graph on the CPU."""
     import onnxruntime
 
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    with _freeing_at_once():
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def run_graph(
@@ -38,6 +44,17 @@ def run_batches(
     """Compute what ``run_graph`` computes, for any number of images, in batches."""
     embeddings, probabilities = zip(*(run_graph(session, batch) for batch in batches(pixels)), strict=True)
     return np.concatenate(embeddings), np.concatenate(probabilities)
+
+
+@contextlib.contextmanager
+def _freeing_at_once() -> Iterator[None]:
+    """Have glibc return the memory of freed tensors, which it otherwise keeps: loading a graph copies its weights."""
+    set_option = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: 0)
+    set_option(_M_MMAP_THRESHOLD, _TENSOR_BYTES)
+    try:
+        yield
+    finally:
+        set_option(_M_MMAP_THRESHOLD, _MOST_THRESHOLD_BYTES)
 
 
 def batches(pixels: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:

@@ -39,6 +39,14 @@ class BaseImages:
         """``class/file name`` of each base image, one class after another."""
         return (f"{class_name}/{name}" for class_name, names in self.classes.items() for name in names)
 
+    def name(self, position: int) -> str:
+        """Return the name at a position in ``names``, 0 to B - 1."""
+        for class_name, names in self.classes.items():
+            if position < len(names):
+                return f"{class_name}/{names[position]}"
+            position -= len(names)
+        raise IndexError(position)
+
     @property
     def files(self) -> list[Path]:
         """The path of each base image, in the order of ``names``."""

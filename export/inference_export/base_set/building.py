@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 from inference_export.base_set.base_images import BaseImages, require_decodable
@@ -149,6 +148,6 @@ def build_base_set(
         names.writelines(f"{name}\n" for name in base.names)
     if not len(zeros):
         return base
-    example = next(islice(base.names, int(zeros[0]), None))
+    example = base.name(int(zeros[0]))
     note = f"{len(zeros)} base images have an embedding of zeros and match nothing, such as {example}"
     return replace(base, notes=[*base.notes, note])

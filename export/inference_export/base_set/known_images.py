@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from inference_export.base_set.embedding_cache import remove_oldest
 from inference_export.base_set.scoring import Float32, Index
 from inference_export.regular_files import FileReader
 
+_HASH_BYTES = 32
 # What tells whether a file has changed (length, times of the last change in ns, inode), and the SHA-256 of its content.
-_RECORD = np.dtype([("status", np.int64, (4,)), ("content", np.uint8, (32,))])
+_RECORD = np.dtype([("status", np.int64, (4,)), ("content", np.uint8, (_HASH_BYTES,))])
 _SUFFIX = ".npy"
 _UNSURE = -1  # the file is missing or has just changed, so it must be read next time
 # Within one tick of the file system's clock, such as 2 s on FAT, a file may change again without new times.
@@ -59,7 +61,7 @@ class KnownImages:
 
     def unknown_files(self, base: BaseImages) -> list[Path]:
         """Return the paths of the images whose files must be read; ``base`` holds the same N images."""
-        return [base.folder / name for name in compress(base.names, self.rows < 0)]
+        return [base.folder / base.name(position) for position in self.unknown.tolist()]
 
     def hashes(self, base: BaseImages, reader: FileReader) -> Iterator[str]:
         """Return the SHA-256 of each image's file in hexadecimal; ``UNREADABLE`` for a file that could not be read.
@@ -68,20 +70,26 @@ class KnownImages:
             base: The same N images.
             reader: Has read the files that had to be read.
         """
-        names = base.names
         for start in range(0, len(self.rows), _BLOCK_ROWS):
             rows = self.rows[start : start + _BLOCK_ROWS]
-            known = self.contents[np.maximum(rows, 0)] if len(self.contents) else np.zeros((len(rows), 32), np.uint8)
-            for row, content, name in zip(rows.tolist(), known, names, strict=False):
-                yield content.tobytes().hex() if row >= 0 else reader.sha256(base.folder / name)
+            is_known = rows >= 0
+            contents = np.zeros((len(rows), _HASH_BYTES), np.uint8)
+            contents[is_known] = self.contents[rows[is_known]]
+            digits = contents.tobytes().hex()
+            for place, known in enumerate(is_known.tolist()):
+                if known:
+                    yield digits[2 * _HASH_BYTES * place : 2 * _HASH_BYTES * (place + 1)]
+                else:
+                    yield reader.sha256(base.folder / base.name(start + place))
 
     def copy_embeddings(self, destination: Float32) -> None:
         """Write the embeddings of the known images into their rows, float32 [N, D]."""
-        for start in range(0, len(self.rows), _BLOCK_ROWS):
-            rows = self.rows[start : start + _BLOCK_ROWS]
-            known = np.flatnonzero(rows >= 0)
-            if len(known):
-                destination[start + known] = self.embeddings[rows[known]]
+        breaks = np.flatnonzero((np.diff(self.rows) != 1) | (self.rows[1:] <= 0)) + 1
+        starts = [0, *breaks.tolist()]
+        for start, stop in zip(starts, [*starts[1:], len(self.rows)], strict=True):
+            row = int(self.rows[start])
+            if row >= 0:
+                destination[start:stop] = self.embeddings[row : row + stop - start]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +127,7 @@ def nothing_known(base: BaseImages) -> KnownImages:
         named=none,
         rows=none,
         embeddings=np.zeros((0, 0), np.float32),
-        contents=np.zeros((0, 32), np.uint8),
+        contents=np.zeros((0, _HASH_BYTES), np.uint8),
     )
 
 
@@ -147,8 +155,8 @@ def find_known(
 
 def match_names(names: Sequence[str], base: BaseImages) -> Index:
     """Return the position of each base image's ``class/file name`` among names, integers [N]; -1: it is not there."""
-    positions = {name: position for position, name in enumerate(names)}
-    return np.fromiter((positions.get(name, -1) for name in base.names), np.intp, len(base))
+    positions = dict(zip(names, range(len(names)), strict=True))
+    return np.fromiter(map(positions.get, base.names, repeat(-1)), np.intp, len(base))
 
 
 def record_files(
@@ -174,16 +182,16 @@ def record_files(
 
 
 def _read_status(base: BaseImages) -> npt.NDArray[np.int64]:
-    status = np.full((len(base), 4), _UNSURE, np.int64)
     now_ns = time.time_ns()
-    position = 0
-    for class_name, names in base.classes.items():
-        folder = os.path.join(base.folder, class_name)  # noqa: PTH118  (a path object for each file takes much longer)
-        for name in names:
-            with contextlib.suppress(OSError):
-                found = os.stat(f"{folder}/{name}")  # noqa: PTH116
-                status[position] = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
-            position += 1
+    values = array("q")
+    for name in base.names:
+        try:
+            found = os.stat(f"{base.folder}/{name}")  # noqa: PTH116  (a path object for each file takes much longer)
+        except OSError:
+            values.extend((_UNSURE,) * 4)
+        else:
+            values.extend((found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+    status = np.frombuffer(values, np.int64).reshape(-1, 4)
     status[status[:, 1:3].max(axis=1, initial=0) > now_ns - _LONGEST_TICK_NS] = _UNSURE
     return status
 

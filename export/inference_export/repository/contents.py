@@ -42,13 +42,13 @@ class StoredBase:
         embeddings: Base embeddings, L2-normalized or zero, float32 [B, D], one class after another. Mapped from a file.
         class_starts: First row of each class, ascending integers [C] from 0.
         files: The server's own reader of the base set, which names base images.
-        text: The names of all base images, each followed by a line feed.
+        names_file: The names of all base images, each followed by a line feed.
     """
 
     embeddings: Float32
     class_starts: Index
     files: Any
-    text: str
+    names_file: Path
 
     def name(self, row: int) -> str:
         """Return ``class/file name`` of a base image."""
@@ -56,7 +56,7 @@ class StoredBase:
 
     def names(self) -> list[str]:
         """Return ``class/file name`` of every base image."""
-        return self.text.split("\n")[:-1]
+        return read_text(self.names_file, MAX_NAMES_BYTES).split("\n")[:-1]
 
     @property
     def class_sizes(self) -> list[int]:
@@ -177,7 +177,7 @@ def read_base(folder: Path, classes: int, embedding_size: int) -> StoredBase:
     if lines != count or not text.endswith("\n"):
         raise damaged(names, f"it holds {lines} names of {count} embeddings")
     base = _base_files.load_base_set(folder)
-    return StoredBase(embeddings=base.embeddings, class_starts=base.class_starts, files=base, text=text)
+    return StoredBase(embeddings=base.embeddings, class_starts=base.class_starts, files=base, names_file=names)
 
 
 def _count_embeddings(file: Path, size: int) -> int:

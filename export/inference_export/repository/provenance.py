@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from inference_export.template import MAX_SOURCE_BYTES, template_files
 OPTIONS, BASE_SET_OPTIONS, BASE_DATA = "options", "options of the base set", "base data"
 # What a change of the base set can make up for, without exporting the network again.
 BASE_SET_CHANGES = frozenset({BASE_SET_OPTIONS, BASE_DATA})
+_LINES_AT_A_TIME = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +165,9 @@ def software() -> list[str]:
 def hash_images(names: Iterable[str], hashes: Iterable[str]) -> str:
     """Hash the names of images and the hashes of their contents."""
     digest = hashlib.sha256()
-    for name, content in zip(names, hashes, strict=True):
-        digest.update(f"{name}/{content}\n".encode())
+    lines = (f"{name}/{content}\n" for name, content in zip(names, hashes, strict=True))
+    while some := "".join(islice(lines, _LINES_AT_A_TIME)):
+        digest.update(some.encode())
     return digest.hexdigest()
 
 
