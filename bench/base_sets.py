@@ -123,7 +123,7 @@ def _add_one(setting: Setting, repository: Path, base: Path, url: str, number: i
     with Classify(url, details=True) as classify:
         results, status = classify(setting.queries[0])
     elapsed_s = time.monotonic() - began_s
-    if status != 200 or results[0]["Version"] != version:  # noqa: PLR2004
+    if status != 200 or not isinstance(results, list) or results[0]["Version"] != version:  # noqa: PLR2004
         raise BenchError(f"the server answered {status} and {results} instead of version {version}.")
     return elapsed_s, most_bytes / 1e6
 
