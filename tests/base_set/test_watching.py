@@ -445,10 +445,10 @@ def test_undecodable_file_is_refused_until_it_is_complete_and_supervision_goes_o
         )
         with locked(living.repository):  # a sync waits as long as another command changes the repository
             stalled.write_bytes(whole.read_bytes())
-            _wait_until(lambda: _syncs(following.server), following.server.said)
+            _wait_until(following.server.syncs, following.server.said)
             following.server.model_process("cluster_head").kill()
             following.server.wait_until_said("replaced in")
-            assert _syncs(following.server)
+            assert following.server.syncs()
             assert not following.follows()
         following.wait_until_served(*_names(living.base))
         assert following.nearest(whole) == "face/stalled.png"
@@ -471,8 +471,8 @@ def test_sigterm_during_a_sync_ends_both_cleanly(living: Living, signals: int) -
         following.wait_until_served(*_names(living.base))
         with locked(living.repository):
             write_faces(living.base / "face", [60], "new")
-            _wait_until(lambda: _syncs(following.server), following.server.said)
-            (sync,) = _syncs(following.server)
+            _wait_until(following.server.syncs, following.server.said)
+            (sync,) = following.server.syncs()
             for _ in range(signals):
                 following.server.process.send_signal(signal.SIGTERM)
             assert following.server.process.wait(DEADLINE_S) == 0
@@ -487,19 +487,10 @@ def test_sync_dies_with_a_server_that_is_killed(living: Living) -> None:
         following.wait_until_served(*_names(living.base))
         with locked(living.repository):
             write_faces(living.base / "face", [60], "new")
-            _wait_until(lambda: _syncs(following.server), following.server.said)
-            (sync,) = _syncs(following.server)
+            _wait_until(following.server.syncs, following.server.said)
+            (sync,) = following.server.syncs()
             following.server.process.kill()
             sync.wait(DEADLINE_S)
-
-
-def _syncs(server: WatchedServer) -> list[psutil.Process]:
-    """The processes that make the base set follow."""
-    return [
-        child
-        for child in psutil.Process(server.process.pid).children()
-        if "inference_server.base_set.command" in child.cmdline()
-    ]
 
 
 @pytest.mark.slow
