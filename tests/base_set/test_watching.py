@@ -32,6 +32,7 @@ from inference_export.repository.version_files import Settings
 from inference_export.repository.versions import exported_version
 from inference_server import start_plan
 from inference_server.addresses import LOOPBACK
+from inference_server.base_set import watching
 from inference_server.base_set.changing import Outcome
 from inference_server.base_set.report import outcome_from_json, outcome_json
 from inference_server.base_set.snapshots import Snapshot, take_snapshot
@@ -225,7 +226,7 @@ def test_file_that_is_being_written_is_waited_for(folder: Path) -> None:
     assert all(quiet_s >= 0.99 for _, quiet_s in seen[1:]), seen
 
 
-def test_refusals_are_said_once_and_counted_and_so_is_their_end(
+def test_refusals_are_said_once_for_each_change_and_counted_and_so_is_their_end(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     metrics = WatchMetrics()
@@ -252,11 +253,29 @@ def test_refusals_are_said_once_and_counted_and_so_is_their_end(
         expect("unchanged", SyncResult(outcome=_outcome(2, 2, servers=[PORT])))
         expect("changed", SyncResult(outcome=_outcome(3, 2, servers=[PORT])))
     said = capsys.readouterr().err
-    assert said.count("the base set stays as it is: it is empty") == 1
+    assert said.count("the base set stays as it is: it is empty") == 2
     assert f"version 2 is in the repository, but the server on port {PORT} was not found" in said
     assert said.count(f"the base set follows {folder} again") == 1
     assert f"{folder} has changed: version 3, in place of 2: images: 1 added" in said
     assert said.index("again") < said.index("version 3")
+
+
+def test_retry_that_is_refused_for_the_same_reason_is_counted_and_not_said_again(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr(watching, "LONGEST_RETRY_S", 0.01)
+    metrics = WatchMetrics()
+    result = SyncResult(refusal="it is empty")
+    with FolderWatch(folder, lambda _: result, port=PORT, metrics=metrics, quiet_s=0.01).running():
+        _wait_until(lambda: _counts(_text(metrics))["refused"] >= 3)
+        result = SyncResult(refusal="the disk is full")
+        refused = _counts(_text(metrics))["refused"]
+        _wait_until(lambda: _counts(_text(metrics))["refused"] >= refused + 3)
+        result = SyncResult(outcome=_outcome(1, 1, servers=[PORT]))
+        _wait_until(lambda: _value(_text(metrics), "follows_folder"))
+    said = capsys.readouterr().err
+    assert [said.count(text) for text in ("it is empty", "the disk is full", "follows")] == [1, 1, 1]
 
 
 def _text(metrics: WatchMetrics) -> str:

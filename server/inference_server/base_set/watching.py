@@ -13,7 +13,7 @@ from pathlib import Path
 
 from inference_server.base_set.report import change_text
 from inference_server.base_set.snapshots import Snapshot, take_snapshot
-from inference_server.base_set.sync_process import SyncResult
+from inference_server.base_set.sync_process import STOP_TIMEOUT_S, SyncResult
 from inference_server.base_set.watch_metrics import CHANGED, REFUSED, UNCHANGED, WatchMetrics
 from inference_server.messages import say
 
@@ -22,6 +22,7 @@ QUIET_S = 1.0
 PAUSE_FACTOR = 30
 FIRST_RETRY_S = 10.0
 LONGEST_RETRY_S = 600.0
+LAST_LOOK_S = STOP_TIMEOUT_S + 5.0
 
 Sync = Callable[[threading.Event], SyncResult | None]
 
@@ -45,6 +46,11 @@ class QuietRule:
         """Whether the folder is as it was at the last sync that was not refused."""
         return self._last is not None and self._last == self._synced
 
+    @property
+    def was_refused(self) -> bool:
+        """Whether the folder is as it was when a sync was refused, and no other sync has come since."""
+        return self._last is not None and self._last == self._refused
+
     def is_due(self, snapshot: Snapshot, now_s: float) -> bool:
         """Tell whether to sync now.
 
@@ -64,7 +70,7 @@ class QuietRule:
             self._synced, self._refused = self._last, None
             return
         self._synced = None  # a sync that failed late may have changed the base set
-        longer_s = self._pause_s * 2 if self._last == self._refused else FIRST_RETRY_S
+        longer_s = self._pause_s * 2 if self.was_refused else FIRST_RETRY_S
         self._pause_s = min(longer_s, LONGEST_RETRY_S)
         self._retry_s = now_s + max(self._pause_s, PAUSE_FACTOR * (now_s - began_s))
         self._refused = self._last
@@ -101,7 +107,7 @@ class FolderWatch:
             yield
         finally:
             self._stopping.set()
-            thread.join()
+            thread.join(LAST_LOOK_S)  # a folder on a volume that does not answer must not hold up the end
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
@@ -122,10 +128,13 @@ class FolderWatch:
         if result is None:
             return
         refusal = result.refusal or self._not_served(result)
+        is_said = self._rule.was_refused and refusal == self._complaint
         self._rule.note_sync(refused=bool(refusal), began_s=self._looked_s, now_s=time.monotonic())
         if refusal or result.outcome is None:
             self._metrics.count_sync(REFUSED)
-            self._complain(refusal)
+            self._complaint = refusal
+            if not is_said:
+                say(f"the base set stays as it is: {refusal}")
             return
         changed = result.outcome.version != result.outcome.before
         self._metrics.count_sync(CHANGED if changed else UNCHANGED)
@@ -148,8 +157,3 @@ class FolderWatch:
             f"version {result.outcome.version} is in the repository, but the server on port {self._port} was not found "
             f"by its access file"
         )
-
-    def _complain(self, refusal: str) -> None:
-        if refusal != self._complaint:
-            say(f"the base set stays as it is: {refusal}")
-            self._complaint = refusal
