@@ -134,6 +134,9 @@ def test_what_is_no_change_leaves_the_snapshot(folder: Path) -> None:
     folder.rename(away)
     gone = take_snapshot(folder)
     assert gone == take_snapshot(folder) != before
+    folder.mkdir()
+    assert take_snapshot(folder) not in (gone, before)
+    folder.rmdir()
     away.rename(folder)
     assert take_snapshot(folder) == before
 
