@@ -69,10 +69,12 @@ def test_server_that_was_killed_is_no_server_though_another_process_has_its_id(l
         write_faces(living.base / "face", [5], "new")
         assert living.ask("sync")["servers"] == []
         assert exported_version(living.repository) == Version(number=2, network=1)
-        with claim(port):
+        with claim(port):  # as the next server on the port does, before it writes a file of its own
+            assert not access_file(port).exists()
+            write_access(port, dead)
             assert find_servers(living.repository.resolve()) == [port]
     finally:
-        access_file(port).unlink()
+        access_file(port).unlink(missing_ok=True)
 
 
 def test_start_changes_the_base_set_alone_where_the_network_is_the_same(
