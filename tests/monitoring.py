@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,19 +106,21 @@ def describe(series: list[dict[str, Any]]) -> str:
 
 
 @contextlib.contextmanager
-def running_prometheus(folder: Path, targets: list[str]) -> Iterator[str]:
+def running_prometheus(folder: Path, targets: list[str], watching: Sequence[str] = ()) -> Iterator[str]:
     """Run a Prometheus with a hastened copy of the configuration.
 
     Args:
         folder: Folder for the copy, the data and the log.
         targets: ``host:port`` of each server's metrics.
+        watching: ``host:port`` of the metrics of ``--watch_base_data``.
 
     Yields:
         Its URL.
     """
     for name in ("prometheus.yml", "rules.yml"):
         (folder / name).write_text(hasten((MONITORING / name).read_text(encoding="utf-8")), encoding="utf-8")
-    (folder / "targets.yml").write_text(yaml.safe_dump([{"targets": targets}]), encoding="utf-8")
+    for name, listed in (("targets.yml", targets), ("base-set-targets.yml", watching)):
+        (folder / name).write_text(yaml.safe_dump([{"targets": [*listed]}]), encoding="utf-8")
     binary = shutil.which("prometheus")
     assert binary is not None, "apt-get install prometheus"
     (port,) = free_ports(1)

@@ -36,6 +36,7 @@ from tests.chaos import (
     overload,
     reloads,
     requests,
+    watching,
 )
 from tests.chaos.load import Expected, Load, expected_answers
 from tests.chaos.setting import IMAGE_SIZE, Setting, prepare
@@ -253,6 +254,12 @@ def test_changes_of_the_base_set_under_load_are_complete(setting: Setting) -> No
     with watched_server("--model_repository", repository, log=setting.folder / "base-sets.log") as server:
         _kept(base_sets.change_under_load(server, repository, setting.base, setting.images, times=4, timed=False))
         server.wait_until_said("version 3 is served, in place of 4")
+
+
+def test_server_killed_during_a_sync_leaves_the_old_or_the_new_base_set(setting: Setting) -> None:
+    repository = setting.export("watching")
+    log, cache = setting.folder / "watching.log", setting.folder / "watching-cache"
+    _kept(watching.kill_while_following(repository, setting.base, setting.images, cache=cache, times=3, log=log))
 
 
 def test_reload_without_a_server_says_so() -> None:

@@ -24,8 +24,9 @@ from inference_client import Classify
 from inference_export.repository.configs import MODELS
 from inference_export.template import load_served_module
 from inference_server.addresses import LOOPBACK
+from inference_server.base_set.watch_metrics import WatchMetrics
 from inference_server.supervision.checking import HEALTH_CHECK, check
-from inference_server.triton.process import RunningServer, running_server
+from inference_server.triton.process import RunningServer, free_ports, running_server
 from tests.monitoring import (
     MONITORING,
     Expression,
@@ -99,7 +100,13 @@ def prometheus(server: RunningServer, query_images: list[Path], tmp_path: Path) 
             done.wait(0.3)
 
     target = server.metrics_url.removeprefix("http://").removesuffix("/metrics")
-    with running_prometheus(tmp_path, [target]) as url, ThreadPoolExecutor(1) as pool:
+    watch = WatchMetrics()
+    (port,) = free_ports(1)
+    with (
+        watch.served(LOOPBACK, port),
+        running_prometheus(tmp_path, [target], [f"{LOOPBACK}:{port}"]) as url,
+        ThreadPoolExecutor(1) as pool,
+    ):
         sending = pool.submit(send)
         yield url
         done.set()
@@ -127,6 +134,12 @@ def _infer(server: RunningServer, file: bytes, *, headers: dict[str, str] | None
 
 def _metrics(server: RunningServer) -> str:
     return str(urllib.request.urlopen(server.metrics_url, timeout=10).read().decode())
+
+
+def _watch_metrics() -> str:
+    from prometheus_client import generate_latest
+
+    return str(generate_latest(WatchMetrics().registry).decode())
 
 
 def _value(text: str, series: str) -> float:
@@ -200,13 +213,13 @@ def test_health_checks_are_counted_and_left_out_of_the_distribution(server: Runn
 
 def test_metrics_have_names_and_units_as_prometheus_wants_them(server: RunningServer) -> None:
     ours = [line for line in _metrics(server).splitlines(keepends=True) if "nv_" not in line]
-    linted = _promtool("check", "metrics", text="".join(ours))
+    linted = _promtool("check", "metrics", text="".join(ours) + _watch_metrics())
     assert linted.returncode == 0, linted.stdout + linted.stderr
 
 
 def test_every_metric_is_documented(server: RunningServer, query_images: list[Path]) -> None:
     assert _infer(server, query_images[0].read_bytes()) == 200
-    names = set(re.findall(r"^# TYPE (classify_\w+)", _metrics(server), re.MULTILINE))
+    names = set(re.findall(r"^# TYPE (classify_\w+)", _metrics(server) + _watch_metrics(), re.MULTILINE))
     page = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8")
     assert names == set(re.findall(r"`(classify_\w+)`", page))
 

@@ -23,6 +23,7 @@ from inference_server.triton.process import free_ports
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 60.0
+SYNC = "inference_server.base_set.command"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,15 @@ class WatchedServer:
                 ):
                     processes.append(child)
         return processes
+
+    def syncs(self) -> list[psutil.Process]:
+        """The processes that make the base set follow the folder; at most one."""
+        syncs = []
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.Error):
+                if SYNC in child.cmdline():
+                    syncs.append(child)
+        return syncs
 
     def is_serving(self) -> bool:
         try:

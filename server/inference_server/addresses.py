@@ -37,6 +37,6 @@ def require_free(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         raise ServerError(
-            f"{host}:{port} can't be listened on ({error.strerror}). Choose another address with --host, --port or "
-            f"--metrics_port."
+            f"{host}:{port} can't be listened on ({error.strerror}). Choose another address with --host, --port, "
+            f"--metrics_port or --watch_metrics_port."
         ) from error

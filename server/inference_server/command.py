@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from inference_client.command_line.extras import MissingExtraError, refuse_two_onnxruntimes
+from inference_client.command_line.extras import MissingExtraError, refuse_two_onnxruntimes, require_extras
 from inference_client.command_line.options import COMMAND_SETTINGS
 from inference_client.command_line.progress import progress
 from inference_client.version import __version__
@@ -18,26 +20,37 @@ from inference_export.changing import BaseSetOptions
 from inference_export.command import run_export
 from inference_export.command_errors import explained_errors
 from inference_export.command_options import base_data_option, export_options, resources_option
-from inference_export.errors import ExportError, RepositoryError
+from inference_export.errors import BaseDataError, ExportError, RepositoryError
 from inference_export.export_options import ExportOptions
 from inference_export.repository.reading import read_export
 from inference_server.addresses import LOOPBACK, require_free
 from inference_server.base_set.changing import LargeRemovalError, change_base_set
 from inference_server.base_set.report import change_text
+from inference_server.base_set.sync_process import run_sync, sync_command
+from inference_server.base_set.watch_metrics import WATCH_PACKAGES, WatchMetrics
+from inference_server.base_set.watching import FolderWatch
 from inference_server.errors import ServerError
 from inference_server.options import port_option
 from inference_server.server_arguments import OWN_OPTIONS, RESERVED_OPTIONS, serving_arguments, supervision_arguments
-from inference_server.start_plan import DEFAULT_BASE_DATA, DEFAULT_RESOURCES, default_resources, plan_start
+from inference_server.start_plan import (
+    DEFAULT_BASE_DATA,
+    DEFAULT_RESOURCES,
+    default_base_data,
+    default_resources,
+    plan_start,
+)
 from inference_server.supervision.checking import TIMEOUT_S, check
 from inference_server.supervision.watching import Watcher
 from inference_server.triton.access import Access
-from inference_server.triton.arguments import names_option
+from inference_server.triton.arguments import names_option, option_value
 from inference_server.triton.launch import Launch, prepare_launch
 from inference_server.triton.limits import raise_open_files_limit, raise_stack_limit
 from inference_server.triton.standard_streams import open_standard_streams
 
 METRICS_PORT = 8002
+WATCH_METRICS_PORT = 8003
 EXPORT_OPTIONS = {field.name for field in fields(ExportOptions)}
+SYNC_OPTIONS = {"model_repository", "base_data", "cache", "batch_size", "skip_unreadable"}
 
 
 @click.command(context_settings=COMMAND_SETTINGS)
@@ -51,6 +64,18 @@ EXPORT_OPTIONS = {field.name for field in fields(ExportOptions)}
     type=click.IntRange(1, 65535),
     default=METRICS_PORT,
     help=f"Port of the metrics, on {LOOPBACK}.",
+)
+@click.option(
+    "--watch_base_data",
+    is_flag=True,
+    help="Have the base set follow the folder of base images: whenever it has changed and been quiet for a second. A "
+    "change that base-set sync would refuse leaves what is served as it is.",
+)
+@click.option(
+    "--watch_metrics_port",
+    type=click.IntRange(1, 65535),
+    default=WATCH_METRICS_PORT,
+    help="Port of the metrics of --watch_base_data, on the address of the other metrics.",
 )
 @click.option(
     "--check",
@@ -76,6 +101,8 @@ def main(
     host: str,
     port: int,
     metrics_port: int,
+    watch_base_data: bool,
+    watch_metrics_port: int,
     only_check: bool,
     check_timeout: int,
     triton_arguments: tuple[str, ...],
@@ -95,6 +122,7 @@ def main(
     \b
     Examples:
       inference-server -r trained/ -data base/
+      inference-server -r trained/ -data base/ --watch_base_data
       inference-server -r trained/ --host 0.0.0.0 --port 80
       inference-server --model_repository exported/ -- --log-verbose=1
       inference-server --check
@@ -109,18 +137,39 @@ def main(
             return
         options["resources"] = options["resources"] or default_resources()
         if options["resources"] is None:
-            _refuse_export_options(context)
+            _refuse_export_options(context, allowed=SYNC_OPTIONS if watch_base_data else {"model_repository"})
         _refuse_reserved_options(triton_arguments)
-        sys.exit(_serve(host, port, metrics_port, triton_arguments, options))
+        if watch_base_data:
+            options["base_data"] = _watched_folder(options)
+        code = _serve(
+            options,
+            triton_arguments,
+            host=host,
+            port=port,
+            metrics_port=metrics_port,
+            watch_metrics_port=watch_metrics_port if watch_base_data else None,
+        )
+        sys.exit(code)
     except (ServerError, MissingExtraError, ExportError) as error:
         raise click.ClickException(str(error)) from error
 
 
-def _serve(host: str, port: int, metrics_port: int, triton_arguments: Sequence[str], options: Mapping[str, Any]) -> int:
+def _serve(
+    options: Mapping[str, Any],
+    triton_arguments: Sequence[str],
+    *,
+    host: str,
+    port: int,
+    metrics_port: int,
+    watch_metrics_port: int | None,
+) -> int:
+    """Export if needed, and serve; ``watch_metrics_port`` is None if the folder of base images is not watched."""
+    watches = watch_metrics_port is not None
     repository: Path = options["model_repository"]
+    metrics_address = option_value(triton_arguments, "--metrics-address") or LOOPBACK
     raise_open_files_limit()
     refuse_two_onnxruntimes()
-    plan = plan_start(options)
+    plan = plan_start(options, watches=watches)
     arguments = serving_arguments(
         repository, host=host, port=port, metrics_port=metrics_port, arguments=triton_arguments
     )
@@ -128,15 +177,26 @@ def _serve(host: str, port: int, metrics_port: int, triton_arguments: Sequence[s
     prepare_launch(arguments, extras=("export", "server") if plan.export else ("server",))
     require_free(host, port)
     require_free(LOOPBACK, metrics_port)
+    if watch_metrics_port is not None:
+        require_extras("server", also=WATCH_PACKAGES)
+        require_free(metrics_address, watch_metrics_port)
+    if plan.warning:
+        click.echo(f"warning: {plan.warning}", err=True)
     if plan.export:
         click.echo(f"exporting {plan.export.resources}: {plan.reason}", err=True)
         run_export(plan.export)
     if plan.change:
         click.echo(f"changing the base set: {plan.reason}", err=True)
-        _change_base_set(plan.change)
+        _change_base_set(plan.change, may_stay=watches)
     export = read_export(repository)
     if export is None:
         raise RepositoryError(f"{repository} holds no export. Name the trained resources with -r.", repository)
+    if watches and export.settings.mode != "clustering":
+        raise RepositoryError(
+            f"{repository} answers in classification mode, and has no base set that could follow "
+            f"{options['base_data']}. Leave --watch_base_data out, or export with -r, -data and --mode clustering.",
+            repository,
+        )
     click.echo(
         f"starting tritonserver on {repository}, version {export.version.number}, in {export.settings.mode} mode",
         err=True,
@@ -146,24 +206,52 @@ def _serve(host: str, port: int, metrics_port: int, triton_arguments: Sequence[s
     def make_launch(access: Access, memory_prefix: str) -> Launch:
         return prepare_launch([*arguments, *supervision_arguments(repository, access, memory_prefix)])
 
-    return Watcher(repository, host=host, port=port, metrics_port=metrics_port, make_launch=make_launch).run()
+    @contextmanager
+    def watch() -> Iterator[None]:
+        if watch_metrics_port is None:
+            yield
+            return
+        metrics = WatchMetrics()
+        sync = partial(run_sync, sync_command(**{name: options[name] for name in SYNC_OPTIONS}))
+        folder_watch = FolderWatch(options["base_data"], sync, port=port, metrics=metrics)
+        with metrics.served(metrics_address, watch_metrics_port), folder_watch.running():
+            yield
+
+    watcher = Watcher(
+        repository, host=host, port=port, metrics_port=metrics_port, make_launch=make_launch, alongside=watch
+    )
+    return watcher.run()
 
 
-def _change_base_set(options: BaseSetOptions) -> None:
+def _watched_folder(options: Mapping[str, Any]) -> Path:
+    folder: Path | None = options["base_data"] or default_base_data()
+    if folder is None:
+        raise click.UsageError(
+            f"--watch_base_data has no folder to watch: {DEFAULT_BASE_DATA} does not exist. Name one with -data."
+        )
+    if options["mode"] == "classification":
+        raise click.UsageError("--mode classification has no base set, and contradicts --watch_base_data. Omit one.")
+    return folder
+
+
+def _change_base_set(options: BaseSetOptions, *, may_stay: bool) -> None:
+    """Change the base set before the start; ``may_stay``: the folder is watched, so that it can follow later."""
     with explained_errors(options.model_repository):
         try:
             outcome = change_base_set(options, progress=progress)
-        except LargeRemovalError as error:  # a volume that is not mounted must not change what is served
+        except BaseDataError as error:  # a volume that is not mounted must not change what is served
+            if not (may_stay or isinstance(error, LargeRemovalError)):
+                raise
             click.echo(f"warning: the base set stays as it is. {error}", err=True)
         else:
             click.echo(change_text(outcome), err=True)
 
 
-def _refuse_export_options(context: click.Context) -> None:
+def _refuse_export_options(context: click.Context, allowed: Collection[str]) -> None:
     for parameter in context.command.params:
         name = str(parameter.name)
         is_given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if is_given and name in EXPORT_OPTIONS and name != "model_repository":
+        if is_given and name in EXPORT_OPTIONS and name not in allowed:
             raise click.UsageError(
                 f"{parameter.opts[-1]} describes an export, and has no effect without -r. Give -r as well.", context
             )

@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from inference_export.repository.config_files import read_config
+from inference_export.repository import config_files
+from inference_export.repository.config_files import read_config, write_config
 from inference_export.repository.configs import Version, parse_config
 from inference_export.repository.versions import complete_versions, exported_version
 from inference_server.base_set.command import FOUND_EXIT_CODE
@@ -138,6 +140,34 @@ def test_rollback_goes_back_and_the_next_change_goes_on_from_there(living: Livin
     done = living.run("rollback", images=False)
     assert (done.exit_code, "none to go back to" in done.stderr) == (1, True)
     assert living.ask("sync")["version"] == 3
+
+
+@pytest.mark.parametrize("written", range(7))
+def test_pinning_killed_at_any_moment_leaves_a_version_that_the_models_list(
+    living: Living, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """As when the server dies that refused the new version, and the command soon after it."""
+    living.ask("set", "-thres", 0.5, images=False)
+    old, new = complete_versions(living.repository)
+
+    def write_some(*arguments: Any) -> None:
+        nonlocal written
+        if not written:
+            raise KeyboardInterrupt
+        written -= 1
+        write_config(*arguments)
+
+    monkeypatch.setattr(config_files, "write_config", write_some)
+    with pytest.raises(KeyboardInterrupt):
+        config_files.pin_version(living.repository, old, others=[])
+    pinned = exported_version(living.repository)
+    assert pinned in (old, new)
+    for model in ("preprocess", "classifier", "cluster_head"):
+        assert int(pinned.folder(model)) in _loaded(living, model)
+    monkeypatch.undo()
+    config_files.pin_version(living.repository, old, others=[])
+    assert exported_version(living.repository) == old
+    assert _loaded(living, "cluster_head") == [1]
 
 
 def test_list_tells_classes_settings_and_what_changed(living: Living) -> None:

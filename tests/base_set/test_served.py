@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
 from click.testing import CliRunner
 
 from inference_client import Classify
+from inference_export.repository.config_files import read_configs
+from inference_export.repository.configs import Version
+from inference_export.repository.versions import exported_version
 from inference_server.command import main as server_main
 from inference_server.supervision.watching import Watcher
+from inference_server.triton.access import Access, access_file, claim, find_servers, write_access
 from inference_server.triton.process import free_ports
 from tests import tiny_network
 from tests.base_set.conftest import Living
@@ -46,6 +51,30 @@ def test_changes_reach_a_running_server_in_the_same_command_and_no_request_fails
         server.wait_until_said("version 4 is served, in place of 5")
         text = living.run("sync").stdout
         assert f"served now by inference-server on port {server.port}" in text
+
+
+def test_server_that_was_killed_is_no_server_though_another_process_has_its_id(living: Living) -> None:
+    """Pinning that server's version again, which is gone, would leave a repository that no server can start on."""
+    (port,) = free_ports(1)
+    dead = Access(
+        pid=os.getpid(),
+        grpc_port=port,
+        key="key",
+        repository=str(living.repository.resolve()),
+        version=7,
+        configs=read_configs(living.repository),
+    )
+    write_access(port, dead)
+    try:
+        write_faces(living.base / "face", [5], "new")
+        assert living.ask("sync")["servers"] == []
+        assert exported_version(living.repository) == Version(number=2, network=1)
+        with claim(port):  # as the next server on the port does, before it writes a file of its own
+            assert not access_file(port).exists()
+            write_access(port, dead)
+            assert find_servers(living.repository.resolve()) == [port]
+    finally:
+        access_file(port).unlink(missing_ok=True)
 
 
 def test_start_changes_the_base_set_alone_where_the_network_is_the_same(

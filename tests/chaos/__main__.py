@@ -27,6 +27,7 @@ from tests.chaos import (
     overload,
     reloads,
     requests,
+    watching,
 )
 from tests.chaos.load import expected_answers
 from tests.chaos.setting import IMAGE_SIZE, Setting, prepare
@@ -171,6 +172,12 @@ def _base_sets(setting: Setting) -> Iterator[Tally]:
         yield base_sets.change_under_load(server, repository, setting.base, setting.images, times=100)
 
 
+def _watching(setting: Setting) -> Iterator[Tally]:
+    repository = setting.export("watching")
+    log, cache = setting.folder / "watching.log", setting.folder / "watching-cache"
+    yield watching.kill_while_following(repository, setting.base, setting.images, cache=cache, times=20, log=log)
+
+
 SCENARIOS: dict[str, Callable[[Setting], Iterator[Tally]]] = {
     "overload": _overload,
     "crashes": _crashes,
@@ -184,6 +191,7 @@ SCENARIOS: dict[str, Callable[[Setting], Iterator[Tally]]] = {
     "changing resources": _changing_resources,
     "reloads": _reloads,
     "base sets": _base_sets,
+    "watching": _watching,
 }
 
 if __name__ == "__main__":

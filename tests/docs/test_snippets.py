@@ -20,7 +20,7 @@ PAGES = [
     *sorted((CHECKOUT / "docs").rglob("*.md")),
     *sorted((CHECKOUT / "deploy").rglob("*.md")),
 ]
-PORTS = (8000, 8001, 8002, 8080, 8443, 9090)
+PORTS = (8000, 8001, 8002, 8003, 8080, 8443, 9090)
 SERVED = (":8080", ":8002", "reload-repository", "inference-server --check")
 DOWNLOADS = ("make perf",)
 STARTS_A_SERVER = ("inference-server", "tritonserver", "make serve")

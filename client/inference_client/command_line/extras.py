@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 import click
@@ -20,16 +21,17 @@ class MissingExtraError(click.ClickException):
     """The environment lacks packages that a command needs, or has two that exclude each other."""
 
 
-def require_extras(*extras: str) -> None:
+def require_extras(*extras: str, also: Sequence[str] = ()) -> None:
     """Check that extras are installed, without importing their packages.
 
     Args:
         extras: Names in ``EXTRA_PACKAGES``; the extra ``gpu`` also satisfies ``export`` and ``server``.
+        also: More packages of these extras, which only some uses of a command need.
 
     Raises:
         MissingExtraError: A package is missing, or both builds of onnxruntime are installed.
     """
-    names = dict.fromkeys(name for extra in extras for name in EXTRA_PACKAGES[extra])
+    names = dict.fromkeys(name for extra in extras for name in (*EXTRA_PACKAGES[extra], *also))
     if CPU_RUNTIME in names:
         refuse_two_onnxruntimes()
     missing = [name for name in names if not (_installed(name) or (name == CPU_RUNTIME and _installed(GPU_RUNTIME)))]

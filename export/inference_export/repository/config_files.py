@@ -13,6 +13,7 @@ from inference_export.repository.configs import (
     MAX_CONFIG_BYTES,
     MODELS,
     Version,
+    pinned_version,
     with_versions,
     without_versions,
 )
@@ -55,13 +56,19 @@ def read_configs(repository: Path) -> dict[str, str]:
 
 
 def pin_version(repository: Path, version: Version, others: Iterable[Version]) -> None:
-    """Make the ensemble answer with a complete version after its next load or start.
+    """Make the ensemble answer with a complete version after its next load or start; every moment is one to die at.
 
     Args:
         repository: The model repository, resolved.
         version: The version.
         others: Other complete versions, which stay loaded.
     """
+    listed = {version, *others}
+    before = pinned_version(read_config(repository, ENSEMBLE))
+    # Whenever this is killed, the models list the version that the ensemble names: otherwise no server would start.
+    at_first = listed | ({before} if before and before.number else set())
     for model in (*MODELS, ENSEMBLE):
-        config = with_versions(read_config(repository, model), {version, *others}, version)
-        write_config(repository, model, config)
+        write_config(repository, model, with_versions(read_config(repository, model), at_first, version))
+    if at_first != listed:
+        for model in MODELS:
+            write_config(repository, model, with_versions(read_config(repository, model), listed, version))

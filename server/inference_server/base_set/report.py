@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from inference_client.command_line.formatting import first_few, printable, table_lines
@@ -29,6 +30,28 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "servers": outcome.servers,
         "notes": outcome.notes,
     }
+
+
+def outcome_from_json(values: dict[str, Any]) -> Outcome:
+    """Return the result that ``outcome_json`` has made values of.
+
+    Raises:
+        KeyError, TypeError: These are other values.
+    """
+    return Outcome(
+        repository=Path(values["repository"]),
+        before=values["version_before"],
+        version=values["version"],
+        difference=Difference(**{name: values[name] for name in ("added", "removed", "replaced")}),
+        settings=Settings(
+            mode="clustering",
+            classes=list(values["base_images"]),
+            **{name: values[name] for name in ("threshold", "unknown_label", "neighbors")},
+        ),
+        class_sizes=values["base_images"],
+        servers=values["servers"],
+        notes=values["notes"],
+    )
 
 
 def outcome_text(outcome: Outcome) -> str:

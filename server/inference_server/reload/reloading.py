@@ -11,7 +11,13 @@ from inference_export.repository.config_files import pin_version, read_configs
 from inference_export.repository.configs import ENSEMBLE, MODELS, Version
 from inference_export.repository.locks import locked
 from inference_export.repository.modes import mode_change, read_mode
-from inference_export.repository.versions import complete_versions, exported_version, find_version, previous_version
+from inference_export.repository.versions import (
+    complete_versions,
+    exported_version,
+    find_version,
+    is_complete,
+    previous_version,
+)
 from inference_server.errors import ServerError
 from inference_server.triton.access import Access, change_version, read_access
 from inference_server.triton.model_control import ModelControl
@@ -118,7 +124,8 @@ def _change(access: Access, repository: Path, version: Version) -> None:
             if not control.is_ready(ENSEMBLE):
                 raise ServerError(f"{ENSEMBLE} is not ready after it was loaded")
         except ServerError as error:
-            pin_version(repository, served, others=[])
+            if is_complete(repository, served):
+                pin_version(repository, served, others=[])
             for model in (*models, ENSEMBLE):
                 with contextlib.suppress(ServerError):  # loaded versions stay
                     control.load(model)

@@ -12,9 +12,8 @@ import signal
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-
-import click
 
 from inference_export.errors import RepositoryError
 from inference_export.repository.config_files import read_configs
@@ -22,6 +21,7 @@ from inference_export.repository.configs import ENSEMBLE, MODELS
 from inference_export.repository.versions import exported_version
 from inference_server.addresses import LOOPBACK, base_url
 from inference_server.errors import ServerError
+from inference_server.messages import say
 from inference_server.supervision.death_watch import DeathWatch
 from inference_server.supervision.diagnosis import Diagnosis, Finding
 from inference_server.supervision.failures import Failures, GivenUpError
@@ -56,14 +56,25 @@ class Watcher:
         port: HTTP port of the server.
         metrics_port: Port of the metrics, on loopback.
         make_launch: Prepares the start, given the owner's access and a prefix for the names of shared memory.
+        alongside: Opens a context that lasts from the moment when the server is ready until it is told to stop.
     """
 
-    def __init__(self, repository: Path, *, host: str, port: int, metrics_port: int, make_launch: MakeLaunch) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        *,
+        host: str,
+        port: int,
+        metrics_port: int,
+        make_launch: MakeLaunch,
+        alongside: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self._repository = repository.resolve()
         self._host = host
         self._port = port
         self._metrics_port = metrics_port
         self._make_launch = make_launch
+        self._alongside = alongside
         self._key = secrets.token_urlsafe()
         self._held = HeldVersion(self._repository)
         self._failures = Failures()
@@ -89,16 +100,18 @@ class Watcher:
         try:
             if not self._start() and not self._signals.count:
                 code = self._server.exit_code()
-                _say("tritonserver did not become ready" if code is None else f"tritonserver ended with code {code}")
+                say("tritonserver did not become ready" if code is None else f"tritonserver ended with code {code}")
                 return code or 1
             if not self._signals.count:
-                _say(f"ready at http://{self._host}:{self._port}")
-            while not self._signals.count:
-                self._look()
-                self._signals.wait(POLL_S)
+                say(f"ready at http://{self._host}:{self._port}")
+            # Threads that this context starts must inherit the blocked signals.
+            with self._alongside() if not self._signals.count else nullcontext():
+                while not self._signals.count:
+                    self._look()
+                    self._signals.wait(POLL_S)
             return self._stop()
         except GivenUpError as error:
-            _say(f"giving up: {error}")
+            say(f"giving up: {error}")
             return GIVEN_UP_EXIT_CODE
         finally:
             if self._started:
@@ -181,18 +194,18 @@ class Watcher:
             return
         self._diagnosis.forget(model)
         self._failures.note_replacement(model)
-        _say(f"{failure}; replaced in {time.monotonic() - began_s:.1f} s")
+        say(f"{failure}; replaced in {time.monotonic() - began_s:.1f} s")
 
     def _restart(self, reason: str) -> None:
         began_s = time.monotonic()
         while not self._signals.count:
             self._failures.add(_SERVER, f"{_SERVER}: {reason}")
-            _say(f"restarting {_SERVER}: {reason}")
+            say(f"restarting {_SERVER}: {reason}")
             self._server.kill()
             ready = self._start()
             self._failures.note_replacement(_SERVER)
             if ready:
-                _say(f"{_SERVER} was restarted in {time.monotonic() - began_s:.1f} s")
+                say(f"{_SERVER} was restarted in {time.monotonic() - began_s:.1f} s")
                 break
             reason = "it did not become ready again"
 
@@ -208,7 +221,7 @@ class Watcher:
     def _hold(self, version: int) -> None:
         change = self._held.change(version)
         if change:
-            _say(change)
+            say(change)
 
     def _stop(self) -> int:
         if not self._ready:  # nobody waits for an answer
@@ -225,7 +238,3 @@ class Watcher:
             time.sleep(POLL_S)
         self._server.terminate(LAST_ANSWERS_S)
         return 0
-
-
-def _say(message: str) -> None:
-    click.echo(f"inference-server: {message}", err=True)

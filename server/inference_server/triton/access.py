@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from inference_server.errors import ServerError
 from inference_server.triton.arguments import RESTRICT_GRPC, restrictions
 
+_LOOK_S = 0.5  # longest time that a look at a lock may hold it
 # The gRPC protocols that are not always closed. Under supervision, only the owner may use gRPC.
 _OTHER_PROTOCOLS = ("health", "metadata", "inference", "model-config", "statistics")
 
@@ -58,7 +60,7 @@ def claim(port: int) -> Iterator[None]:
     Raises:
         ServerError: Another ``inference-server`` runs on the port, or the folder can't be written.
     """
-    lock = access_file(port).with_suffix(".lock")
+    lock = _lock_file(port)
     try:
         lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
@@ -66,15 +68,49 @@ def claim(port: int) -> Iterator[None]:
         raise _unwritable(lock, error) from error
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
         except OSError as error:
             raise ServerError(
                 f"another inference-server of yours runs on port {port}, on another address. reload-repository finds a "
                 f"server by its port alone. Choose another --port."
             ) from error
+        with contextlib.suppress(OSError):
+            access_file(port).unlink()  # of a server that was killed; it would pass for this one's
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock_file(port: int) -> Path:
+    return access_file(port).with_suffix(".lock")
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a file; wait a moment for somebody who only looks whether it is locked."""
+    deadline_s = time.monotonic() + _LOOK_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if time.monotonic() >= deadline_s:
+                raise
+        time.sleep(_LOOK_S / 10)
+
+
+def _is_claimed(port: int) -> bool:
+    """Tell whether a server runs on a port. Its process id does not: another process may have got it by now."""
+    try:
+        descriptor = os.open(_lock_file(port), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def write_access(port: int, access: Access) -> None:
@@ -112,14 +148,18 @@ def read_access(port: int) -> Access:
     file = access_file(port)
     try:
         access = Access(**json.loads(file.read_text(encoding="utf-8")))
-        os.kill(access.pid, 0)
     except (OSError, ValueError, TypeError) as error:
-        raise ServerError(
-            f"no inference-server of yours runs on port {port}; its key would be in {file}. Name the server's "
-            f"port with --port. If tritonserver was started without inference-server, restart it to serve another "
-            f"version."
-        ) from error
+        raise _no_server(port) from error
+    if not _is_claimed(port):  # a server that was killed leaves its file behind
+        raise _no_server(port)
     return access
+
+
+def _no_server(port: int) -> ServerError:
+    return ServerError(
+        f"no inference-server of yours runs on port {port}; its key would be in {access_file(port)}. Name the server's "
+        f"port with --port. If tritonserver was started without inference-server, restart it to serve another version."
+    )
 
 
 def find_servers(repository: Path) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import subprocess
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from inference_client.settings import CLIENT_ID_HEADER
@@ -29,6 +30,20 @@ def names_option(arguments: Sequence[str], option: str) -> bool:
     """Tell whether arguments set an option: as ``--option value`` or ``--option=value``, perhaps abbreviated."""
     names = (argument.partition("=")[0] for argument in arguments)
     return any(len(name) >= _SHORTEST_OPTION and option.startswith(name) for name in names)
+
+
+def option_value(arguments: Sequence[str], option: str) -> str:
+    """Return the last value that arguments give an option, in the forms of ``names_option``; "" without one.
+
+    >>> option_value(["--metrics-a", "10.0.0.11", "--log-verbose=1"], "--metrics-address")
+    '10.0.0.11'
+    """
+    value = ""
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        name, is_joined, joined = argument.partition("=")
+        if names_option([name], option):
+            value = joined if is_joined else following
+    return value
 
 
 def added_arguments(arguments: Sequence[str]) -> list[str]:
