@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ import numpy.typing as npt
 FOLDER_NAME = "classify-triton"
 KEPT_FILES = 8  # one for each graph and way to decode; those unused for longest are removed
 _LOCK_TIMEOUT_S = 60.0
+_SQLITE_SUFFIXES = ("-journal", "-wal", "-shm")
+# SQLite's names for a database that is damaged or encrypted, is no database, or lacks the table.
+_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR")
 
 
 class EmbeddingCache:
@@ -79,6 +83,68 @@ def find_embedded(folder: Path, decoding: str) -> set[bytes]:
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(file)) as connection:
             keys.update(key for (key,) in connection.execute("SELECT content FROM embeddings"))
     return keys
+
+
+def look_up_everywhere(folder: Path, keys: Collection[bytes]) -> set[bytes]:
+    """Return the bytes of every embedding, of any graph, that is cached for image files.
+
+    Args:
+        folder: Folder of all caches.
+        keys: SHA-256 of each image file.
+
+    Raises:
+        OSError: A cache stays locked, or can't be read.
+    """
+    found: set[bytes] = set()
+    for file in folder.glob("*.sqlite"):
+        with _explained(file), contextlib.closing(sqlite3.connect(file, timeout=_LOCK_TIMEOUT_S)) as connection:
+            for key in keys:
+                query = "SELECT embedding FROM embeddings WHERE content = ?"
+                found.update(bytes(embedding) for (embedding,) in connection.execute(query, (key,)))
+    return found
+
+
+def remove_embeddings(file: Path, keys: Collection[bytes], embeddings: Collection[bytes]) -> None:
+    """Remove embeddings from a cache so that no byte of its files holds them. A damaged cache is removed.
+
+    Args:
+        file: The cache's database.
+        keys: SHA-256 of each image file.
+        embeddings: The bytes of each embedding, which go whatever image file they are of.
+
+    Raises:
+        OSError: The cache stays locked, or can't be written.
+    """
+    with (
+        _explained(file, remove_damaged=True),
+        contextlib.closing(sqlite3.connect(file, timeout=_LOCK_TIMEOUT_S, isolation_level=None)) as connection,
+    ):
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.executemany("DELETE FROM embeddings WHERE content = ?", [(key,) for key in keys])
+        connection.executemany("DELETE FROM embeddings WHERE embedding = ?", [(each,) for each in embeddings])
+        connection.execute("VACUUM")  # also drops pages that were free before
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def remove_cache(file: Path) -> None:
+    """Remove a cache with the files that SQLite keeps beside it."""
+    for suffix in ("", *_SQLITE_SUFFIXES):
+        file.with_name(f"{file.name}{suffix}").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explained(file: Path, *, remove_damaged: bool = False) -> Iterator[None]:
+    """Turn SQLite's errors into ``OSError``; a database that is damaged, or no cache, is left alone or removed."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(_DAMAGED):
+            if remove_damaged:
+                remove_cache(file)
+            return
+        reason = f"the cache can't be changed now ({error})"
+        raise OSError(errno.EIO, reason, str(file)) from error
 
 
 def _connect(folder: Path, name: str) -> sqlite3.Connection | None:

@@ -28,14 +28,10 @@ def staging(repository: Path, *, models: Sequence[str] = MODELS) -> Iterator[Pat
         repository: The model repository, resolved; its parent exists.
         models: The models that the version is a version of.
     """
-    prefix = f".{repository.name}{STAGING}"
     with contextlib.ExitStack() as stack:
         with lock_folder(repository.parent):  # or another export would remove the new folder
-            for stale in repository.parent.iterdir():
-                if stale.name.startswith(prefix):
-                    with contextlib.suppress(OSError), lock_folder(stale, blocking=False):
-                        shutil.rmtree(stale)
-            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=repository.parent))
+            _remove_left_over(repository)
+            folder = Path(tempfile.mkdtemp(prefix=_prefix(repository), dir=repository.parent))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.enter_context(lock_folder(folder))
         for model in models:
@@ -46,3 +42,36 @@ def staging(repository: Path, *, models: Sequence[str] = MODELS) -> Iterator[Pat
             if files:
                 (folder / model / _BYTECODE_BLOCKER).touch()
         yield folder
+
+
+def staging_folders(repository: Path) -> list[Path]:
+    """List the folders beside a repository in which exports and changes prepare versions, or have left them.
+
+    Args:
+        repository: The model repository, resolved.
+    """
+    return sorted(each for each in repository.parent.iterdir() if each.name.startswith(_prefix(repository)))
+
+
+def remove_left_over(repository: Path) -> list[Path]:
+    """Remove the folders that killed exports and changes left behind.
+
+    Args:
+        repository: The model repository, resolved.
+
+    Returns:
+        The folders that stay, which other commands are using.
+    """
+    with lock_folder(repository.parent):
+        _remove_left_over(repository)
+        return staging_folders(repository)
+
+
+def _remove_left_over(repository: Path) -> None:
+    for stale in staging_folders(repository):
+        with contextlib.suppress(OSError), lock_folder(stale, blocking=False):
+            shutil.rmtree(stale)
+
+
+def _prefix(repository: Path) -> str:
+    return f".{repository.name}{STAGING}"
