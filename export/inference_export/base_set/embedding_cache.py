@@ -97,33 +97,48 @@ def look_up_everywhere(folder: Path, keys: Collection[bytes]) -> set[bytes]:
     """
     found: set[bytes] = set()
     for file in folder.glob("*.sqlite"):
-        with _explained(file), contextlib.closing(sqlite3.connect(file, timeout=_LOCK_TIMEOUT_S)) as connection:
+        with (
+            contextlib.suppress(_DamagedError),
+            _explained(file),
+            contextlib.closing(sqlite3.connect(file, timeout=_LOCK_TIMEOUT_S)) as connection,
+        ):
             for key in keys:
                 query = "SELECT embedding FROM embeddings WHERE content = ?"
                 found.update(bytes(embedding) for (embedding,) in connection.execute(query, (key,)))
     return found
 
 
-def remove_embeddings(file: Path, keys: Collection[bytes], embeddings: Collection[bytes]) -> None:
+def remove_embeddings(file: Path, keys: Collection[bytes], embeddings: Collection[bytes], *, rewrite: bool) -> bool:
     """Remove embeddings from a cache so that no byte of its files holds them. A damaged cache is removed.
 
     Args:
         file: The cache's database.
         keys: SHA-256 of each image file.
         embeddings: The bytes of each embedding, which go whatever image file they are of.
+        rewrite: Write the database anew even if it has none of them, because free pages may still hold some.
+
+    Returns:
+        Whether the cache was written anew or removed.
 
     Raises:
         OSError: The cache stays locked, or can't be written.
     """
-    with (
-        _explained(file, remove_damaged=True),
-        contextlib.closing(sqlite3.connect(file, timeout=_LOCK_TIMEOUT_S, isolation_level=None)) as connection,
-    ):
-        connection.execute("PRAGMA secure_delete = ON")
-        connection.executemany("DELETE FROM embeddings WHERE content = ?", [(key,) for key in keys])
-        connection.executemany("DELETE FROM embeddings WHERE embedding = ?", [(each,) for each in embeddings])
-        connection.execute("VACUUM")  # also drops pages that were free before
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    try:
+        with (
+            _explained(file),
+            contextlib.closing(sqlite3.connect(file, timeout=_LOCK_TIMEOUT_S, isolation_level=None)) as connection,
+        ):
+            connection.execute("PRAGMA secure_delete = ON")
+            before = connection.total_changes
+            connection.executemany("DELETE FROM embeddings WHERE content = ?", [(key,) for key in keys])
+            connection.executemany("DELETE FROM embeddings WHERE embedding = ?", [(each,) for each in embeddings])
+            if not rewrite and connection.total_changes == before:
+                return False
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except _DamagedError:
+        remove_cache(file)
+    return True
 
 
 def remove_cache(file: Path) -> None:
@@ -132,19 +147,19 @@ def remove_cache(file: Path) -> None:
         file.with_name(f"{file.name}{suffix}").unlink(missing_ok=True)
 
 
+class _DamagedError(Exception):
+    """A database is damaged, or is no cache."""
+
+
 @contextlib.contextmanager
-def _explained(file: Path, *, remove_damaged: bool = False) -> Iterator[None]:
-    """Turn SQLite's errors into ``OSError``; a database that is damaged, or no cache, is left alone or removed."""
+def _explained(file: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ``_DamagedError`` and ``OSError``."""
     try:
         yield
     except sqlite3.DatabaseError as error:
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith(_DAMAGED):
-            if remove_damaged:
-                remove_cache(file)
-            return
-        reason = f"the cache can't be changed now ({error})"
-        raise OSError(errno.EIO, reason, str(file)) from error
+        if getattr(error, "sqlite_errorname", "").startswith(_DAMAGED):
+            raise _DamagedError from error
+        raise OSError(errno.EIO, f"the cache can't be changed now ({error})", str(file)) from error
 
 
 def _connect(folder: Path, name: str) -> sqlite3.Connection | None:

@@ -67,6 +67,19 @@ def remove_left_over(repository: Path) -> list[Path]:
         return staging_folders(repository)
 
 
+def retire(folder: Path, repository: Path) -> None:
+    """Remove a folder beside a repository. Killed in between, it leaves what ``remove_left_over`` removes.
+
+    Args:
+        folder: The folder.
+        repository: The model repository, resolved.
+    """
+    with lock_folder(repository.parent):
+        _remove_left_over(repository)
+        folder.rename(folder.with_name(f"{_prefix(repository)}{folder.name}"))
+        _remove_left_over(repository)
+
+
 def _remove_left_over(repository: Path) -> None:
     for stale in staging_folders(repository):
         with contextlib.suppress(OSError), lock_folder(stale, blocking=False):
