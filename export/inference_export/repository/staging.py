@@ -53,18 +53,24 @@ def staging_folders(repository: Path) -> list[Path]:
     return sorted(each for each in repository.parent.iterdir() if each.name.startswith(_prefix(repository)))
 
 
-def remove_left_over(repository: Path) -> list[Path]:
+def is_being_changed(repository: Path) -> bool:
+    """Tell whether another command is preparing a version.
+
+    Args:
+        repository: The model repository, resolved.
+    """
+    with lock_folder(repository.parent):
+        return any(_is_used(folder) for folder in staging_folders(repository))
+
+
+def remove_left_over(repository: Path) -> None:
     """Remove the folders that killed exports and changes left behind.
 
     Args:
         repository: The model repository, resolved.
-
-    Returns:
-        The folders that stay, which other commands are using.
     """
     with lock_folder(repository.parent):
         _remove_left_over(repository)
-        return staging_folders(repository)
 
 
 def retire(folder: Path, repository: Path) -> None:
@@ -84,6 +90,14 @@ def _remove_left_over(repository: Path) -> None:
     for stale in staging_folders(repository):
         with contextlib.suppress(OSError), lock_folder(stale, blocking=False):
             shutil.rmtree(stale)
+
+
+def _is_used(folder: Path) -> bool:
+    try:
+        with lock_folder(folder, blocking=False):
+            return False
+    except OSError:
+        return True
 
 
 def _prefix(repository: Path) -> str:

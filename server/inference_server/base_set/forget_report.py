@@ -62,8 +62,8 @@ def require_nothing_remains(forgotten: Forgotten) -> None:
             "\n".join([
                 "something of the images is still there:",
                 *map(printable_line, lines),
-                "  Delete files of your own among these, restart inference-server if shared memory is named, and run the "
-                "same command again. The image files stay hidden until then.",
+                "  Delete files of your own among these, restart inference-server if shared memory is named, and run "
+                "the same command again. The image files stay hidden until then.",
             ])
         )  # fmt: skip
 

@@ -22,7 +22,7 @@ from inference_export.repository.contents import StoredBase, read_contents
 from inference_export.repository.destination import resolve_destination
 from inference_export.repository.locks import is_held, locked
 from inference_export.repository.publishing import drop_base_sets, previous_path
-from inference_export.repository.staging import remove_left_over, retire
+from inference_export.repository.staging import is_being_changed, remove_left_over, retire
 from inference_export.repository.versions import exported_version, list_folders
 from inference_server.base_set.changing import LargeRemovalError, serve_everywhere
 from inference_server.base_set.places import CACHE, DATABASE_SUFFIX, PREVIOUS, SHARED_MEMORY, Place, Places
@@ -150,7 +150,8 @@ def forget(
         _drop_versions(repository, traces)
         _drop_previous(repository, before)
         _clean_cache(traces, before)
-        _wait(lambda: not remove_left_over(repository), f"another command is changing {repository}.")
+        _wait_for_other_commands(repository)
+        remove_left_over(repository)
         after = places.search(traces, progress, "looking again")
         remaining = [place for place in after if place.found]
         if not remaining:
@@ -193,10 +194,7 @@ def _require_changeable(repository: Path) -> None:
             f"Stop it, and run the command again."
         )
     _wait_until_released(repository, set(list_folders(repository / HEAD)) - served)
-    _wait(
-        lambda: not remove_left_over(repository),
-        f"another command is changing {repository}. Run this one again when the other has ended.",
-    )
+    _wait_for_other_commands(repository)
 
 
 def _wait_until_released(repository: Path, numbers: Collection[int]) -> None:
@@ -206,6 +204,13 @@ def _wait_until_released(repository: Path, numbers: Collection[int]) -> None:
             f"version {number} is being served by an inference-server that this command can't change: another user's, "
             f"or one whose access file is gone. Stop or restart it, and run the command again.",
         )
+
+
+def _wait_for_other_commands(repository: Path) -> None:
+    _wait(
+        lambda: not is_being_changed(repository),
+        f"another command is changing {repository}. Run this one again when the other has ended.",
+    )
 
 
 def _wait(is_done: Callable[[], bool], otherwise: str) -> None:
