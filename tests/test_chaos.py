@@ -31,6 +31,7 @@ from tests.chaos import (
     crashes,
     descriptors,
     exports,
+    forgetting,
     heavy_images,
     images,
     overload,
@@ -253,6 +254,13 @@ def test_changes_of_the_base_set_under_load_are_complete(setting: Setting) -> No
     with watched_server("--model_repository", repository, log=setting.folder / "base-sets.log") as server:
         _kept(base_sets.change_under_load(server, repository, setting.base, setting.images, times=4, timed=False))
         server.wait_until_said("version 3 is served, in place of 4")
+
+
+def test_images_are_forgotten_under_load_also_by_a_command_that_was_killed(setting: Setting) -> None:
+    repository = setting.export("forgetting")
+    with watched_server("--model_repository", repository, log=setting.folder / "forgetting.log") as server:
+        _kept(forgetting.forget_under_load(server, repository, setting.base, setting.images, times=2))
+        _kept(forgetting.kill_forgets(server, repository, setting.base, setting.images, times=3))
 
 
 def test_reload_without_a_server_says_so() -> None:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,10 +14,15 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 from click.testing import CliRunner
+from PIL import Image
 
 from inference_client import Classify
 from inference_export.command import main as export_main
+from inference_export.repository.locks import hold_version
+from inference_export.repository.staging import staging
 from inference_export.repository.versions import exported_version
+from inference_server.base_set import forgetting
+from inference_server.base_set.command import main
 from inference_server.base_set.traces import Traces
 from inference_server.base_set.withdrawn_files import HIDDEN_FOLDER
 from inference_server.supervision.shared_memory import FOLDER
@@ -30,6 +31,7 @@ from tests import tiny_network
 from tests.base_set.conftest import Living
 from tests.base_set.searching import find_bytes
 from tests.chaos.crashes import shared_memory_prefix
+from tests.chaos.forgetting import Withdrawal, kill_without_server
 from tests.chaos.load import Load, expected_answers
 from tests.chaos.tally import Tally
 from tests.resources import write_faces
@@ -142,3 +144,229 @@ def test_nothing_is_left_of_a_forgotten_image_and_no_request_fails(living: Livin
         assert entry["Version"] == 4
         assert IMAGE not in [neighbor["Image"] for neighbor in entry["Neighbors"]]
         assert "replaced in" not in server.said()
+
+
+def test_image_that_was_removed_before_goes_from_the_removed_ones_and_from_older_versions(living: Living) -> None:
+    needles = _needles(living.base / IMAGE, row=_row(living, 1))
+    living.ask("remove", IMAGE)
+    assert find_bytes(_places(living), needles).keys() == {"name", "hash", "row"}
+    found = living.ask("forget", IMAGE)
+    assert (found["version_before"], found["version"]) == (2, 2)
+    assert find_bytes(_places(living), needles) == {}
+    assert not living.head(1).exists()
+    assert living.run("rollback", images=False).exit_code == 1
+    assert living.ask("sync")["version"] == 2
+
+
+def test_image_that_only_an_older_version_holds_goes_with_that_version_and_its_network(living: Living) -> None:
+    needles = _needles(living.base / IMAGE, row=_row(living, 1))
+    (living.base / IMAGE).unlink()
+    shutil.rmtree(living.folder / "trained")
+    tiny_network.write_tiny_resources(living.folder / "trained", seed=1)
+    living.export()
+    served = living.repository / "classifier" / "2"
+    del needles["hash"], needles["hex"]  # nobody knows them any more
+    living.ask("forget", IMAGE)
+    assert find_bytes(_places(living), needles) == {}
+    assert [folder.name for folder in (living.repository / "classifier").glob("[0-9]*")] == [served.name]
+    assert exported_version(living.repository) == (2, 2)
+
+
+def test_version_that_holds_the_image_under_another_name_goes(living: Living) -> None:
+    needles = _needles(living.base / IMAGE, row=_row(living, 1))
+    (living.base / IMAGE).rename(living.base / "face" / "renamed.png")
+    living.ask("sync")
+    living.ask("forget", "face/renamed.png")
+    assert not living.head(1).exists()
+    assert find_bytes(_places(living), needles) == {}
+
+
+def test_name_that_was_another_images_once_leaves_that_image_alone(living: Living) -> None:
+    stays, row = living.base / "face" / "stays.png", _row(living, 1)
+    (living.base / IMAGE).rename(stays)
+    write_faces(living.base / "face", [60], "y")[0].rename(living.base / IMAGE)
+    living.ask("sync")
+    found = living.ask("forget", IMAGE)
+    assert not living.head(1).exists()
+    assert _row(living, found["version"], "face/stays.png") == row
+    assert stays.exists()
+
+
+def test_version_without_the_image_stays(living: Living) -> None:
+    (image,) = write_faces(living.folder / "new", [60], "n")
+    living.ask("add", "face", image)
+    living.ask("rollback", images=False)
+    found = living.ask("forget", "face/n060.png")
+    assert (found["version_before"], found["version"]) == (1, 1)
+    assert (living.head(1).exists(), living.head(2).exists()) == (True, False)
+    assert not (living.base / "face" / "n060.png").exists()
+
+
+@pytest.mark.parametrize("copies", [["face/copy.png", "other/copy.png"], ["copy.png"]], ids=["images", "stray"])
+def test_copy_under_another_name_is_refused_and_named(living: Living, contents: Contents, copies: list[str]) -> None:
+    for copy in copies:
+        shutil.copy(living.base / IMAGE, living.base / copy)
+    before = contents(living.folder)
+    done = living.run("forget", IMAGE)
+    assert done.exit_code == 1
+    assert all(str(living.base / copy) in done.stderr for copy in copies)
+    assert contents(living.folder) == before
+    if "face/copy.png" in copies:
+        needles = _needles(living.base / IMAGE, row=_row(living, 1))
+        living.ask("forget", IMAGE, *copies)
+        assert find_bytes(_places(living), needles) == {}
+
+
+def test_copy_with_other_bytes_and_the_same_embedding_is_refused_and_named(living: Living, contents: Contents) -> None:
+    with Image.open(living.base / IMAGE) as image:
+        image.save(living.base / "other" / "copy.png", compress_level=1)
+    living.ask("sync")
+    before = contents(living.folder)
+    done = living.run("forget", IMAGE)
+    assert done.exit_code == 1
+    assert "other/copy.png" in done.stderr
+    assert contents(living.folder) == before
+    living.ask("forget", IMAGE, "other/copy.png")
+
+
+def test_image_that_is_nowhere_is_refused_with_every_place_named(living: Living, contents: Contents) -> None:
+    before = contents(living.folder)
+    for names in (["face/x01.png"], [IMAGE, "face/x0011.png"], ["x001.png"], ["face/.x001.png"], ["../base/face"]):
+        done = living.run("forget", *names)
+        assert done.exit_code == 1, names
+    done = living.run("forget", IMAGE, "face/x01.png")
+    assert "nothing is known of face/x01.png" in done.stderr
+    for place in (living.base, living.folder / "base.removed", living.repository, living.cache):
+        assert str(place) in done.stderr
+    done = CliRunner().invoke(main, ["forget", IMAGE, "-data", str(living.folder / "bse"), "--model_repository",
+                                     str(living.repository), "--cache", str(living.cache)])  # fmt: skip
+    assert (done.exit_code, "is not a folder" in done.stderr) == (1, True)
+    assert contents(living.folder) == before
+
+
+def test_class_goes_with_its_last_image_and_the_last_base_image_is_refused(living: Living, contents: Contents) -> None:
+    living.ask("set", "--unknown_label", "unknown", images=False)
+    others = [f"other/{file.name}" for file in (living.base / "other").iterdir()]
+    (living.base / "other" / f".{Path(others[0]).name}.new").write_bytes(b"half")
+    found = living.ask("forget", *others)
+    assert not (living.base / "other").exists()
+    assert living.ask("list", images=False)["base_images"] == {"face": 4}
+    faces = [f"face/{file.name}" for file in (living.base / "face").iterdir()]
+    before = contents(living.folder)
+    done = living.run("forget", *faces[:3])
+    assert (done.exit_code, "3 of 4 base images would go" in done.stderr) == (1, True)
+    done = living.run("forget", *faces, "--yes")
+    assert (done.exit_code, "--mode classification" in done.stderr) == (1, True)
+    assert contents(living.folder) == before
+    assert living.ask("forget", *faces[:3], "--yes")["version"] == found["version"] + 1
+
+
+def test_repository_in_classification_mode_forgets_images_of_its_clustering_versions(living: Living) -> None:
+    needles = _needles(living.base / IMAGE, row=_row(living, 1))
+    arguments = ["-r", living.folder / "trained", "--network", tiny_network.NETWORK, "--mode", "classification",
+                 "--model_repository", living.repository, "--cache", living.cache]  # fmt: skip
+    assert CliRunner().invoke(export_main, list(map(str, arguments))).exit_code == 0
+    found = living.ask("forget", IMAGE)
+    assert (found["version_before"], found["version"]) == (2, 2)
+    assert find_bytes(_places(living), needles) == {}
+    assert exported_version(living.repository) == (2, 2)
+    rest = [f"{file.parent.name}/{file.name}" for file in living.base.glob("*/*")]
+    living.base.joinpath("note.txt").write_text("no image")
+    assert living.run("forget", *rest).exit_code == 0
+    assert [file.name for file in living.base.iterdir()] == ["note.txt"]
+
+
+def test_refused_change_puts_the_image_back(living: Living, contents: Contents) -> None:
+    (living.base / "other" / "broken.png").write_bytes(b"no image")
+    before = contents(living.folder)
+    done = living.run("forget", IMAGE)
+    assert (done.exit_code, "do not decode" in done.stderr) == (1, True)
+    assert contents(living.folder) == before
+    assert not (living.base / HIDDEN_FOLDER).exists()
+    assert living.run("forget", IMAGE, "--skip_unreadable").exit_code == 0
+
+
+def test_cache_keeps_the_other_images_and_a_damaged_one_goes(living: Living) -> None:
+    needles = _needles(living.base / IMAGE, row=_row(living, 1))
+    (database,) = living.cache.glob("*.sqlite")
+    damaged = living.cache / f"{'0' * 32}-{'0' * 64}.sqlite"
+    damaged.write_bytes(database.read_bytes()[:4096] + needles["hash"] + b"damaged" * 1000)
+    journal = living.cache / "gone.sqlite-journal"
+    journal.write_bytes(needles["row"])
+    record, other = living.cache / "record", living.cache / "other"
+    record.write_text("x001.png\n")
+    other.write_text("x0011.png\nax001.png\n")
+    living.ask("forget", IMAGE)
+    assert find_bytes(_places(living), needles) == {}
+    assert sorted(living.cache.iterdir()) == sorted([database, other])
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT count(*) FROM embeddings").fetchone() == (6,)
+
+
+def test_what_remains_is_named_and_the_image_stays_hidden_until_it_is_gone(living: Living) -> None:
+    own = living.repository / "notes.txt"
+    own.write_text(f"good: {IMAGE}\n".replace(" ", "\t"))
+    done = living.run("forget", IMAGE)
+    assert (done.exit_code, f"{own}: name" in done.stderr) == (1, True)
+    assert "still holding something" in done.stdout
+    assert [file.name for file in (living.base / HIDDEN_FOLDER).rglob("*.png")] == ["x001.png"]
+    own.unlink()
+    assert living.run("forget", IMAGE).exit_code == 0
+    assert not (living.base / HIDDEN_FOLDER).exists()
+
+
+def test_command_that_prepares_a_version_or_a_server_that_holds_one_is_waited_for(
+    living: Living, contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "OTHERS_TIMEOUT_S", 0.3)
+    living.ask("set", "-thres", 0.5, images=False)
+    before = contents(living.folder)
+    with staging(living.repository):
+        done = living.run("forget", IMAGE)
+    assert (done.exit_code, "another command is changing" in done.stderr) == (1, True)
+    with hold_version(living.repository, 1):
+        done = living.run("forget", IMAGE)
+    assert (done.exit_code, "version 1 is being served" in done.stderr) == (1, True)
+    assert contents(living.folder) == before
+    assert living.run("forget", IMAGE).exit_code == 0
+
+
+def test_text_and_json_list_every_file_and_what_is_out_of_reach(living: Living) -> None:
+    shutil.copytree(living.folder, living.folder.with_name("copy"))
+    text = living.run("forget", IMAGE).stdout
+    found = Living(folder=living.folder.with_name("copy")).ask("forget", IMAGE)
+    for each in found["looked_at"]:
+        assert each["file"].replace("/copy/", "/living/") in text
+    for words in ("backups", "evaluation reports", "access log", "clients", "object stores"):
+        assert words in text
+        assert any(words in each for each in found["out_of_reach"])
+
+
+def test_command_killed_at_any_moment_is_run_again(living: Living) -> None:
+    (image,) = write_faces(living.folder / "new", [60], "n")
+    withdrawal = Withdrawal(
+        repository=living.repository, data=living.base, cache=living.cache, image=image, class_name="face"
+    )
+    kill_without_server(withdrawal, times=6)
+    assert living.ask("sync")["base_images"] == {"face": 4, "other": 3}
+
+
+def test_name_is_found_as_a_whole(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    held = [b"face/1.jpg", b"a\nface/1.jpg\n", b'{"face/1.jpg": 1}', b"/data/face/1.jpg\0", b"\x0a\0\0\0face/1.jpgx",
+            b"x" * (2**24 - 6) + b"\nface/1.jpg\n"]  # fmt: skip
+    others = [b"face/11.jpg", b"surface/1.jpg", b"face/1.jpg.bak", b"my face/1.jpg", b"x" * 2**24 + b"face/1.jpg", b""]
+    for content in (*held, *others):
+        file.write_bytes(content)
+        assert Traces(names=["face/1.jpg"]).find_in(file) == ["name"] * (content in held), content[-40:]
+    file.write_text(json.dumps(["face/Zoë.jpg"]))
+    assert Traces(names=["face/Zoë.jpg"]).find_in(file) == ["name"]
+    names = tmp_path / "base_images.txt"
+    names.write_text("a,face/1.jpg\n")
+    assert Traces(names=["face/1.jpg"]).find_in(names) == []
+    assert Traces(names=["a,face/1.jpg"], embeddings=[b"1.jp"], hashes=[b"\xab"]).find_in(names) == [
+        "name",
+        "embedding",
+    ]
+    names.write_text("AB")
+    assert Traces(names=[], hashes=[b"\xab"]).find_in(names) == ["content hash"]

@@ -22,6 +22,7 @@ from tests.chaos import (
     crashes,
     descriptors,
     exports,
+    forgetting,
     heavy_images,
     images,
     overload,
@@ -171,6 +172,13 @@ def _base_sets(setting: Setting) -> Iterator[Tally]:
         yield base_sets.change_under_load(server, repository, setting.base, setting.images, times=100)
 
 
+def _forgetting(setting: Setting) -> Iterator[Tally]:
+    with _serving(setting, "forgetting") as server:
+        repository = setting.folder / "forgetting"
+        yield forgetting.forget_under_load(server, repository, setting.base, setting.images, times=10)
+        yield forgetting.kill_forgets(server, repository, setting.base, setting.images, times=40)
+
+
 SCENARIOS: dict[str, Callable[[Setting], Iterator[Tally]]] = {
     "overload": _overload,
     "crashes": _crashes,
@@ -184,6 +192,7 @@ SCENARIOS: dict[str, Callable[[Setting], Iterator[Tally]]] = {
     "changing resources": _changing_resources,
     "reloads": _reloads,
     "base sets": _base_sets,
+    "forgetting": _forgetting,
 }
 
 if __name__ == "__main__":
