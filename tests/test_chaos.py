@@ -259,8 +259,8 @@ def test_changes_of_the_base_set_under_load_are_complete(setting: Setting) -> No
 def test_images_are_forgotten_under_load_also_by_a_command_that_was_killed(setting: Setting) -> None:
     repository = setting.export("forgetting")
     with watched_server("--model_repository", repository, log=setting.folder / "forgetting.log") as server:
-        _kept(forgetting.forget_under_load(server, repository, setting.base, setting.images, times=2))
-        _kept(forgetting.kill_forgets(server, repository, setting.base, setting.images, times=3))
+        _kept(forgetting.forget_under_load(server, repository, setting.base, setting.images, times=1))
+        _kept(forgetting.kill_forgets(server, repository, setting.base, setting.images, times=2))
 
 
 def test_reload_without_a_server_says_so() -> None:

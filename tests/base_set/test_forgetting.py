@@ -98,7 +98,7 @@ def _left_in_free_pages_and_wal(living: Living, embedding: bytes) -> Iterator[No
         yield
 
 
-def test_nothing_is_left_of_a_forgotten_image_and_no_request_fails(living: Living) -> None:
+def test_nothing_is_left_of_a_forgotten_image_and_no_request_fails(living: Living, contents: Contents) -> None:
     image = living.base / IMAGE
     content = image.read_bytes()
     _export(living, "--max_batch_size", 8)  # another shape: what was exported before is kept as *.previous
@@ -144,6 +144,13 @@ def test_nothing_is_left_of_a_forgotten_image_and_no_request_fails(living: Livin
         assert entry["Version"] == 4
         assert IMAGE not in [neighbor["Image"] for neighbor in entry["Neighbors"]]
         assert "replaced in" not in server.said()
+        _export(living, "--max_batch_size", 16)  # which the running server can't change to
+        before = contents(living.folder)
+        done = living.run("forget", "face/x002.png")
+        assert (done.exit_code, "Restart inference-server" in done.stderr) == (1, True)
+        after = contents(living.folder)
+        del before["log"], after["log"]
+        assert after == before
 
 
 def test_image_that_was_removed_before_goes_from_the_removed_ones_and_from_older_versions(living: Living) -> None:
@@ -347,7 +354,7 @@ def test_command_killed_at_any_moment_is_run_again(living: Living) -> None:
     withdrawal = Withdrawal(
         repository=living.repository, data=living.base, cache=living.cache, image=image, class_name="face"
     )
-    kill_without_server(withdrawal, times=6)
+    kill_without_server(withdrawal, times=4)
     assert living.ask("sync")["base_images"] == {"face": 4, "other": 3}
 
 
