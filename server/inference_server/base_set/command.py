@@ -114,8 +114,8 @@ def main() -> None:
       base-set sync -data base/
       base-set rollback
 
-    Exit status of every command: 0 done, or nothing to do; 1 refused, and nothing has changed; 2 wrong usage;
-    3 base-set check has found a doubtful image.
+    Exit status of every command: 0 done, or nothing to do; 1 refused, and nothing has changed, or base-set forget has
+    left something and names it; 2 wrong usage; 3 base-set check has found a doubtful image.
     """  # noqa: D301  (click wants the backspace itself)
 
 
@@ -222,7 +222,7 @@ def forget(images: tuple[str, ...], *, wants_json: bool, removed: Path | None, y
     from the memory of running servers. Versions of the repository that hold them
     go, and so does the repository that an export has replaced (*.previous), so no
     rollback brings them back. No request fails. Lists every file that it has looked
-    at, and what is out of its reach. Killed, it is simply run again.
+    at, and what is out of its reach. If it is interrupted, run it again.
 
     Refused, with nothing changed, where an image is found nowhere, where a copy
     under another name would stay, or where no base image would remain.

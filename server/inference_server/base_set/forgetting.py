@@ -1,7 +1,7 @@
 """Removes images for good: from the folder, every version, ``*.previous``, the cache and the running servers.
 
-A command that was killed at any moment is simply run again. So an image's file, by which its embeddings are found in
-the cache, goes last.
+A command that was killed at any moment can be run again. So an image's file, by which its embeddings are found in the
+cache, goes last.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from inference_server.base_set.tracing import collect_traces, computed_embedding
 from inference_server.base_set.withdrawn_files import WithdrawnFiles, find_files
 from inference_server.errors import ServerError
 from inference_server.reload.reloading import require_same_shape
-from inference_server.supervision.replacing import replace_processes
+from inference_server.supervision.replacing import replace_processes, server_regions
 from inference_server.triton.access import find_servers, read_access
 from inference_server.triton.model_control import ModelControl
 
@@ -45,10 +45,11 @@ OUT_OF_REACH = (
     "backups and snapshots of the folder, and other copies of the image files",
     "copies of the model repository elsewhere: object stores, container images, other machines",
     "evaluation reports and tables, and other files that name base images",
-    "the access log, and what was printed at a terminal",
-    "answers that clients have stored, with the image among their neighbors",
-    "servers of other users, and a tritonserver without inference-server, until they restart",
-    "memory of the operating system and of tritonserver itself, and blocks of the disk that are not overwritten yet",
+    "the access log, and what a terminal or a log has recorded of commands",
+    "what clients have stored: answers name base images as neighbors",
+    "servers of other users, and a tritonserver that was started without inference-server, until they restart",
+    "the memory of tritonserver itself until it restarts, swap, and blocks of the disk that are not overwritten yet",
+    "the trained network, if the image was among its training images",
 )
 
 
@@ -186,6 +187,11 @@ def _require_changeable(repository: Path) -> None:
         with ModelControl(access) as control:
             if not control.is_ready(ENSEMBLE):
                 raise ServerError(f"the server on port {port} is not ready. Run the command again when it is.")
+        if not server_regions(access):
+            raise ServerError(
+                f"the memory of the server on port {port} can't be looked at. Run the command as the server's "
+                f"user, and in its container."
+            )
         served.add(access.version)
     previous = previous_path(repository)
     if ports := find_servers(previous):
