@@ -21,10 +21,10 @@ from inference_export.command import main as export_main
 from inference_export.repository.locks import hold_version
 from inference_export.repository.staging import staging
 from inference_export.repository.versions import exported_version
-from inference_server.base_set import forgetting
 from inference_server.base_set.command import main
-from inference_server.base_set.traces import Traces
-from inference_server.base_set.withdrawn_files import HIDDEN_FOLDER
+from inference_server.base_set.forgetting import forgetting
+from inference_server.base_set.forgetting.traces import Traces
+from inference_server.base_set.forgetting.withdrawn_files import HIDDEN_FOLDER
 from inference_server.supervision.shared_memory import FOLDER
 from inference_server.triton.access import access_file
 from tests import tiny_network
@@ -354,7 +354,7 @@ def test_command_killed_at_any_moment_is_run_again(living: Living) -> None:
     withdrawal = Withdrawal(
         repository=living.repository, data=living.base, cache=living.cache, image=image, class_name="face"
     )
-    kill_without_server(withdrawal, times=4)
+    assert kill_without_server(withdrawal, times=4).kept
     assert living.ask("sync")["base_images"] == {"face": 4, "other": 3}
 
 

@@ -176,7 +176,9 @@ def _forgetting(setting: Setting) -> Iterator[Tally]:
     with _serving(setting, "forgetting") as server:
         repository = setting.folder / "forgetting"
         yield forgetting.forget_under_load(server, repository, setting.base, setting.images, times=10)
-        yield forgetting.kill_forgets(server, repository, setting.base, setting.images, times=40)
+        yield forgetting.kill_forgets(server, repository, setting.base, setting.images, times=10)
+    withdrawal = forgetting.prepare(setting.export("forgetting-alone"), setting.base, setting.images[0])
+    yield forgetting.kill_without_server(withdrawal, times=30)
 
 
 SCENARIOS: dict[str, Callable[[Setting], Iterator[Tally]]] = {

@@ -118,7 +118,7 @@ def forget_under_load(
         times: Number of times.
     """
     tally = Tally(what="base-set: forget", times=times)
-    withdrawal = _prepare(repository, base, images[0])
+    withdrawal = prepare(repository, base, images[0])
     queries = images[1:]
     took_s = []
     with Load(server.url, [expected_answers(server.url, queries)], tally, clients=CLIENTS, pause_s=PAUSE_S) as load:
@@ -147,7 +147,7 @@ def kill_forgets(server: WatchedServer, repository: Path, base: Path, images: Se
     Arguments are those of ``forget_under_load``.
     """
     tally = Tally(what="base-set: forget, killed at a random moment", times=times)
-    withdrawal = _prepare(repository, base, images[0])
+    withdrawal = prepare(repository, base, images[0])
     queries = images[1:]
     with Load(server.url, [expected_answers(server.url, queries)], tally, clients=CLIENTS, pause_s=PAUSE_S) as load:
         withdrawal.add()
@@ -156,10 +156,14 @@ def kill_forgets(server: WatchedServer, repository: Path, base: Path, images: Se
     return tally
 
 
-def kill_without_server(withdrawal: Withdrawal, *, times: int) -> str:
-    """Do the same without a server, and return what the killed commands had done, in words."""
+def kill_without_server(withdrawal: Withdrawal, *, times: int) -> Tally:
+    """Do the same without a server; the images of the base sets that are left count as sent and right."""
+    tally = Tally(what="base-set: forget without a server, killed at a random moment", times=times)
     withdrawal.add()
-    return _kill_again_and_again(withdrawal, times)
+    tally.notes.append(_kill_again_and_again(withdrawal, times))
+    base = read_contents(withdrawal.repository).base
+    tally.sent = tally.right = times * len(base.names() if base else ())
+    return tally
 
 
 def _kill_again_and_again(withdrawal: Withdrawal, times: int) -> str:
@@ -172,7 +176,8 @@ def _kill_again_and_again(withdrawal: Withdrawal, times: int) -> str:
     return f"a killed command left the base set {counts}"
 
 
-def _prepare(repository: Path, base: Path, image: Path) -> Withdrawal:
+def prepare(repository: Path, base: Path, image: Path) -> Withdrawal:
+    """Copy the base images of a repository, and let an image be the one that comes and is forgotten."""
     data = Path(shutil.copytree(base, repository.with_name(f"{repository.name}-base"), dirs_exist_ok=True))
     return Withdrawal(
         repository=repository,

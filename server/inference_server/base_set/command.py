@@ -23,8 +23,8 @@ from inference_export.errors import RepositoryError
 from inference_export.export_options import ExportOptions
 from inference_export.repository.contents import Contents, StoredBase, read_contents
 from inference_server.base_set.changing import Outcome, change_base_set, roll_back
-from inference_server.base_set.forget_report import forgotten_json, forgotten_text, require_nothing_remains
-from inference_server.base_set.forgetting import forget as forget_images
+from inference_server.base_set.forgetting.forgetting import forget as forget_images
+from inference_server.base_set.forgetting.report import forgotten_json, forgotten_text, require_nothing_remains
 from inference_server.base_set.image_folder import images_added, images_removed
 from inference_server.base_set.report import (
     check_json,

@@ -17,8 +17,8 @@ from inference_export.repository.contents import Contents, StoredBase
 from inference_export.repository.publishing import previous_path
 from inference_export.repository.versions import list_folders
 from inference_export.template import load_served_module
-from inference_server.base_set.traces import Traces
-from inference_server.base_set.withdrawn_files import WithdrawnFiles
+from inference_server.base_set.forgetting.traces import Traces
+from inference_server.base_set.forgetting.withdrawn_files import WithdrawnFiles
 
 _base_files = load_served_module("cluster_head", "base_set")
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from inference_client.command_line.formatting import table_lines
-from inference_server.base_set.forgetting import FOLDER, IMAGE_FILE, Forgotten, Looked
+from inference_server.base_set.forgetting.forgetting import FOLDER, IMAGE_FILE, Forgotten, Looked
 from inference_server.base_set.report import printable_line, served_text
 from inference_server.errors import ServerError
 

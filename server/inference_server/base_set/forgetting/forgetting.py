@@ -6,15 +6,18 @@ cache, goes last.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from inference_client.command_line.formatting import first_few
 from inference_export.base_set.embedding_cache import remove_cache, remove_embeddings
 from inference_export.changing import BaseSetOptions, prepare_change
-from inference_export.errors import BaseDataError, ExportError, OverlappingChangeError, RepositoryError
+from inference_export.errors import BaseDataError, ExportError, OverlappingChangeError
 from inference_export.progress import Progress, show_nothing
 from inference_export.repository.config_files import pin_version
 from inference_export.repository.configs import ENSEMBLE, HEAD
@@ -25,15 +28,22 @@ from inference_export.repository.publishing import drop_base_sets, previous_path
 from inference_export.repository.staging import is_being_changed, remove_left_over, retire
 from inference_export.repository.versions import exported_version, list_folders
 from inference_server.base_set.changing import LargeRemovalError, serve_everywhere
-from inference_server.base_set.places import CACHE, DATABASE_SUFFIX, PREVIOUS, SHARED_MEMORY, Place, Places
-from inference_server.base_set.traces import Traces
-from inference_server.base_set.tracing import collect_traces, computed_embeddings, equal_images, names_in_versions
-from inference_server.base_set.withdrawn_files import WithdrawnFiles, find_files
+from inference_server.base_set.forgetting.places import CACHE, DATABASE_SUFFIX, PREVIOUS, SHARED_MEMORY, Place, Places
+from inference_server.base_set.forgetting.traces import Traces
+from inference_server.base_set.forgetting.tracing import (
+    collect_traces,
+    computed_embeddings,
+    equal_images,
+    names_in_versions,
+)
+from inference_server.base_set.forgetting.withdrawn_files import WithdrawnFiles, find_files
 from inference_server.errors import ServerError
 from inference_server.reload.reloading import require_same_shape
 from inference_server.supervision.replacing import replace_processes, server_regions
 from inference_server.triton.access import find_servers, read_access
 from inference_server.triton.model_control import ModelControl
+
+Result = TypeVar("Result")
 
 _ATTEMPTS = 5  # while a server that watches the folder makes the same change
 OTHERS_TIMEOUT_S = 30.0  # for other commands to end, and for servers to release an older version
@@ -140,15 +150,14 @@ def forget(
     try:
         if contents.base is not None:
             if files.in_folder or _is_served(before, repository, version):
-                version = _change(options, files, traces, large_removals=large_removals, progress=progress)
+                version = _retried(partial(_change, options, files, traces, large_removals, progress))
             else:
                 _require_no_equal(contents.base, traces)
     except BaseException:
         files.unhide()
         raise
     try:
-        servers = serve_everywhere(repository)
-        _drop_versions(repository, traces)
+        servers = _retried(partial(_drop_versions, repository, traces))
         _drop_previous(repository, before)
         _clean_cache(traces, before)
         _wait_for_other_commands(repository)
@@ -255,7 +264,7 @@ def _version_of(place: Place, repository: Path) -> int | None:
 
 
 def _change(
-    options: BaseSetOptions, files: WithdrawnFiles, traces: Traces, *, large_removals: bool, progress: Progress
+    options: BaseSetOptions, files: WithdrawnFiles, traces: Traces, large_removals: bool, progress: Progress
 ) -> int:
     """Publish the base set without the images, which are hidden, and return its version."""
     if files.leaves_nothing():
@@ -264,21 +273,23 @@ def _change(
             f"with --mode classification; then forget the images.",
             files.base_data,
         )
-    for attempt in range(_ATTEMPTS):
-        try:
-            with prepare_change(options, progress) as change:
-                if change.removes_most and not large_removals:
-                    raise LargeRemovalError(
-                        f"{len(change.difference.removed)} of {len(change.base_before.embeddings)} base images would "
-                        f"go. Is {options.base_data} complete, and mounted? If they are to go, add --yes.",
-                        options.base_data,
-                    )
-                _require_no_equal(change.base, traces)
-                return change.publish()
-        except OverlappingChangeError:
-            if attempt == _ATTEMPTS - 1:
-                raise
-    raise AssertionError("unreachable")
+    with prepare_change(options, progress) as change:
+        if change.removes_most and not large_removals:
+            raise LargeRemovalError(
+                f"{len(change.difference.removed)} of {len(change.base_before.embeddings)} base images would go. Is "
+                f"{options.base_data} complete, and mounted? If they are to go, add --yes.",
+                options.base_data,
+            )
+        _require_no_equal(change.base, traces)
+        return change.publish()
+
+
+def _retried(action: Callable[[], Result]) -> Result:
+    """Do something again while other commands change the repository, such as a server that watches the folder."""
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(OverlappingChangeError):
+            return action()
+    return action()
 
 
 def _require_no_equal(base: StoredBase, traces: Traces) -> None:
@@ -290,14 +301,18 @@ def _require_no_equal(base: StoredBase, traces: Traces) -> None:
         )
 
 
-def _drop_versions(repository: Path, traces: Traces) -> None:
+def _drop_versions(repository: Path, traces: Traces) -> list[int]:
     """Remove the versions that hold something of the images, from the repository and from its running servers.
 
+    Returns:
+        The servers' ports.
+
     Raises:
-        RepositoryError: Another command has changed the version that is answered with meanwhile.
+        OverlappingChangeError: Another command has changed the version that is answered with meanwhile.
         ServerError: A server goes on serving such a version.
         OSError: A file can't be removed.
     """
+    servers = serve_everywhere(repository)
     with locked(repository):
         pinned = exported_version(repository)
         holding = [
@@ -305,15 +320,16 @@ def _drop_versions(repository: Path, traces: Traces) -> None:
             for number in list_folders(repository / HEAD)
             if any(traces.find_in(file) for file in (repository / HEAD / str(number)).iterdir() if file.is_file())
         ]
-        accesses = [read_access(port) for port in find_servers(repository)]
+        accesses = [read_access(port) for port in servers]
         if pinned is None or pinned.number in holding or any(each.version != pinned.number for each in accesses):
-            raise RepositoryError(f"{repository} was changed by another command meanwhile.", repository)
+            raise OverlappingChangeError(f"{repository} was changed by another command meanwhile.", repository)
         if holding or accesses:
             pin_version(repository, pinned, others=[])
         for access in accesses:
             replace_processes(access, holding)
         _wait_until_released(repository, holding)
         drop_base_sets(repository, holding)
+    return servers
 
 
 def _drop_previous(repository: Path, looked: Sequence[Place]) -> None:

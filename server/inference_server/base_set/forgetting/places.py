@@ -10,7 +10,7 @@ from pathlib import Path
 from inference_export.progress import Progress
 from inference_export.repository.publishing import previous_path
 from inference_export.repository.staging import staging_folders
-from inference_server.base_set.traces import Traces
+from inference_server.base_set.forgetting.traces import Traces
 from inference_server.errors import ServerError
 from inference_server.supervision.replacing import server_regions
 from inference_server.triton.access import access_file, find_servers, read_access
