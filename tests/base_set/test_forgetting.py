@@ -358,6 +358,29 @@ def test_command_killed_at_any_moment_is_run_again(living: Living) -> None:
     assert living.ask("sync")["base_images"] == {"face": 4, "other": 3}
 
 
+class _Killed(BaseException):
+    """Ends the command where it stands."""
+
+
+@pytest.mark.parametrize("step", ["serve_everywhere", "drop_base_sets", "_drop_previous", "_clean_cache", "_compare"])
+def test_command_that_ended_before_a_step_is_run_again(
+    living: Living, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def end(*_: object, **__: object) -> None:
+        raise _Killed
+
+    needles = _needles(living.base / IMAGE, row=_row(living, 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, step, end)
+        with pytest.raises(_Killed):
+            living.run("forget", IMAGE)
+    done = living.run("forget", IMAGE)
+    is_done = step == "_compare"  # which comes after everything
+    assert (done.exit_code, "nothing is known of" in done.stderr) == (int(is_done), is_done), done.output
+    assert find_bytes(_places(living), needles) == {}
+    assert not (living.base / HIDDEN_FOLDER).exists()
+
+
 def test_name_is_found_as_a_whole(tmp_path: Path) -> None:
     file = tmp_path / "file"
     held = [b"face/1.jpg", b"a\nface/1.jpg\n", b'{"face/1.jpg": 1}', b"/data/face/1.jpg\0", b"\x0a\0\0\0face/1.jpgx",
