@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference_export.template import load_served_module
+from inference_server.base_set.forgetting.needles import Needles
 
 NAME, EMBEDDING, CONTENT_HASH = "name", "embedding", "content hash"
 _CHUNK_BYTES = 2**24
@@ -48,19 +49,20 @@ class Traces:
         """
         names = {*self.names, *(name.partition("/")[2] for name in self.names if bare_names)}
         delimiters = _LINE_ENDS if file.name == _NAMES_FILE else _DELIMITERS
-        delimited = {spelling for name in names for spelling in _spellings(name)}
-        counted = {len(name.encode()).to_bytes(_LENGTH_BYTES, "little") + name.encode() for name in names}
         hashes = {form for value in self.hashes for form in (value, *_hexadecimal(value))}
-        wanted = {NAME: counted, EMBEDDING: set(self.embeddings), CONTENT_HASH: hashes}
-        longest = max((len(each) for each in (*delimited, *counted, *self.embeddings, *hashes)), default=0)
+        whole_names = {spelling for name in names for spelling in _spellings(name)}
+        kind_of = dict.fromkeys(self.embeddings, EMBEDDING) | dict.fromkeys(hashes, CONTENT_HASH)
+        kind_of |= dict.fromkeys(whole_names | {_with_length(name.encode()) for name in names}, NAME)
         found: set[str] = set()
-        for chunk, is_last in _chunks(file, overlap=longest + 2):
-            for kind, needles in wanted.items():
-                if kind not in found and any(needle in chunk for needle in needles):
-                    found.add(kind)
-            if NAME not in found and any(_holds(chunk, name, delimiters, is_last=is_last) for name in delimited):
-                found.add(NAME)
-        return [kind for kind in wanted if kind in found]
+        needles = Needles(kind_of)
+        for chunk, is_last in _chunks(file, overlap=needles.longest + 2):
+            for start, needle in needles.find_in(chunk):
+                end = start + len(needle)
+                if needle not in whole_names or (
+                    chunk[start - 1] in delimiters and (chunk[end] in delimiters if end < len(chunk) else is_last)
+                ):
+                    found.add(kind_of[needle])
+        return [kind for kind in (NAME, EMBEDDING, CONTENT_HASH) if kind in found]
 
 
 def _spellings(name: str) -> set[bytes]:
@@ -72,16 +74,8 @@ def _hexadecimal(value: bytes) -> tuple[bytes, bytes]:
     return value.hex().encode(), value.hex().upper().encode()
 
 
-def _holds(chunk: bytes, name: bytes, delimiters: frozenset[int], *, is_last: bool) -> bool:
-    """Tell whether a name stands in a chunk as a whole; a chunk's first byte stands before what is searched."""
-    start = chunk.find(name)
-    while start >= 0:
-        end = start + len(name)
-        ends = chunk[end] in delimiters if end < len(chunk) else is_last
-        if ends and start > 0 and chunk[start - 1] in delimiters:
-            return True
-        start = chunk.find(name, start + 1)
-    return False
+def _with_length(name: bytes) -> bytes:
+    return len(name).to_bytes(_LENGTH_BYTES, "little") + name
 
 
 def _chunks(file: Path, overlap: int) -> Iterator[tuple[bytes, bool]]:
