@@ -169,7 +169,8 @@ def forget(
     except (ServerError, ExportError, OSError) as error:
         reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
         raise ServerError(
-            f"the images are out of the base set, but not gone everywhere: {reason}\n  Run the same command again."
+            f"the images are not gone everywhere, and may still be served: {reason}\n  Their files are hidden from now "
+            f"on. Run the same command again."
         ) from error
     return Forgotten(
         images=names,
