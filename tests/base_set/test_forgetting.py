@@ -135,6 +135,8 @@ def test_nothing_is_left_of_a_forgotten_image_and_no_request_fails(living: Livin
         for file in (file for files in stored.values() for file in files):
             assert looked[file][0], file
             assert looked[file][1], file
+        databases = [file for file in stored["row"] if ".sqlite" in file]
+        assert [looked[file] for file in databases] == [(["embedding", "content hash"], "rewritten without it")] * 2
         # The load writes over what was there, so the command may have found nothing any more.
         assert {looked[file][1] for files in shared.values() for file in files} == {"replaced"}
         assert {str(region) for region in _regions(server) if not region.name.endswith("_lock")} <= looked.keys()

@@ -142,9 +142,12 @@ def remove_embeddings(file: Path, keys: Collection[bytes], embeddings: Collectio
 
 
 def remove_cache(file: Path) -> None:
-    """Remove a cache with the files that SQLite keeps beside it."""
+    """Remove a cache with the files that SQLite keeps beside it; ``file`` may be any of them."""
+    name = file.name
+    for suffix in _SQLITE_SUFFIXES:
+        name = name.removesuffix(suffix)
     for suffix in ("", *_SQLITE_SUFFIXES):
-        file.with_name(f"{file.name}{suffix}").unlink(missing_ok=True)
+        file.with_name(f"{name}{suffix}").unlink(missing_ok=True)
 
 
 class _DamagedError(Exception):
