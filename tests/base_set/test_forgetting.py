@@ -86,11 +86,13 @@ def _left_in_free_pages_and_wal(living: Living, embedding: bytes) -> Iterator[No
     """Have the cache's database hold an embedding in pages that are free, and in a write-ahead log that is in use."""
     (database,) = living.cache.glob("*.sqlite")
     with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA secure_delete = OFF")
         keys = [(bytes([number]) * 32, embedding) for number in range(200)]
         with connection:
             connection.executemany("INSERT INTO embeddings VALUES (?, ?)", keys)
         with connection:
             connection.executemany("DELETE FROM embeddings WHERE content = ?", [key[:1] for key in keys])
+        assert database.read_bytes().count(embedding) > 1
         connection.execute("PRAGMA journal_mode = WAL")
         with connection:
             connection.execute("INSERT INTO embeddings VALUES (?, ?)", (b"other", embedding))
