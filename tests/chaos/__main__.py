@@ -175,10 +175,10 @@ def _base_sets(setting: Setting) -> Iterator[Tally]:
 def _forgetting(setting: Setting) -> Iterator[Tally]:
     with _serving(setting, "forgetting") as server:
         repository = setting.folder / "forgetting"
-        yield forgetting.forget_under_load(server, repository, setting.base, setting.images, times=10)
-        yield forgetting.kill_forgets(server, repository, setting.base, setting.images, times=10)
+        yield forgetting.forget_under_load(server, repository, setting.base, setting.images, times=5)
+        yield forgetting.kill_forgets(server, repository, setting.base, setting.images, times=5)
     withdrawal = forgetting.prepare(setting.export("forgetting-alone"), setting.base, setting.images[0])
-    yield forgetting.kill_without_server(withdrawal, times=30)
+    yield forgetting.kill_without_server(withdrawal, times=35)
 
 
 SCENARIOS: dict[str, Callable[[Setting], Iterator[Tally]]] = {
