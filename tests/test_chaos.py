@@ -31,6 +31,7 @@ from tests.chaos import (
     crashes,
     descriptors,
     exports,
+    forgetting,
     heavy_images,
     images,
     overload,
@@ -260,6 +261,13 @@ def test_server_killed_during_a_sync_leaves_the_old_or_the_new_base_set(setting:
     repository = setting.export("watching")
     log, cache = setting.folder / "watching.log", setting.folder / "watching-cache"
     _kept(watching.kill_while_following(repository, setting.base, setting.images, cache=cache, times=3, log=log))
+
+
+def test_images_are_forgotten_under_load_also_by_a_command_that_was_killed(setting: Setting) -> None:
+    repository = setting.export("forgetting")
+    with watched_server("--model_repository", repository, log=setting.folder / "forgetting.log") as server:
+        _kept(forgetting.forget_under_load(server, repository, setting.base, setting.images, times=1))
+        _kept(forgetting.kill_forgets(server, repository, setting.base, setting.images, times=2))
 
 
 def test_reload_without_a_server_says_so() -> None:

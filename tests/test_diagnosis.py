@@ -80,3 +80,20 @@ def test_stuck_is_who_has_work_waiting_for_its_version_of_which_no_process_and_n
             stuck_processes += diagnosis.look()
             time.sleep(0.2)
     assert {(hang.model, hang.pids) for hang in stuck_processes} == {("classifier", (stuck.pid,))}
+
+
+def test_dead_is_who_was_dead_at_two_looks_since_an_unloaded_process_is_soon_waited_for(tmp_path: Path) -> None:
+    with (
+        _stub(tmp_path, "classifier", 1, "idle") as unloaded,
+        _stub(tmp_path, "preprocess", 1, "idle") as died,
+        _metrics("") as url,
+    ):
+        diagnosis = Diagnosis(os.getpid(), frozenset({"classifier", "preprocess"}), url)
+        assert diagnosis.look() == []
+        for process in (unloaded, died):
+            process.kill()
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it is dead, and stays a zombie
+        assert diagnosis.look() == []
+        unloaded.wait()
+        (finding,) = diagnosis.look()
+        assert (finding.model, finding.pids, finding.reason) == ("preprocess", (died.pid,), "died")

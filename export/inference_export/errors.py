@@ -49,5 +49,9 @@ class RepositoryError(ExportError):
     """The model repository can't be written, or its files do not belong together."""
 
 
+class OverlappingChangeError(RepositoryError):
+    """Another command has changed the repository meanwhile."""
+
+
 class PrecisionError(ExportError):
     """The network can't be served in int8 or fp16: too few images to check it, or too high a loss."""

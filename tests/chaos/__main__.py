@@ -22,6 +22,7 @@ from tests.chaos import (
     crashes,
     descriptors,
     exports,
+    forgetting,
     heavy_images,
     images,
     overload,
@@ -178,6 +179,15 @@ def _watching(setting: Setting) -> Iterator[Tally]:
     yield watching.kill_while_following(repository, setting.base, setting.images, cache=cache, times=20, log=log)
 
 
+def _forgetting(setting: Setting) -> Iterator[Tally]:
+    with _serving(setting, "forgetting") as server:
+        repository = setting.folder / "forgetting"
+        yield forgetting.forget_under_load(server, repository, setting.base, setting.images, times=5)
+        yield forgetting.kill_forgets(server, repository, setting.base, setting.images, times=5)
+    withdrawal = forgetting.prepare(setting.export("forgetting-alone"), setting.base, setting.images[0])
+    yield forgetting.kill_without_server(withdrawal, times=35)
+
+
 SCENARIOS: dict[str, Callable[[Setting], Iterator[Tally]]] = {
     "overload": _overload,
     "crashes": _crashes,
@@ -192,6 +202,7 @@ SCENARIOS: dict[str, Callable[[Setting], Iterator[Tally]]] = {
     "reloads": _reloads,
     "base sets": _base_sets,
     "watching": _watching,
+    "forgetting": _forgetting,
 }
 
 if __name__ == "__main__":

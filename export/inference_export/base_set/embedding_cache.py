@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ import numpy.typing as npt
 FOLDER_NAME = "classify-triton"
 KEPT_FILES = 8  # of each kind, such as one for each graph and way to decode; those unused for longest are removed
 _LOCK_TIMEOUT_S = 60.0
+_SQLITE_SUFFIXES = ("-journal", "-wal", "-shm")
+# SQLite's names for a database that is damaged or encrypted, is no database, or lacks the table.
+_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR")
 
 
 class EmbeddingCache:
@@ -110,6 +114,86 @@ def remove_oldest(folder: Path, suffix: str) -> None:
         files = sorted(folder.glob(f"*{suffix}"), key=lambda file: file.stat().st_mtime, reverse=True)
         for file in files[KEPT_FILES:]:
             file.unlink()
+
+
+def look_up_everywhere(folder: Path, keys: Collection[bytes]) -> set[bytes]:
+    """Return the bytes of every embedding, of any graph, that is cached for image files.
+
+    Args:
+        folder: Folder of all caches.
+        keys: SHA-256 of each image file.
+
+    Raises:
+        OSError: A cache stays locked, or can't be read.
+    """
+    found: set[bytes] = set()
+    for file in folder.glob("*.sqlite"):
+        with (
+            contextlib.suppress(_DamagedError),
+            _explained(file),
+            contextlib.closing(sqlite3.connect(file, timeout=_LOCK_TIMEOUT_S)) as connection,
+        ):
+            for key in keys:
+                query = "SELECT embedding FROM embeddings WHERE content = ?"
+                found.update(bytes(embedding) for (embedding,) in connection.execute(query, (key,)))
+    return found
+
+
+def remove_embeddings(file: Path, keys: Collection[bytes], embeddings: Collection[bytes], *, rewrite: bool) -> bool:
+    """Remove embeddings from a cache so that no byte of its files holds them. A damaged cache is removed.
+
+    Args:
+        file: The cache's database.
+        keys: SHA-256 of each image file.
+        embeddings: The bytes of each embedding, which go whatever image file they are of.
+        rewrite: Write the database anew even if it has none of them, because free pages may still hold some.
+
+    Returns:
+        Whether the cache was written anew or removed.
+
+    Raises:
+        OSError: The cache stays locked, or can't be written.
+    """
+    try:
+        with (
+            _explained(file),
+            contextlib.closing(sqlite3.connect(file, timeout=_LOCK_TIMEOUT_S, isolation_level=None)) as connection,
+        ):
+            connection.execute("PRAGMA secure_delete = ON")
+            before = connection.total_changes
+            connection.executemany("DELETE FROM embeddings WHERE content = ?", [(key,) for key in keys])
+            connection.executemany("DELETE FROM embeddings WHERE embedding = ?", [(each,) for each in embeddings])
+            if not rewrite and connection.total_changes == before:
+                return False
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except _DamagedError:
+        remove_cache(file)
+    return True
+
+
+def remove_cache(file: Path) -> None:
+    """Remove a cache with the files that SQLite keeps beside it; ``file`` may be any of them."""
+    name = file.name
+    for suffix in _SQLITE_SUFFIXES:
+        name = name.removesuffix(suffix)
+    for suffix in ("", *_SQLITE_SUFFIXES):
+        file.with_name(f"{name}{suffix}").unlink(missing_ok=True)
+
+
+class _DamagedError(Exception):
+    """A database is damaged, or is no cache."""
+
+
+@contextlib.contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ``_DamagedError`` and ``OSError``."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorname", "").startswith(_DAMAGED):
+            raise _DamagedError from error
+        raise OSError(errno.EIO, f"the cache can't be changed now ({error})", str(file)) from error
 
 
 def _connect(folder: Path, name: str) -> sqlite3.Connection | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from inference_export.errors import RepositoryError
+from inference_export.errors import OverlappingChangeError, RepositoryError
 from inference_export.repository.config_files import pin_version, read_configs
 from inference_export.repository.configs import (
     CONFIG_FILE,
     ENSEMBLE,
     HEAD,
     MODELS,
+    NETWORK_MODELS,
     RepositoryShape,
     Version,
     render_configs,
@@ -25,6 +26,7 @@ from inference_export.repository.versions import (
     FIRST_VERSION,
     complete_versions,
     exported_version,
+    find_version,
     list_folders,
     next_number,
 )
@@ -76,17 +78,41 @@ def publish_base_set(staged: Path, repository: Path, before: Version) -> Version
         The version.
 
     Raises:
-        RepositoryError: The repository answers with another version than ``before`` by now.
+        OverlappingChangeError: The repository answers with another version than ``before`` by now.
     """
     with locked(repository):
         if exported_version(repository) != before:
-            raise RepositoryError(
+            raise OverlappingChangeError(
                 f"{repository} was changed by another command meanwhile, so this change would undo the other. Run the "
                 f"command again.",
                 repository,
             )
         version = Version(number=next_number(repository), network=before.network)
         return _add_version(staged, repository, version, before, models=(HEAD,))
+
+
+def drop_base_sets(repository: Path, numbers: Collection[int]) -> None:
+    """Remove base sets from a repository, with the networks that no other version uses. The caller holds the lock.
+
+    Killed in between, it leaves versions that are complete or that nobody takes for complete.
+
+    Args:
+        repository: The model repository, resolved. Its configurations list none of the versions.
+        numbers: Numbers of the versions, complete or not.
+
+    Raises:
+        OSError: A file can't be removed.
+    """
+    versions = [find_version(repository, number) for number in list_folders(repository / HEAD)]
+    used = {version.network for version in versions if version.number not in numbers}
+    for version in versions:
+        if version.number not in numbers:
+            continue
+        for model in NETWORK_MODELS:
+            folder = repository / model / version.folder(model)
+            if version.network not in used and folder.is_dir():
+                _remove_version(model, folder)
+        _remove_version(HEAD, repository / HEAD / version.folder(HEAD))
 
 
 def is_replaced(repository: Path, shape: RepositoryShape) -> bool:

@@ -28,14 +28,10 @@ def staging(repository: Path, *, models: Sequence[str] = MODELS) -> Iterator[Pat
         repository: The model repository, resolved; its parent exists.
         models: The models that the version is a version of.
     """
-    prefix = f".{repository.name}{STAGING}"
     with contextlib.ExitStack() as stack:
         with lock_folder(repository.parent):  # or another export would remove the new folder
-            for stale in repository.parent.iterdir():
-                if stale.name.startswith(prefix):
-                    with contextlib.suppress(OSError), lock_folder(stale, blocking=False):
-                        shutil.rmtree(stale)
-            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=repository.parent))
+            _remove_left_over(repository)
+            folder = Path(tempfile.mkdtemp(prefix=_prefix(repository), dir=repository.parent))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.enter_context(lock_folder(folder))
         for model in models:
@@ -46,3 +42,63 @@ def staging(repository: Path, *, models: Sequence[str] = MODELS) -> Iterator[Pat
             if files:
                 (folder / model / _BYTECODE_BLOCKER).touch()
         yield folder
+
+
+def staging_folders(repository: Path) -> list[Path]:
+    """List the folders beside a repository in which exports and changes prepare versions, or have left them.
+
+    Args:
+        repository: The model repository, resolved.
+    """
+    return sorted(each for each in repository.parent.iterdir() if each.name.startswith(_prefix(repository)))
+
+
+def is_being_changed(repository: Path) -> bool:
+    """Tell whether another command is preparing a version.
+
+    Args:
+        repository: The model repository, resolved.
+    """
+    with lock_folder(repository.parent):
+        return any(_is_used(folder) for folder in staging_folders(repository))
+
+
+def remove_left_over(repository: Path) -> None:
+    """Remove the folders that killed exports and changes left behind.
+
+    Args:
+        repository: The model repository, resolved.
+    """
+    with lock_folder(repository.parent):
+        _remove_left_over(repository)
+
+
+def retire(folder: Path, repository: Path) -> None:
+    """Remove a folder beside a repository. Killed in between, it leaves what ``remove_left_over`` removes.
+
+    Args:
+        folder: The folder.
+        repository: The model repository, resolved.
+    """
+    with lock_folder(repository.parent):
+        _remove_left_over(repository)
+        folder.rename(folder.with_name(f"{_prefix(repository)}{folder.name}"))
+        _remove_left_over(repository)
+
+
+def _remove_left_over(repository: Path) -> None:
+    for stale in staging_folders(repository):
+        with contextlib.suppress(OSError), lock_folder(stale, blocking=False):
+            shutil.rmtree(stale)
+
+
+def _is_used(folder: Path) -> bool:
+    try:
+        with lock_folder(folder, blocking=False):
+            return False
+    except OSError:
+        return True
+
+
+def _prefix(repository: Path) -> str:
+    return f".{repository.name}{STAGING}"

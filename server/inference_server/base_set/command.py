@@ -23,6 +23,8 @@ from inference_export.errors import RepositoryError
 from inference_export.export_options import ExportOptions
 from inference_export.repository.contents import Contents, StoredBase, read_contents
 from inference_server.base_set.changing import Outcome, change_base_set, roll_back
+from inference_server.base_set.forgetting.forgetting import forget as forget_images
+from inference_server.base_set.forgetting.report import forgotten_json, forgotten_text, require_nothing_remains
 from inference_server.base_set.image_folder import images_added, images_removed
 from inference_server.base_set.report import (
     check_json,
@@ -112,8 +114,8 @@ def main() -> None:
       base-set sync -data base/
       base-set rollback
 
-    Exit status of every command: 0 done, or nothing to do; 1 refused, and nothing has changed; 2 wrong usage;
-    3 base-set check has found a doubtful image.
+    Exit status of every command: 0 done, or nothing to do; 1 refused, and nothing has changed, or base-set forget has
+    left something and names it; 2 wrong usage; 3 base-set check has found a doubtful image.
     """  # noqa: D301  (click wants the backspace itself)
 
 
@@ -193,11 +195,55 @@ def remove(images: tuple[str, ...], *, wants_json: bool, destination: Path | Non
     If the change is refused, the images are moved back.
     """
     base_data = options["base_data"].resolve()
-    destination = destination or base_data.with_name(f"{base_data.name}.removed")
+    destination = destination or _removed_folder(base_data)
     with _errors(options["model_repository"]), images_removed(base_data, images, destination):
         outcome = change_base_set(BaseSetOptions(**options), large_removals=yes, progress=progress)
         _print_outcome(outcome, wants_json=wants_json)
         click.echo(f"moved to {destination}", err=True)
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, metavar="CLASS/FILE...")
+@_common_options
+@_image_options
+@_skip_option
+@click.option(
+    "--removed",
+    type=click.Path(file_okay=False, path_type=Path),
+    show_default="the base data's name with .removed",
+    help="Folder that base-set remove has moved images to.",
+)
+@click.option("--yes", is_flag=True, help="Allow that more than half of the base images go.")
+def forget(images: tuple[str, ...], *, wants_json: bool, removed: Path | None, yes: bool, **options: Any) -> None:
+    """Remove images for good: somebody has withdrawn consent.
+
+    Deletes the images from the base data and from the images removed earlier, and
+    their names and embeddings from the base set that is served, from the cache and
+    from the memory of running servers. Versions of the repository that hold them
+    go, and so does the repository that an export has replaced (*.previous), so no
+    rollback brings them back. No request fails. Lists every file that it has looked
+    at, and what is out of its reach. If it is interrupted, run it again.
+
+    Refused, with nothing changed, where an image is found nowhere, where a copy
+    under another name would stay, or where no base image would remain.
+
+    \b
+    Examples:
+      base-set forget face/anna.jpg -data base/
+      base-set forget face/anna.jpg face/anna-2.jpg -data base/ --json > forgotten.json
+
+    Exit status: 0 nothing of the images is left; 1 refused, or something is left and named; 2 wrong usage.
+    """  # noqa: D301  (click wants the backspace itself)
+    removed = removed or _removed_folder(options["base_data"])
+    with _errors(options["model_repository"]):
+        forgotten = forget_images(
+            BaseSetOptions(**options), images, removed=removed, large_removals=yes, progress=progress
+        )
+        if wants_json:
+            _print_json(forgotten_json(forgotten))
+        else:
+            print_result(forgotten_text(forgotten))
+        require_nothing_remains(forgotten)
 
 
 @main.command()
@@ -280,6 +326,11 @@ def _errors(repository: Path) -> Iterator[None]:
             yield
         except (ServerError, MissingExtraError) as error:
             raise click.ClickException(str(error)) from error
+
+
+def _removed_folder(base_data: Path) -> Path:
+    folder = base_data.resolve()
+    return folder.with_name(f"{folder.name}.removed")
 
 
 def _read_older(newer: Contents, version: int) -> StoredBase | None:

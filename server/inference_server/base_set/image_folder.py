@@ -25,13 +25,13 @@ def images_added(folder: Path, class_name: str, files: Sequence[Path]) -> Iterat
     """
     if not folder.is_dir():
         raise BaseDataError(f"{folder} is not a folder. Name the folder of base images with -data.", folder)
-    target = folder / _plain(class_name)
+    target = folder / plain(class_name)
     with contextlib.ExitStack() as undo:
         if not target.is_dir():
             target.mkdir()
             undo.callback(_remove_if_empty, target)
         for file in files:
-            if _is_there_already(file, target / _plain(file.name)):
+            if _is_there_already(file, target / plain(file.name)):
                 continue
             _copy_in_one_step(file, target / file.name)
             undo.callback((target / file.name).unlink, missing_ok=True)
@@ -69,7 +69,12 @@ def images_removed(folder: Path, names: Sequence[str], destination: Path) -> Ite
         undo.pop_all()
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Return the name of a class or an image.
+
+    Raises:
+        BaseDataError: It is a path, empty, or hidden.
+    """
     if not name or name.startswith(".") or Path(name).name != name:
         raise BaseDataError(f"{name!r} is no name of a class or an image: name class/file, without dots in front.")
     return name
@@ -77,7 +82,7 @@ def _plain(name: str) -> str:
 
 def _path_of(folder: Path, name: str) -> Path:
     class_name, _, file_name = name.partition("/")
-    return folder / _plain(class_name) / _plain(file_name)
+    return folder / plain(class_name) / plain(file_name)
 
 
 def _is_there_already(file: Path, copy: Path) -> bool:

@@ -67,20 +67,17 @@ def serve_pinned(port: int) -> Change:
     return _reload(port, lambda repository, _: _pinned(repository))
 
 
-def _reload(port: int, choose: Callable[[Path, int], Version]) -> Change:
-    access = read_access(port)
-    repository = Path(access.repository)
-    with locked(repository):
-        _require_same_shape(access, repository)
-        version = choose(repository, access.version)
-        if version.number != access.version:
-            _change(access, repository, version)
-            change_version(port, version.number)
-        modes = mode_change(read_mode(repository, access.version), read_mode(repository, version.number))
-    return Change(before=access.version, after=version.number, modes=modes)
+def require_same_shape(access: Access, repository: Path) -> None:
+    """Refuse to change a server whose repository now holds an export of another shape.
 
+    Args:
+        access: The owner's access to the server.
+        repository: The repository that it serves.
 
-def _require_same_shape(access: Access, repository: Path) -> None:
+    Raises:
+        ServerError: The server can't change to what the repository holds.
+        RepositoryError: The repository is damaged.
+    """
     for model, config in read_configs(repository).items():
         if config != access.configs[model]:
             raise ServerError(
@@ -88,6 +85,19 @@ def _require_same_shape(access: Access, repository: Path) -> None:
                 f"{_first_difference(access.configs[model], config)}. The server keeps version {access.version}. "
                 f"Restart inference-server to serve the new one."
             )
+
+
+def _reload(port: int, choose: Callable[[Path, int], Version]) -> Change:
+    access = read_access(port)
+    repository = Path(access.repository)
+    with locked(repository):
+        require_same_shape(access, repository)
+        version = choose(repository, access.version)
+        if version.number != access.version:
+            _change(access, repository, version)
+            change_version(port, version.number)
+        modes = mode_change(read_mode(repository, access.version), read_mode(repository, version.number))
+    return Change(before=access.version, after=version.number, modes=modes)
 
 
 def _first_difference(served: str, new: str) -> str:

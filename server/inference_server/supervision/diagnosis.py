@@ -53,6 +53,7 @@ class _Watched:
     running_s: float  # when it was last seen running, not stopped
     quiet_since_s: float  # when it last used the processor
     idle_since_s: float  # when it last used the processor, finished work or had none
+    was_dead: bool = False  # at the last look
 
 
 class Diagnosis:
@@ -93,6 +94,9 @@ class Diagnosis:
                 del self._watched[pid]
                 continue
             if state.state in DEAD_STATES:
+                if not process.was_dead:  # perhaps unloaded, and about to be waited for
+                    process.was_dead = True
+                    continue
                 findings[process.model] = Finding(model=process.model, pids=(pid,), reason="died")
                 continue
             if state.cpu_ticks != process.cpu_ticks:

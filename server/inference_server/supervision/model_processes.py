@@ -76,6 +76,12 @@ def model_processes(server: int, models: frozenset[str]) -> list[ModelProcess]:
     return [process for process in processes if process is not None and process.model in models]
 
 
+def descendants(pid: int) -> list[int]:
+    """List the children of a process, their children, and so on."""
+    children = _children(pid)
+    return [*children, *(each for child in children for each in descendants(child))]
+
+
 def dead_children(server: int) -> set[int]:
     """List the children of a tritonserver that have died without being waited for."""
     states = {pid: read_state(pid) for pid in _children(server)}

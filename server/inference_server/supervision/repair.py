@@ -35,15 +35,22 @@ def reload_model(server: Tritonserver, access: Access, model: str, *, replaced: 
     repository = Path(access.repository)
     if read_configs(repository) != access.configs:
         raise ServerError("another repository has taken the place of the served one")
-    _mark_changed(repository / model)
+    mark_changed(repository / model)
     with ModelControl(access) as control:
         _load(control, server, model, replaced)
         if not control.is_ready(ENSEMBLE):
             raise ServerError(f"{ENSEMBLE} is not ready")
 
 
-def _mark_changed(folder: Path) -> None:
-    # Triton reloads only versions that seem to have changed. This marks all, although one process was to blame.
+def mark_changed(folder: Path) -> None:
+    """Have the next load start new processes for all versions of a model: Triton reloads what seems to have changed.
+
+    Args:
+        folder: The model's folder.
+
+    Raises:
+        OSError: The folder can't be changed.
+    """
     for version in folder.iterdir():
         if version.name.isdecimal():
             for file in version.iterdir():

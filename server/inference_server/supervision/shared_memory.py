@@ -13,6 +13,7 @@ from inference_server.errors import ServerError
 FOLDER = Path("/dev/shm")  # noqa: S108  (the kernel's folder)
 PREFIX = "classify_triton_"
 _LOCK = "_lock"
+_DELETED = " (deleted)"  # as the kernel marks a file that has no name any more
 
 
 class SharedMemory:
@@ -60,6 +61,16 @@ class SharedMemory:
                     lock.unlink(missing_ok=True)
                 finally:
                     os.close(descriptor)
+
+
+def mapped_regions(pid: int) -> set[Path]:
+    """List the regions that a process has mapped; empty if it has ended or belongs to somebody else."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return set()
+    paths = (line[line.find("/") :] for line in lines if f" {FOLDER}/" in line)
+    return {Path(path) for path in paths if not path.endswith(_DELETED)}
 
 
 def _remove(prefix: str) -> None:

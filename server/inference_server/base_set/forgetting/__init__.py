@@ -1,0 +1,1 @@
+"""``base-set forget``: removes images for good, and searches for what is left of them."""
