@@ -37,11 +37,11 @@ class Living:
     def cache(self) -> Path:
         return self.folder / "cache"
 
-    def export(self, repository: Path | None = None) -> Path:
+    def export(self, *options: object, repository: Path | None = None) -> Path:
         """Export the folder of base images as it is now, and return the repository."""
         target = repository or self.repository
         arguments = ["-r", self.folder / "trained", "--network", tiny_network.NETWORK, "-data", self.base,
-                     "--model_repository", target, "--cache", self.cache]  # fmt: skip
+                     "--model_repository", target, "--cache", self.cache, *options]  # fmt: skip
         done = CliRunner().invoke(export_main, list(map(str, arguments)), catch_exceptions=False)
         assert done.exit_code == 0, done.output
         return target

@@ -47,7 +47,7 @@ def test_sync_follows_the_folder_and_writes_what_a_full_export_would(living: Liv
     assert exported_version(living.repository) == Version(number=2, network=1)
     assert (_loaded(living, "cluster_head"), _loaded(living, "classifier")) == ([1, 2], [1])
     assert contents(living.repository / "classifier" / "1") == network
-    exported = living.export(living.folder / "exported")
+    exported = living.export(repository=living.folder / "exported")
     synced, wanted = contents(living.head(2)), contents(exported / "cluster_head" / "1")
     recorded, described = (json.loads(files.pop("provenance.json")) for files in (synced, wanted))
     assert synced == wanted

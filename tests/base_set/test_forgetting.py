@@ -43,13 +43,6 @@ IMAGE = "face/x001.png"
 Contents = Callable[[Path], dict[str, bytes]]
 
 
-def _export(living: Living, *arguments: object) -> None:
-    given = ["-r", living.folder / "trained", "--network", tiny_network.NETWORK, "-data", living.base,
-             "--model_repository", living.repository, "--cache", living.cache, *arguments]  # fmt: skip
-    done = CliRunner().invoke(export_main, list(map(str, given)), catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-
-
 def _row(living: Living, version: int, name: str = IMAGE) -> bytes:
     names = (living.head(version) / "base_images.txt").read_text().splitlines()
     row: bytes = np.load(living.head(version) / "base_embeddings.npy")[names.index(name)].tobytes()
@@ -103,7 +96,7 @@ def _left_in_free_pages_and_wal(living: Living, embedding: bytes) -> Iterator[No
 def test_nothing_is_left_of_a_forgotten_image_and_no_request_fails(living: Living, contents: Contents) -> None:
     image = living.base / IMAGE
     content = image.read_bytes()
-    _export(living, "--max_batch_size", 8)  # another shape: what was exported before is kept as *.previous
+    living.export("--max_batch_size", 8)  # another shape: what was exported before is kept as *.previous
     living.ask("set", "-thres", 0.8, images=False)
     living.ask("set", "-thres", 0.75, images=False)
     shutil.copytree(living.head(3), living.folder / ".model_repository.staging-killed" / "cluster_head")
@@ -148,7 +141,7 @@ def test_nothing_is_left_of_a_forgotten_image_and_no_request_fails(living: Livin
         assert entry["Version"] == 4
         assert IMAGE not in [neighbor["Image"] for neighbor in entry["Neighbors"]]
         assert "replaced in" not in server.said()
-        _export(living, "--max_batch_size", 16)  # which the running server can't change to
+        living.export("--max_batch_size", 16)  # which the running server can't change to
         before = contents(living.folder)
         done = living.run("forget", "face/x002.png")
         assert (done.exit_code, "Restart inference-server" in done.stderr) == (1, True)
@@ -299,7 +292,7 @@ def test_refused_change_puts_the_image_back(living: Living, contents: Contents) 
 
 def test_cache_keeps_the_other_images_and_a_damaged_one_goes(living: Living) -> None:
     needles = _needles(living.base / IMAGE, row=_row(living, 1))
-    (database,) = living.cache.glob("*.sqlite")
+    (database,), (files_before,) = living.cache.glob("*.sqlite"), living.cache.glob("*.npy")
     damaged = living.cache / f"{'0' * 32}-{'0' * 64}.sqlite"
     damaged.write_bytes(database.read_bytes()[:4096] + needles["hash"] + b"damaged" * 1000)
     journal = living.cache / "gone.sqlite-journal"
@@ -309,7 +302,9 @@ def test_cache_keeps_the_other_images_and_a_damaged_one_goes(living: Living) -> 
     other.write_text("x0011.png\nax001.png\n")
     living.ask("forget", IMAGE)
     assert find_bytes(_places(living), needles) == {}
-    assert sorted(living.cache.iterdir()) == sorted([database, other])
+    (files,) = living.cache.glob("*.npy")
+    assert files != files_before
+    assert sorted(living.cache.iterdir()) == sorted([database, files, other])
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("SELECT count(*) FROM embeddings").fetchone() == (6,)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -75,6 +77,19 @@ def test_server_that_was_killed_is_no_server_though_another_process_has_its_id(l
             assert find_servers(living.repository.resolve()) == [port]
     finally:
         access_file(port).unlink(missing_ok=True)
+
+
+def test_change_that_a_running_server_cannot_take_up_is_refused_before_anything_changes(
+    living: Living, contents: Callable[[Path], dict[str, bytes]]
+) -> None:
+    with watched_server("--model_repository", living.repository, log=living.folder / "log"):
+        living.export("--max_batch_size", 16)
+        (new,) = write_faces(living.folder / "new", [60], "n")
+        before = contents(living.repository) | contents(living.base)
+        for command in (("add", "face", new), ("remove", "face/x001.png")):
+            done = living.run(*command)
+            assert (done.exit_code, "Restart inference-server" in done.stderr) == (1, True)
+        assert contents(living.repository) | contents(living.base) == before
 
 
 def test_start_changes_the_base_set_alone_where_the_network_is_the_same(

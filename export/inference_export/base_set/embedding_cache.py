@@ -205,7 +205,7 @@ def _connect(folder: Path, name: str) -> sqlite3.Connection | None:
         except sqlite3.OperationalError:  # a full disk, or a read-only folder
             raise
         except sqlite3.DatabaseError:  # damaged
-            file.unlink()
+            remove_cache(file)
             connection = _open_database(file)
         file.touch()
         remove_oldest(folder, ".sqlite")

@@ -14,8 +14,8 @@ from inference_export.repository.destination import resolve_destination
 from inference_export.repository.locks import locked
 from inference_export.repository.version_files import Settings
 from inference_export.repository.versions import exported_version, previous_version
-from inference_server.reload.reloading import serve_pinned
-from inference_server.triton.access import find_servers
+from inference_server.reload.reloading import require_same_shape, serve_pinned
+from inference_server.triton.access import find_servers, read_access
 
 
 class LargeRemovalError(BaseDataError):
@@ -60,14 +60,18 @@ def change_base_set(
 
     Raises:
         ExportError: The change is refused. Nothing was replaced.
-        ServerError: A running server refuses the version, and keeps its own.
+        ServerError: A running server can't change to the version, or refuses it, and keeps its own.
         OSError: The disk is full, or a file can't be written.
     """
+    repository = resolve_destination(options.model_repository)
+    for port in find_servers(repository):
+        require_same_shape(read_access(port), repository)
     with prepare_change(options, progress) as change:
         if change.removes_most and not large_removals:
             raise LargeRemovalError(
                 f"{len(change.difference.removed)} of {len(change.base_before.embeddings)} base images would go. Is "
-                f"{options.base_data} complete, and mounted? If they are to go, run base-set sync --yes.",
+                f"{options.base_data} complete, and mounted? If they are to go, say so with --yes, as in base-set sync "
+                f"--yes.",
                 options.base_data,
             )
         if strict and (doubts := find_doubts(change, progress)):
@@ -77,7 +81,6 @@ def change_base_set(
                 f"{len(doubts.undecodable)} undecodable images. See base-set check, or leave --strict out.",
                 options.base_data,
             )
-        repository = change.before.repository
         version = change.publish()
     return Outcome(
         repository=repository,
