@@ -25,8 +25,7 @@ BATCH = 32  # export-repository's default
 
 def bench_embedding(setting: Setting, report: Report, *, quick: bool) -> None:
     """Embed files as the export does, and in turn decode them and run the network with nothing else."""
-    graph = graph_of(setting.export("fp32"))
-    session = open_graph(graph)
+    session = open_graph(graph_of(setting.export("fp32")))
     in_process = ThreadDecoder(IMAGE_SIZE)
     files = list(itertools.islice(itertools.cycle(setting.queries), BATCH * (1 if quick else 2)))
     contents = [file.read_bytes() for file in files]
@@ -37,7 +36,7 @@ def bench_embedding(setting: Setting, report: Report, *, quick: bool) -> None:
             began_s = time.monotonic()
             images.find_undecodable(files)
             embed_images(
-                graph,
+                lambda: session,
                 images,
                 EmbeddingCache(None),
                 files,

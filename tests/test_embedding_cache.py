@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from inference_export.base_set.embedding import embed_images
 from inference_export.base_set.embedding_cache import KEPT_FILES, open_cache, open_embedded
 from inference_export.base_set.image_files import open_image_files
 from inference_export.base_set.known_images import nothing_known
+from inference_export.onnx_session import open_graph
 from inference_export.progress import show_nothing
 from inference_export.regular_files import FileReader
 from tests.conftest import SMALL
@@ -76,7 +78,16 @@ def _embed(small_classification: Path, cache_folder: Path, files: list[Path], **
         )
         embeddings = np.empty((len(base), EMBEDDING_SIZE), np.float32)
         rows = np.arange(len(base))
-        embed_images(graph, images, cache, base.files, destination=embeddings, rows=rows, batch_size=8, **options)
+        embed_images(
+            partial(open_graph, graph),
+            images,
+            cache,
+            base.files,
+            destination=embeddings,
+            rows=rows,
+            batch_size=8,
+            **options,
+        )
     return embeddings, base
 
 

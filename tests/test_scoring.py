@@ -169,6 +169,25 @@ def test_comparison_in_blocks_equals_the_plain_one(scoring: Any, base_images: in
         assert (comparison.neighbors[query][equal] < comparison.neighbors[query][equal + 1]).all()
 
 
+@pytest.mark.parametrize(("base_images", "neighbors"), [(3, 5), (65, 1), (400, 5), (7000, 5), (7000, 300)])
+def test_neighbors_are_those_of_a_plain_sort_whichever_queries_of_a_batch_have_ties(
+    scoring: Any, base_images: int, neighbors: int
+) -> None:
+    rng = np.random.default_rng(0)
+    base = rng.standard_normal((base_images, 16), dtype=np.float32)
+    base[base_images // 2] = base[-1] = base[0]
+    base = scoring.normalize(base)
+    queries = rng.standard_normal((40, 16), dtype=np.float32)
+    queries[3], queries[4] = base[0], 0  # near three equal base images, and as near to one as to any other
+    comparison = scoring.Comparer(base, np.array([0, 1])).compare(queries, np.zeros(40, np.float32), neighbors)
+    similarities = scoring.normalize(queries) @ base.T
+    for row, found in enumerate(comparison.neighbors):
+        expected = np.sort(similarities[row])[::-1][: len(found)]
+        np.testing.assert_allclose(similarities[row, found], expected, atol=1e-6)
+    assert comparison.neighbors[3, :3].tolist()[:neighbors] == [0, base_images // 2, base_images - 1][:neighbors]
+    assert comparison.neighbors[4].tolist() == list(range(min(neighbors, base_images)))
+
+
 def test_classes_that_begin_and_end_with_a_block_are_kept_apart(scoring: Any) -> None:
     rows = scoring.BLOCK_ROWS
     base = np.zeros((2 * rows + 1, 2), np.float32)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from inference_export.base_set.known_images import FileRecord, KnownImages, find
 from inference_export.base_set.scoring import Index
 from inference_export.errors import RepositoryError
 from inference_export.export_options import ExportOptions
+from inference_export.onnx_session import open_graph
 from inference_export.progress import Progress, show_nothing
 from inference_export.regular_files import FileReader
 from inference_export.repository.configs import HEAD
@@ -33,6 +35,9 @@ from inference_export.repository.publishing import publish_base_set
 from inference_export.repository.staging import staging
 from inference_export.repository.version_files import SETTINGS_FILE, Settings, read_object, take_entry, write_settings
 from inference_export.repository.versions import PROVENANCE_FILE
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 _DEFAULTS = ExportOptions(resources=Path())
 _LARGE_REMOVAL = 0.5
@@ -294,7 +299,7 @@ def _build(
     recorded = before.export.provenance.options
     skip = recorded.get("skip_unreadable", False) if options.skip_unreadable is None else options.skip_unreadable
     reader = FileReader()
-    with open_version_images(before, reader) as files:
+    with open_version_images(before, reader) as files, ThreadPoolExecutor(1) as background:
         all_known = find_known(
             found,
             names=base_before.names(),
@@ -303,6 +308,9 @@ def _build(
             decoding=files.decoding,
             base_data=before.export.provenance.base_data,
         )
+        load_graph: Callable[[], InferenceSession] = partial(open_graph, version_graph(before))
+        if len(all_known.unknown):  # loads it while the images are read
+            load_graph = background.submit(load_graph).result
         base, known = check_base_images(
             found, all_known, files, cache=options.cache, skip_undecodable=skip, progress=progress
         )
@@ -311,7 +319,7 @@ def _build(
             known,
             files,
             embedding_size=before.shape.embedding_size,
-            graph=version_graph(before),
+            load_graph=load_graph,
             graph_hash=before.export.provenance.graph,
             cache=options.cache,
             folder=folder,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from inference_export.base_set.embedding_cache import open_cache
 from inference_export.base_set.scoring import Float32
 from inference_export.changing import PreparedChange, open_version_images, version_graph
 from inference_export.errors import BaseDataError
+from inference_export.onnx_session import open_graph
 from inference_export.progress import Progress, show_nothing
 from inference_export.regular_files import FileReader
 from inference_export.repository.contents import StoredBase
@@ -164,7 +166,7 @@ def compare_queries(
             progress("embedding queries", len(kept)) as advance,
         ):
             embed_images(
-                version_graph(change.before),
+                partial(open_graph, version_graph(change.before)),
                 images,
                 embeddings,
                 [files[place] for place in kept],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,7 +127,7 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
                 known,
                 images,
                 embedding_size=shape.embedding_size,
-                graph=graph,
+                load_graph=partial(open_graph, graph),
                 graph_hash=graph_hash,
                 cache=options.cache,
                 folder=staged / "cluster_head",

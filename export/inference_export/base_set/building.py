@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inference_export.base_set.base_images import BaseImages, require_decodable
 from inference_export.base_set.embedding import embed_images, find_zeros, open_embeddings
@@ -15,6 +16,9 @@ from inference_export.base_set.known_images import KnownImages
 from inference_export.errors import NetworkError
 from inference_export.progress import Progress
 from inference_export.template import load_served_module
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 _CHECKED_AT_A_TIME = 32
 _served = load_served_module("cluster_head", "base_set")
@@ -88,7 +92,7 @@ def build_base_set(
     images: ImageFiles,
     *,
     embedding_size: int,
-    graph: Path,
+    load_graph: Callable[[], onnxruntime.InferenceSession],
     graph_hash: str,
     cache: Path,
     folder: Path,
@@ -102,7 +106,7 @@ def build_base_set(
         known: What is known about them. Embeddings of known images are taken over.
         images: The reader that ``check_base_images`` used.
         embedding_size: Length D of an embedding.
-        graph: The version's ONNX graph.
+        load_graph: Loads the version's graph, if it is needed.
         graph_hash: The graph's SHA-256, in hexadecimal.
         cache: Folder of cached embeddings.
         folder: The version folder, which exists.
@@ -125,7 +129,7 @@ def build_base_set(
         progress("embedding base images", len(files)) as advance,
     ):
         embed_images(
-            graph,
+            load_graph,
             images,
             cached,
             files,

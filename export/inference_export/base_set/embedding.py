@@ -14,7 +14,7 @@ from inference_export.base_set.embedding_cache import EmbeddingCache
 from inference_export.base_set.image_files import ImageFiles
 from inference_export.base_set.scoring import Float32, Index, normalize
 from inference_export.errors import BaseDataError
-from inference_export.onnx_session import open_graph, run_graph
+from inference_export.onnx_session import run_graph
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -23,7 +23,7 @@ _BLOCK_ROWS = 8192
 
 
 def embed_images(
-    graph: Path,
+    load_graph: Callable[[], onnxruntime.InferenceSession],
     images: ImageFiles,
     cache: EmbeddingCache,
     files: Sequence[Path],
@@ -36,7 +36,7 @@ def embed_images(
     """Compute the embeddings of image files, or take them from the cache, and write them batch by batch.
 
     Args:
-        graph: The exported graph, which is loaded if the cache lacks an embedding.
+        load_graph: Loads the exported graph. Called once if the cache lacks an embedding, otherwise never.
         images: The reader that has read the files.
         cache: Embeddings of this graph and this way to decode.
         files: Image files, N of them.
@@ -60,7 +60,7 @@ def embed_images(
             for row, reason in zip(unknown, reasons, strict=True):
                 if reason:
                     raise BaseDataError(f"{batch[row]} does not decode: {reason}. Export again.", batch[row])
-            session = session or open_graph(graph)
+            session = session or load_graph()
             computed = normalize(run_graph(session, pixels)[0])
             cache.put([keys[row] for row in unknown], computed)
             for row, embedding in zip(unknown, computed, strict=True):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,13 @@ class ImageFiles:
 
     Attributes:
         reader: Reads the files.
-        decoder: The server's decoder.
+        start_decoder: Starts the server's decoder, or returns the one that was started.
         max_bytes: Longest file that is read.
         decoding: Name of this way to decode: a hash of the code and the settings.
     """
 
     reader: FileReader
-    decoder: Decoders
+    start_decoder: Callable[[], Decoders]
     max_bytes: int
     decoding: str
     _kept: dict[Path, npt.NDArray[np.uint8]] = field(default_factory=dict)
@@ -99,7 +100,9 @@ class ImageFiles:
         return contents, failures
 
     def _decode(self, files: Sequence[Path], contents: dict[Path, bytes]) -> tuple[npt.NDArray[np.uint8], list[str]]:
-        pixels, reasons = self.decoder.decode([contents.get(file, b"") for file in files])
+        if not files:
+            return np.empty((0, 0, 0, 3), np.uint8), []
+        pixels, reasons = self.start_decoder().decode([contents.get(file, b"") for file in files])
         for file, image, reason in zip(files, pixels, reasons, strict=True):
             if not reason and (len(self._kept) + 1) * image.nbytes <= MAX_KEPT_BYTES:
                 self._kept[file] = image.copy()
@@ -108,7 +111,7 @@ class ImageFiles:
 
 @contextlib.contextmanager
 def open_image_files(reader: FileReader, *, image_size: int, decode: str, limits: Any) -> Iterator[ImageFiles]:
-    """Start the server's decoders on all cores; they end with the context.
+    """Read and decode image files as the server does. The decoders start with the first file, and end with the context.
 
     Args:
         reader: Reads the files.
@@ -116,15 +119,15 @@ def open_image_files(reader: FileReader, *, image_size: int, decode: str, limits
         decode: ``exact`` or ``reduced``: how large JPEGs are decoded.
         limits: The server's ``Limits``.
 
-    Raises:
-        DecodingError: The system refuses to start a process.
+    Yields:
+        The reader. It raises ``DecodingError`` if the system refuses to start a process.
     """
     source = hash_file(template_files("preprocess")["preprocessing.py"], MAX_SOURCE_BYTES)
     settings = f"{source} {image_size} {decode} {tuple(limits)}"
-    with open_decoder(image_size, decode, limits) as decoder:
+    with contextlib.ExitStack() as stack:
         yield ImageFiles(
             reader=reader,
-            decoder=decoder,
+            start_decoder=cache(lambda: stack.enter_context(open_decoder(image_size, decode, limits))),
             max_bytes=limits.file_bytes,
             decoding=hashlib.sha256(settings.encode()).hexdigest()[:32],
         )

@@ -228,11 +228,13 @@ def nearest(similarities: Float32, tops: Float32, combs: Index, count: int) -> I
     Returns:
         Columns, integers [N, count], most similar first, ties in ascending order.
     """
-    columns = np.broadcast_to(np.arange(similarities.shape[1]), similarities.shape)
-    if tops.shape[1] > count:
-        high = tops >= np.partition(tops, -count, axis=1)[:, -count:][:, :1]
-        if high.sum() == len(high) * count:  # otherwise combs tie, and each may hold one of the nearest images
-            columns = np.sort(combs[np.nonzero(high)[1]].reshape(len(high), -1), axis=1)
-    values = np.take_along_axis(similarities, columns, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")[:, :count]
-    return np.take_along_axis(columns, order, axis=1)
+    found = np.empty((len(similarities), count), np.intp)
+    high = tops >= np.partition(tops, -min(count, tops.shape[1]), axis=1)[:, -count:][:, :1]
+    is_clear = high.sum(axis=1) == count  # otherwise combs tie, and each may hold one of the nearest images
+    clear, others = np.flatnonzero(is_clear), np.flatnonzero(~is_clear)
+    few_columns = np.sort(combs[np.nonzero(high[clear])[1]].reshape(len(clear), count * combs.shape[1]), axis=1)
+    all_columns = np.broadcast_to(np.arange(similarities.shape[1]), (len(others), similarities.shape[1]))
+    for rows, columns in ((clear, few_columns), (others, all_columns)):
+        order = np.argsort(-similarities[rows[:, None], columns], axis=1, kind="stable")[:, :count]
+        found[rows] = np.take_along_axis(columns, order, axis=1)
+    return found

@@ -23,8 +23,6 @@ from inference_export.errors import RepositoryError
 from inference_export.export_options import ExportOptions
 from inference_export.repository.contents import Contents, StoredBase, read_contents
 from inference_server.base_set.changing import Outcome, change_base_set, roll_back
-from inference_server.base_set.forgetting.forgetting import forget as forget_images
-from inference_server.base_set.forgetting.report import forgotten_json, forgotten_text, require_nothing_remains
 from inference_server.base_set.image_folder import images_added, images_removed
 from inference_server.base_set.report import (
     check_json,
@@ -234,6 +232,10 @@ def forget(images: tuple[str, ...], *, wants_json: bool, removed: Path | None, y
 
     Exit status: 0 nothing of the images is left; 1 refused, or something is left and named; 2 wrong usage.
     """  # noqa: D301  (click wants the backspace itself)
+    # Imported here: the other commands start faster without.
+    from inference_server.base_set.forgetting.forgetting import forget as forget_images
+    from inference_server.base_set.forgetting.report import forgotten_json, forgotten_text, require_nothing_remains
+
     removed = removed or _removed_folder(options["base_data"])
     with _errors(options["model_repository"]):
         forgotten = forget_images(
