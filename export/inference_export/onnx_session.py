@@ -26,8 +26,11 @@ def open_graph(path: Path) -> onnxruntime.InferenceSession:
     """Open an exported graph on the CPU."""
     import onnxruntime
 
+    options = onnxruntime.SessionOptions()
+    # Threads that spin while they wait take cores from decoding, and from a server that runs beside.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with _freeing_at_once():
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def run_graph(
