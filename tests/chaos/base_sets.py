@@ -11,10 +11,14 @@ from typing import Any
 
 from inference_client import Classify
 from tests.chaos.load import Load, expected_answers
-from tests.chaos.reloads import BEFORE_S, CLIENTS, PAUSE_S, run_command
+from tests.chaos.reloads import BEFORE_S, run_command
 from tests.chaos.tally import Tally
 from tests.watched import WatchedServer
 
+CLIENTS, PAUSE_S = 1, 0.1  # about half of what two cores can answer
+# All processes that decode grow while they decode their first images.
+WARM_UP_CLIENTS, WARM_UP_S = 8, 30.0
+BEFORE_TIMED_S = 60.0
 MOST_LONGER_S = 0.3
 MOST_GROWTH = 0.05
 
@@ -41,8 +45,12 @@ def change_under_load(
         ("remove", name, "-data", data, "--to", repository.with_name(f"{repository.name}-removed")),
     )
     took_s, memory = [], []
-    with Load(server.url, [expected_answers(server.url, images)], tally, clients=CLIENTS, pause_s=PAUSE_S) as load:
-        time.sleep(BEFORE_S)
+    expected = expected_answers(server.url, images)
+    if timed:
+        with Load(server.url, [expected], tally, clients=WARM_UP_CLIENTS):
+            time.sleep(WARM_UP_S)
+    with Load(server.url, [expected], tally, clients=CLIENTS, pause_s=PAUSE_S) as load:
+        time.sleep(BEFORE_TIMED_S if timed else BEFORE_S)
         began_s = time.monotonic()
         for number in range(times):
             command = ("rollback",) if number == times - 1 else commands[number % 2]
@@ -52,7 +60,8 @@ def change_under_load(
             assert found["version"] != found["version_before"]
             assert _answering(server.url, images[0]) == found["version"]
             took_s.append(time.monotonic() - started_s)
-            memory.append(_memory_bytes(server))
+            if number in (0, times - 1):  # the system holds the processes up while it counts their pages
+                memory.append(_memory_bytes(server))
             if len(load.expected) < len(commands):
                 load.expected.append(expected_answers(server.url, images))
             if command[0] == "remove":

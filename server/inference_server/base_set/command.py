@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,7 @@ from inference_server.base_set.report import (
 from inference_server.errors import ServerError
 
 FOUND_EXIT_CODE = 3
+_NICENESS = 5  # a server that runs beside comes first
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = ExportOptions(resources=Path())
@@ -115,6 +117,7 @@ def main() -> None:
     Exit status of every command: 0 done, or nothing to do; 1 refused, and nothing has changed, or base-set forget has
     left something and names it; 2 wrong usage; 3 base-set check has found a doubtful image.
     """  # noqa: D301  (click wants the backspace itself)
+    os.nice(_NICENESS)
 
 
 @main.command("list")
