@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from inference_export.repository.configs import Version, parse_config
 from inference_export.repository.versions import complete_versions, exported_version
 from inference_server.base_set.command import FOUND_EXIT_CODE
 from tests.base_set.conftest import Living
+from tests.chaos.base_sets import kill_syncs
 from tests.resources import write_faces
 
 pytestmark = pytest.mark.slow
@@ -293,25 +292,6 @@ def test_base_set_works_without_torch_and_onnx(living: Living) -> None:
 
 
 def test_command_killed_at_any_moment_leaves_the_old_or_the_new_base_set(living: Living) -> None:
-    command = [sys.executable, "-m", "inference_server.base_set.command", "sync", "-data", str(living.base),
-               "--cache", str(living.cache), "--model_repository", str(living.repository)]  # fmt: skip
     (extra,) = write_faces(living.folder / "extra", [60], "z")
-    began_s = time.monotonic()
-    subprocess.run(command, capture_output=True, check=True)
-    takes_s = time.monotonic() - began_s
-    for attempt in range(8):
-        copy = living.base / "face" / extra.name
-        if copy.exists():
-            copy.unlink()
-        else:
-            shutil.copy(extra, copy)
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            time.sleep(takes_s * (0.6 + 0.05 * attempt))
-            process.send_signal(signal.SIGKILL)
-        version = exported_version(living.repository)
-        assert version is not None
-        found = living.ask("list", images=False)
-        assert found["base_images"]["face"] in (4, 5)
-        assert len(np.load(living.head(version.number) / "base_embeddings.npy")) == len(found["images"])
-    assert living.ask("sync")["base_images"]["face"] == len(list((living.base / "face").iterdir()))
+    kill_syncs(living.repository, living.base, extra, cache=living.cache, times=8)
     assert not list(living.folder.glob(".model_repository*"))

@@ -171,6 +171,9 @@ def _base_sets(setting: Setting) -> Iterator[Tally]:
     with _serving(setting, "base-sets") as server:
         repository = setting.folder / "base-sets"
         yield base_sets.change_under_load(server, repository, setting.base, setting.images, times=100)
+    data = Path(shutil.copytree(setting.base, setting.folder / "killed-syncs"))
+    cache = setting.folder / "killed-syncs-cache"
+    yield base_sets.kill_syncs(setting.export("killed-syncs"), data, setting.images[0], cache=cache, times=40)
 
 
 def _watching(setting: Setting) -> Iterator[Tally]:

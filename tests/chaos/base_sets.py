@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from inference_client import Classify
+from inference_export.repository.contents import read_contents
 from tests.chaos.load import Load, expected_answers
 from tests.chaos.reloads import BEFORE_S, run_command
 from tests.chaos.tally import Tally
@@ -79,6 +83,49 @@ def change_under_load(
     ]
     assert not timed or growth <= MOST_GROWTH, tally.notes
     return tally
+
+
+def kill_syncs(repository: Path, data: Path, extra: Path, *, cache: Path, times: int) -> Tally:
+    """Kill ``base-set sync`` at random moments. The old base set or the new one is there, whole, and a sync works.
+
+    Args:
+        repository: The repository.
+        data: The base images that it follows. They are changed.
+        extra: An image that becomes a base image, and is taken away again.
+        cache: Folder that keeps computed embeddings.
+        times: Number of kills.
+    """
+    tally = Tally(what="kill -9 of base-set sync", times=times)
+    arguments = ("-data", data, "--cache", cache, "--model_repository", repository, "--json")
+    command = [sys.executable, "-m", "inference_server.base_set.command", "sync", *map(str, arguments)]
+    copy = min(folder for folder in data.iterdir() if folder.is_dir()) / extra.name
+    began_s = time.monotonic()
+    subprocess.run(command, capture_output=True, check=True)
+    takes_s = time.monotonic() - began_s
+    before = _names(repository)
+    after = sorted([*before, f"{copy.parent.name}/{copy.name}"])
+    chance = random.Random(times)
+    changed = 0
+    for _ in range(times):
+        shutil.copy(extra, copy) if not copy.exists() else copy.unlink()
+        there = _names(repository)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            time.sleep(takes_s * chance.uniform(0.3, 1.1))
+            process.kill()
+        names = _names(repository)
+        assert names in (before, after), names
+        changed += names != there
+    assert _change(repository, "sync", *arguments[:4])["base_images"]
+    assert _names(repository) == (after if copy.exists() else before)
+    tally.notes.append(f"{changed} of {times} left the new base set, the others the old one")
+    return tally
+
+
+def _names(repository: Path) -> list[str]:
+    """Read the names of the base images, which checks that all files of the version belong together."""
+    contents = read_contents(repository)
+    assert contents.base is not None
+    return sorted(contents.base.names())
 
 
 def _change(repository: Path, *arguments: object) -> dict[str, Any]:
