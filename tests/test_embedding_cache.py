@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -195,6 +197,24 @@ def test_cache_that_cannot_be_used_costs_only_time(
     embeddings, _ = _embed(small_classification, cache, files)
     assert embeddings.shape == (3, 512)
     assert sum(computed) == 3
+
+
+@pytest.mark.parametrize(
+    "stored", ["text", None, 5, b"odd", np.zeros(3, np.float32).tobytes(), np.full(512, np.nan, np.float32).tobytes()],
+    ids=["text", "null", "number", "odd-length", "short", "not-finite"],
+)  # fmt: skip
+def test_damaged_embedding_is_computed_again(
+    small_classification: Path, tmp_path: Path, computed: list[int], stored: object
+) -> None:
+    files = write_faces(tmp_path / "images", range(3), "x")
+    first, _ = _embed(small_classification, tmp_path / "cache", files)
+    computed.clear()
+    (database,) = (tmp_path / "cache").glob("*.sqlite")
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE embeddings SET embedding = ?", (stored,))
+    second, _ = _embed(small_classification, tmp_path / "cache", files)
+    assert sum(computed) == 3
+    np.testing.assert_array_equal(first, second)
 
 
 def test_embeddings_of_another_graph_or_way_to_decode_are_not_found(tmp_path: Path) -> None:

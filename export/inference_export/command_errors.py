@@ -32,7 +32,7 @@ def explained_errors(repository: Path) -> Iterator[None]:
     except ExportError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        where = error.filename or repository
+        where = error.filename2 or error.filename or repository  # of a copy or a move, the second is the target
         if STAGING in str(where):  # a folder that the user does not know
             where = repository
         if error.errno in REASONS:

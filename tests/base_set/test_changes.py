@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from inference_export.repository.config_files import read_config, write_config
 from inference_export.repository.configs import Version, parse_config
 from inference_export.repository.versions import complete_versions, exported_version
 from inference_server.base_set.command import FOUND_EXIT_CODE
+from inference_server.base_set.image_folder import move
 from tests.base_set.conftest import Living
 from tests.chaos.base_sets import kill_syncs
 from tests.resources import write_faces
@@ -109,11 +112,37 @@ def test_remove_moves_images_aside_and_a_refused_one_moves_them_back(living: Liv
     for arguments, says in (
         (names, "has only one class, face"),
         (["face/none.png"], "holds no base image face/none.png"),
-        (["../trained/labels"], "is no name of a class or an image"),
+        (["../trained/labels"], "is no name of a base image"),
+        (["other/x101.png", "--to", living.base / "aside"], "would be taken for a class"),
     ):
         done = living.run("remove", *arguments, "--yes")
         assert (done.exit_code, says in done.stderr) == (1, True), done.output
     assert contents(living.folder) == before
+    assert [folder.name for folder in (living.folder / "base.removed").iterdir()] == ["face"]
+
+
+def test_file_that_cannot_be_taken_away_is_not_copied_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, target = tmp_path / "file", tmp_path / "target"
+    file.write_bytes(b"image")
+
+    def refuse(code: int) -> Callable[..., None]:
+        def raise_error(*_: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        return raise_error
+
+    monkeypatch.setattr(Path, "rename", refuse(errno.EACCES))
+    with pytest.raises(PermissionError):
+        move(file, target)
+    assert not target.exists()
+    monkeypatch.setattr(Path, "rename", refuse(errno.EXDEV))
+    move(file, target)
+    assert (file.exists(), target.read_bytes()) == (False, b"image")
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda self: refuse(errno.EACCES)() if self == target else unlink(self))
+    with pytest.raises(PermissionError):
+        move(target, file)
+    assert not file.exists()
 
 
 def test_settings_change_and_the_images_stay(living: Living) -> None:

@@ -100,7 +100,6 @@ def test_nothing_is_left_of_a_forgotten_image_and_no_request_fails(living: Livin
     living.ask("set", "-thres", 0.8, images=False)
     living.ask("set", "-thres", 0.75, images=False)
     shutil.copytree(living.head(3), living.folder / ".model_repository.staging-killed" / "cluster_head")
-    (living.cache / "folder.json").write_text(json.dumps({IMAGE: hashlib.sha256(content).hexdigest()}))
     (living.folder / "base" / "face" / f".{image.name}.new").write_bytes(content[:100])
     queries = write_faces(living.folder / "queries", range(10, 16), "q")
     row = _row(living, 3)
@@ -114,7 +113,7 @@ def test_nothing_is_left_of_a_forgotten_image_and_no_request_fails(living: Livin
         assert entry["Neighbors"][0]["Image"] == IMAGE
         needles = _needles(image, row=row, raw=_raw_embedding(server.url, image), start=content[:64])
         stored, shared = find_bytes(_places(living), needles), find_bytes(_regions(server), needles)
-        assert stored.keys() == {"name", "hash", "hex", "row", "start"}
+        assert stored.keys() == {"name", "hash", "row", "start"}
         assert {Path(file).parent.name for file in stored["row"]} == {"1", "2", "3", "cache", "cluster_head"}
         assert {"name", "raw", "start"} <= shared.keys()
         tally = Tally(what="forget")
@@ -290,23 +289,34 @@ def test_refused_change_puts_the_image_back(living: Living, contents: Contents) 
     assert living.run("forget", IMAGE, "--skip_unreadable").exit_code == 0
 
 
-def test_cache_keeps_the_other_images_and_a_damaged_one_goes(living: Living) -> None:
+def test_cache_keeps_the_other_images_and_a_damaged_one_goes_but_no_file_of_the_user(living: Living) -> None:
     needles = _needles(living.base / IMAGE, row=_row(living, 1))
     (database,), (files_before,) = living.cache.glob("*.sqlite"), living.cache.glob("*.npy")
     damaged = living.cache / f"{'0' * 32}-{'0' * 64}.sqlite"
     damaged.write_bytes(database.read_bytes()[:4096] + needles["hash"] + b"damaged" * 1000)
-    journal = living.cache / "gone.sqlite-journal"
+    journal = living.cache / f"{'1' * 32}-{'1' * 64}.sqlite-journal"
     journal.write_bytes(needles["row"])
-    record, other = living.cache / "record", living.cache / "other"
-    record.write_text("x001.png\n")
-    other.write_text("x0011.png\nax001.png\n")
+    own = [living.cache / "notes.csv", living.cache / "deeper" / database.name]
+    own[1].parent.mkdir()
+    for file in own:
+        file.write_text(f"{IMAGE},x001.png\n")
     living.ask("forget", IMAGE)
-    assert find_bytes(_places(living), needles) == {}
     (files,) = living.cache.glob("*.npy")
     assert files != files_before
-    assert sorted(living.cache.iterdir()) == sorted([database, files, other])
+    assert sorted(file for file in living.cache.rglob("*") if file.is_file()) == sorted([database, files, *own])
+    assert find_bytes([database, files], needles) == {}
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("SELECT count(*) FROM embeddings").fetchone() == (6,)
+
+
+def test_hash_of_an_image_whose_file_is_gone_is_found_by_its_embedding(living: Living) -> None:
+    needles = _needles(living.base / IMAGE, row=_row(living, 1))
+    living.ask("sync")
+    (living.base / IMAGE).unlink()
+    living.ask("sync")
+    assert {"hash", "row"} <= find_bytes(_places(living), needles).keys()
+    living.ask("forget", IMAGE)
+    assert find_bytes(_places(living), needles) == {}
 
 
 def test_what_remains_is_named_and_the_image_stays_hidden_until_it_is_gone(living: Living) -> None:

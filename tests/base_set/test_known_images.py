@@ -86,11 +86,13 @@ def test_file_that_has_just_changed_is_read_again_since_its_times_may_stay_the_s
     assert len(read) == 2 * 7
 
 
-@pytest.mark.parametrize("damage", ["garbage", "another-kind", "too-short"])
+@pytest.mark.parametrize("damage", ["garbage", "empty", "archive", "another-kind", "too-short"])
 def test_record_that_cannot_be_used_costs_only_time(settled: Living, read: list[str], damage: str) -> None:
     (record,) = settled.cache.glob("*.npy")
     if damage == "garbage":
         record.write_bytes(b"no record")
+    elif damage in ("empty", "archive"):
+        record.write_bytes(b"" if damage == "empty" else b"PK\3\4 no archive")
     elif damage == "another-kind":
         np.save(record, np.zeros(7))
     else:

@@ -189,7 +189,7 @@ def _list_class(folder: Path) -> tuple[list[str], list[Path]]:
                     hidden.append(folder / entry.name)
                 else:
                     names.append(entry.name)
-                    if entry.is_dir():
+                    if _is_folder(entry):
                         folders.append(entry.name)
     except OSError as error:
         raise _unreadable(folder, error) from error
@@ -205,6 +205,13 @@ def _list_class(folder: Path) -> tuple[list[str], list[Path]]:
             folder / min(folders),
         )
     return sorted(names), sorted(hidden)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle, which does not decode
+        return False
 
 
 def _unreadable(folder: Path, error: OSError) -> BaseDataError:

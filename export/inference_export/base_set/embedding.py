@@ -54,7 +54,8 @@ def embed_images(
         batch = files[start : start + batch_size]
         keys = [images.content_key(file) for file in batch]
         embeddings = cache.get(keys)
-        unknown = [row for row, embedding in enumerate(embeddings) if embedding is None]
+        size = destination.shape[1]
+        unknown = [row for row, embedding in enumerate(embeddings) if embedding is None or len(embedding) != size]
         if unknown:
             pixels, reasons = images.decode([batch[row] for row in unknown])
             for row, reason in zip(unknown, reasons, strict=True):

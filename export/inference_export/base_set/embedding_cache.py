@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -12,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+SUFFIX = ".sqlite"  # of a database of embeddings
 FOLDER_NAME = "classify-triton"
 KEPT_FILES = 8  # of each kind, such as one for each graph and way to decode; those unused for longest are removed
 _LOCK_TIMEOUT_S = 60.0
+_FLOAT_BYTES, _HASH_BYTES = 4, 32
+_OWN_FILE = re.compile(r"\.?[0-9a-f]{32}-[0-9a-f]{64}\.(sqlite(-journal|-wal|-shm)?|npy(\.[0-9]+)?)")
 _SQLITE_SUFFIXES = ("-journal", "-wal", "-shm")
 # SQLite's names for a database that is damaged or encrypted, is no database, or lacks the table.
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR")
@@ -36,7 +40,7 @@ class EmbeddingCache:
             with contextlib.suppress(sqlite3.Error):
                 query = "SELECT embedding FROM embeddings WHERE content = ?"
                 rows = [self._connection.execute(query, (key,)).fetchone() for key in keys]
-                return [None if row is None else np.frombuffer(row[0], np.float32) for row in rows]
+                return [None if row is None else _embedding(row[0]) for row in rows]
         return [None] * len(keys)
 
     def put(self, keys: Sequence[bytes], embeddings: npt.NDArray[np.float32]) -> None:
@@ -47,6 +51,13 @@ class EmbeddingCache:
         # With a full disk or a lock that is not free, the next export computes these embeddings again.
         with contextlib.suppress(sqlite3.Error), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
+
+
+def _embedding(stored: object) -> npt.NDArray[np.float32] | None:
+    if not isinstance(stored, bytes) or len(stored) % _FLOAT_BYTES:
+        return None
+    embedding = np.frombuffer(stored, np.float32)
+    return embedding if np.isfinite(embedding).all() else None
 
 
 def default_cache_folder() -> Path:
@@ -116,6 +127,27 @@ def remove_oldest(folder: Path, suffix: str) -> None:
             file.unlink()
 
 
+def list_cache_files(folder: Path) -> list[Path]:
+    """List the files of all caches in a folder, which may hold other files as well."""
+    if not folder.is_dir():
+        return []
+    return sorted(file for file in folder.iterdir() if _OWN_FILE.fullmatch(file.name) and file.is_file())
+
+
+def look_up_contents(folder: Path, embeddings: Collection[bytes]) -> set[bytes]:
+    """Return the SHA-256 of each image file for which one of these embeddings is cached.
+
+    Args:
+        folder: Folder of all caches.
+        embeddings: The bytes of each embedding.
+
+    Raises:
+        OSError: A cache stays locked, or can't be read.
+    """
+    contents = _look_up(folder, "SELECT content FROM embeddings WHERE embedding = ?", embeddings)
+    return {content for content in contents if len(content) == _HASH_BYTES}
+
+
 def look_up_everywhere(folder: Path, keys: Collection[bytes]) -> set[bytes]:
     """Return the bytes of every embedding, of any graph, that is cached for image files.
 
@@ -126,17 +158,7 @@ def look_up_everywhere(folder: Path, keys: Collection[bytes]) -> set[bytes]:
     Raises:
         OSError: A cache stays locked, or can't be read.
     """
-    found: set[bytes] = set()
-    for file in folder.glob("*.sqlite"):
-        with (
-            contextlib.suppress(_DamagedError),
-            _explained(file),
-            contextlib.closing(sqlite3.connect(file, timeout=_LOCK_TIMEOUT_S)) as connection,
-        ):
-            for key in keys:
-                query = "SELECT embedding FROM embeddings WHERE content = ?"
-                found.update(bytes(embedding) for (embedding,) in connection.execute(query, (key,)))
-    return found
+    return _look_up(folder, "SELECT embedding FROM embeddings WHERE content = ?", keys)
 
 
 def remove_embeddings(file: Path, keys: Collection[bytes], embeddings: Collection[bytes], *, rewrite: bool) -> bool:
@@ -181,6 +203,21 @@ def remove_cache(file: Path) -> None:
         file.with_name(f"{name}{suffix}").unlink(missing_ok=True)
 
 
+def _look_up(folder: Path, query: str, values: Collection[bytes]) -> set[bytes]:
+    found: set[bytes] = set()
+    for file in list_cache_files(folder):
+        if file.suffix != SUFFIX:
+            continue
+        with (
+            contextlib.suppress(_DamagedError),
+            _explained(file),
+            contextlib.closing(sqlite3.connect(file, timeout=_LOCK_TIMEOUT_S)) as connection,
+        ):
+            for value in values:
+                found.update(row for (row,) in connection.execute(query, (value,)) if isinstance(row, bytes))
+    return found
+
+
 class _DamagedError(Exception):
     """A database is damaged, or is no cache."""
 
@@ -208,7 +245,7 @@ def _connect(folder: Path, name: str) -> sqlite3.Connection | None:
             remove_cache(file)
             connection = _open_database(file)
         file.touch()
-        remove_oldest(folder, ".sqlite")
+        remove_oldest(folder, SUFFIX)
     except (OSError, sqlite3.Error):
         return None
     return connection

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.format import open_memmap
 
 from inference_export.base_set.base_images import BaseImages
 from inference_export.base_set.embedding_cache import remove_oldest
@@ -202,8 +203,8 @@ def _record_file(cache: Path, decoding: str, base_data: str | None) -> Path:
 
 def _read_record(file: Path) -> Any:
     """Map the record of a base set's files, [B]; None if there is none."""
-    with contextlib.suppress(OSError, ValueError):
-        record = np.load(file, mmap_mode="r", allow_pickle=False)
+    with contextlib.suppress(Exception):  # numpy raises many kinds of errors on damaged files
+        record = open_memmap(file, "r")  # type: ignore[no-untyped-call]
         if record.dtype == _RECORD and record.ndim == 1:
             return np.asarray(record)
     return None

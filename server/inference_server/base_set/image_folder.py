@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import filecmp
 import shutil
 from collections.abc import Iterator, Sequence
@@ -25,13 +26,13 @@ def images_added(folder: Path, class_name: str, files: Sequence[Path]) -> Iterat
     """
     if not folder.is_dir():
         raise BaseDataError(f"{folder} is not a folder. Name the folder of base images with -data.", folder)
-    target = folder / plain(class_name)
+    target = folder / _plain(class_name)
     with contextlib.ExitStack() as undo:
         if not target.is_dir():
             target.mkdir()
             undo.callback(_remove_if_empty, target)
         for file in files:
-            if _is_there_already(file, target / plain(file.name)):
+            if _is_there_already(file, target / _plain(file.name)):
                 continue
             _copy_in_one_step(file, target / file.name)
             undo.callback((target / file.name).unlink, missing_ok=True)
@@ -49,40 +50,75 @@ def images_removed(folder: Path, names: Sequence[str], destination: Path) -> Ite
         destination: The folder that they are moved to, into a folder for each class.
 
     Raises:
-        BaseDataError: There is no such image, or one of that name was moved there before.
+        BaseDataError: There is no such image, one of that name was moved there before, or the destination lies in
+            the base data.
     """
+    if destination.resolve().is_relative_to(folder.resolve()):
+        raise BaseDataError(
+            f"{destination} lies in {folder}, and would be taken for a class. Name a folder outside.", destination
+        )
     for name in names:
-        if not _path_of(folder, name).is_file():
+        check_name(name)
+        if not (folder / name).is_file():
             raise BaseDataError(
                 f"{folder} holds no base image {name}. Give class/file, as base-set list --images shows it.", folder
             )
     with contextlib.ExitStack() as undo:
         for name in dict.fromkeys(names):
-            file, moved = _path_of(folder, name), _path_of(destination, name)
+            file, moved = folder / name, destination / name
             if moved.exists():
                 raise BaseDataError(f"{moved} exists, and would be overwritten. Move it away.", moved)
             moved.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(file, moved)
+            undo.callback(_remove_if_empty, destination)
+            undo.callback(_remove_if_empty, moved.parent)
+            move(file, moved)
             undo.callback(_move_back, moved, file)
             _remove_if_empty(file.parent)
         yield
         undo.pop_all()
 
 
-def plain(name: str) -> str:
-    """Return the name of a class or an image.
+def check_name(name: str) -> None:
+    """Refuse what is no ``class/file name`` of a base image.
 
     Raises:
-        BaseDataError: It is a path, empty, or hidden.
+        BaseDataError: It is another path, or a part of it is empty or hidden.
     """
-    if not name or name.startswith(".") or Path(name).name != name:
-        raise BaseDataError(f"{name!r} is no name of a class or an image: name class/file, without dots in front.")
-    return name
-
-
-def _path_of(folder: Path, name: str) -> Path:
     class_name, _, file_name = name.partition("/")
-    return folder / plain(class_name) / plain(file_name)
+    if not (_is_plain(class_name) and _is_plain(file_name) and name.isprintable()):
+        raise BaseDataError(
+            f"{name!a} is no name of a base image. Give its class and its file name, such as face/anna.jpg, as "
+            f"base-set list --images shows them."
+        )
+
+
+def move(file: Path, target: Path) -> None:
+    """Move a file, to another file system as well. Where the file can't be taken away, no copy of it is left.
+
+    Raises:
+        OSError: The file can't be moved.
+    """
+    try:
+        file.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copy2(file, target, follow_symlinks=False)
+        try:
+            file.unlink()
+        except BaseException:
+            target.unlink()
+            raise
+
+
+def _is_plain(name: str) -> bool:
+    return bool(name) and not name.startswith(".") and Path(name).name == name
+
+
+def _plain(name: str) -> str:
+    if not _is_plain(name):
+        raise BaseDataError(f"{name!a} is no name of a class or an image: it is a path, empty, or begins with a dot.")
+    return name
 
 
 def _is_there_already(file: Path, copy: Path) -> bool:
@@ -108,7 +144,7 @@ def _copy_in_one_step(file: Path, target: Path) -> None:
 
 def _move_back(moved: Path, file: Path) -> None:
     file.parent.mkdir(exist_ok=True)
-    shutil.move(moved, file)
+    move(moved, file)
 
 
 def _remove_if_empty(folder: Path) -> None:

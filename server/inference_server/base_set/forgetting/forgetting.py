@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from inference_client.command_line.formatting import first_few
-from inference_export.base_set.embedding_cache import remove_cache, remove_embeddings
+from inference_export.base_set.embedding_cache import SUFFIX, remove_cache, remove_embeddings
 from inference_export.changing import BaseSetOptions, prepare_change
 from inference_export.errors import BaseDataError, ExportError, OverlappingChangeError
 from inference_export.progress import Progress, show_nothing
@@ -28,7 +28,7 @@ from inference_export.repository.publishing import drop_base_sets, previous_path
 from inference_export.repository.staging import is_being_changed, remove_left_over, retire
 from inference_export.repository.versions import exported_version, list_folders
 from inference_server.base_set.changing import LargeRemovalError, serve_everywhere
-from inference_server.base_set.forgetting.places import CACHE, DATABASE_SUFFIX, PREVIOUS, SHARED_MEMORY, Place, Places
+from inference_server.base_set.forgetting.places import CACHE, PREVIOUS, SHARED_MEMORY, Place, Places
 from inference_server.base_set.forgetting.traces import Traces
 from inference_server.base_set.forgetting.tracing import (
     collect_traces,
@@ -54,6 +54,10 @@ _REMOVED, _REWRITTEN, _REPLACED = "removed", "rewritten without it", "replaced"
 OUT_OF_REACH = (
     "backups and snapshots of the folder, and other copies of the image files",
     "copies of the model repository elsewhere: object stores, container images, other machines",
+    "other repositories made from the folder, each of which needs its own forget",
+    "other cache folders: those of other users, and of commands that were given another --cache",
+    "in the cache, images whose file is gone and which no version holds: the cache knows images by their content only. "
+    "Delete the cache folder to be sure",
     "evaluation reports and tables, and other files that name base images",
     "the access log, and what a terminal or a log has recorded of commands",
     "what clients have stored: answers name base images as neighbors",
@@ -248,8 +252,9 @@ def _require_found(traces: Traces, files: WithdrawnFiles, places: Places, looked
     if missing:
         raise BaseDataError(
             f"nothing is known of {first_few(missing, _SHOWN_NAMES)}. Looked in {files.base_data}, {files.removed}, "
-            f"{places.repository} with all its versions, {previous_path(places.repository)} and {places.cache}. Give "
-            f"class/file, as base-set list --images shows it. Nothing has changed.",
+            f"{places.repository} with all its versions, and {previous_path(places.repository)}. Give class/file, as "
+            f"base-set list --images shows it. The cache knows images by their content only: if the file is gone, and "
+            f"no version holds the image any more, delete {places.cache} to be sure. Nothing has changed.",
             files.base_data,
         )
 
@@ -343,11 +348,11 @@ def _clean_cache(traces: Traces, looked: Sequence[Place]) -> None:
     cached = [place for place in looked if place.kind == CACHE]
     holding = {place.file for place in cached if place.found}
     for place in cached:
-        if place.file.suffix == DATABASE_SUFFIX and place.file.exists():
+        if place.file.suffix == SUFFIX and place.file.exists():
             beside = any(file.name.startswith(place.file.name) for file in holding)
             remove_embeddings(place.file, traces.hashes, traces.embeddings, rewrite=beside)
     for place in cached:
-        if place.found and traces.find_in(place.file, bare_names=place.bare_names):
+        if place.found and traces.find_in(place.file):
             remove_cache(place.file)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from inference_export.base_set.embedding_cache import list_cache_files
 from inference_export.progress import Progress
 from inference_export.repository.publishing import previous_path
 from inference_export.repository.staging import staging_folders
@@ -17,7 +18,6 @@ from inference_server.triton.access import access_file, find_servers, read_acces
 
 REPOSITORY, PREVIOUS, STAGING = "model repository", "replaced repository", "left-over staging folder"
 CACHE, ACCESS, SHARED_MEMORY = "cache", "access file", "shared memory"
-DATABASE_SUFFIX = ".sqlite"  # of the caches of embeddings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,6 @@ class Place:
     kind: str
     file: Path
     found: tuple[str, ...]
-
-    @property
-    def bare_names(self) -> bool:
-        """Whether a file name without its class counts: a cache of another form than ours may hold such names."""
-        return self.kind == CACHE and self.file.suffix != DATABASE_SUFFIX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +62,18 @@ class Places:
         places = []
         with progress(label, len(listed)) as advance:
             for kind, file in listed:
-                place = Place(kind=kind, file=file, found=())
-                found = tuple(traces.find_in(file, bare_names=place.bare_names))
-                places.append(replace(place, found=found))
+                places.append(Place(kind=kind, file=file, found=tuple(traces.find_in(file))))
                 advance(1)
         return places
 
     def _files(self) -> Iterator[tuple[str, Path]]:
         folders = [(REPOSITORY, self.repository), (PREVIOUS, previous_path(self.repository))]
         folders += [(STAGING, folder) for folder in staging_folders(self.repository)]
-        for kind, folder in (*folders, (CACHE, self.cache)):
+        for kind, folder in folders:
             for parent, subfolders, names in os.walk(folder):
                 subfolders.sort()
                 yield from ((kind, Path(parent, name)) for name in sorted(names) if Path(parent, name).is_file())
+        yield from ((CACHE, file) for file in list_cache_files(self.cache))
         for port in find_servers(self.repository):
             yield ACCESS, access_file(port)
             try:

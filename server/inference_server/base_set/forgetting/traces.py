@@ -34,12 +34,11 @@ class Traces:
     embeddings: Collection[bytes] = ()
     hashes: Collection[bytes] = ()
 
-    def find_in(self, file: Path, *, bare_names: bool = False) -> list[str]:
+    def find_in(self, file: Path) -> list[str]:
         """Search a file.
 
         Args:
             file: The file.
-            bare_names: Whether the file name alone, without its class, counts as well.
 
         Returns:
             Which of ``NAME``, ``EMBEDDING`` and ``CONTENT_HASH`` the file holds; empty if it no longer exists.
@@ -47,12 +46,11 @@ class Traces:
         Raises:
             OSError: The file can't be read.
         """
-        names = {*self.names, *(name.partition("/")[2] for name in self.names if bare_names)}
         delimiters = _LINE_ENDS if file.name == _NAMES_FILE else _DELIMITERS
         hashes = {form for value in self.hashes for form in (value, *_hexadecimal(value))}
-        whole_names = {spelling for name in names for spelling in _spellings(name)}
+        whole_names = {spelling for name in self.names for spelling in _spellings(name)}
         kind_of = dict.fromkeys(self.embeddings, EMBEDDING) | dict.fromkeys(hashes, CONTENT_HASH)
-        kind_of |= dict.fromkeys(whole_names | {_with_length(name.encode()) for name in names}, NAME)
+        kind_of |= dict.fromkeys(whole_names | {_with_length(name.encode()) for name in self.names}, NAME)
         found: set[str] = set()
         needles = Needles(kind_of)
         for chunk, is_last in _chunks(file, overlap=needles.longest + 2):

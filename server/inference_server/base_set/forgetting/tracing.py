@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inference_export.base_set.embedding_cache import look_up_everywhere
+from inference_export.base_set.embedding_cache import look_up_contents, look_up_everywhere
 from inference_export.base_set.scoring import Float32
 from inference_export.changing import open_version_images, version_graph
 from inference_export.onnx_session import open_graph, run_graph
@@ -48,7 +48,8 @@ def collect_traces(contents: Contents, files: WithdrawnFiles, names: Collection[
             # The name of an image that is present may have been another's in an older version. That one may stay.
             if name not in present or base is None or not set(_holders(base, row)) - set(names):
                 embeddings.add(row)
-    return Traces(names=names, embeddings={row for row in embeddings if any(row)}, hashes=hashes)
+    embeddings = {row for row in embeddings if any(row)}
+    return Traces(names=names, embeddings=embeddings, hashes=hashes | look_up_contents(cache, embeddings))
 
 
 def names_in_versions(repository: Path, names: Collection[str]) -> set[str]:

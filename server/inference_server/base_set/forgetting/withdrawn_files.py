@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from inference_client.command_line.formatting import first_few
 from inference_export.errors import BaseDataError
-from inference_server.base_set.image_folder import plain
+from inference_server.base_set.image_folder import check_name, move
 
 # In the base data, whose hidden entries are no classes. A class folder that holds hidden files alone would be refused.
 HIDDEN_FOLDER = ".forgotten"
@@ -69,7 +68,7 @@ class WithdrawnFiles:
                 place = self.base_data / HIDDEN_FOLDER / self.hashes[file].hex()[:_SHOWN_HASH]
                 self._hidden[file] = place / file.relative_to(self.base_data)
                 self._hidden[file].parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(file, self._hidden[file])  # another file system, if the class folder is a link
+                move(file, self._hidden[file])
                 _remove_if_empty(file.parent)
         except BaseException:
             self.unhide()
@@ -85,7 +84,7 @@ class WithdrawnFiles:
         for file, hidden in self._hidden.items():
             if os.path.lexists(hidden) and not os.path.lexists(file):
                 file.parent.mkdir(exist_ok=True)
-                shutil.move(hidden, file)
+                move(hidden, file)
         self._hidden.clear()
         self._remove_empty_folders()
 
@@ -126,7 +125,7 @@ def find_files(base_data: Path, removed: Path, names: Sequence[str]) -> Withdraw
         OSError: A file can't be read.
     """
     for name in names:
-        _check_name(name)
+        check_name(name)
     if not base_data.is_dir() or not any(base_data.iterdir()):
         raise BaseDataError(
             f"{base_data} {'is empty' if base_data.is_dir() else 'is not a folder'}, so the images may be elsewhere. "
@@ -168,14 +167,6 @@ def find_files(base_data: Path, removed: Path, names: Sequence[str]) -> Withdraw
         links=sorted({file.resolve() for file in found if file.is_symlink()} - found.keys()),
         _hidden=hidden,
     )
-
-
-def _check_name(name: str) -> None:
-    class_name, _, file_name = name.partition("/")
-    plain(class_name)
-    plain(file_name)
-    if not name.isprintable():
-        raise BaseDataError(f"{name!a} is not printable text, and no base image has such a name.")
 
 
 def _hidden_files(base_data: Path, name: str) -> list[Path]:
