@@ -155,6 +155,7 @@ def test_settings_change_and_the_images_stay(living: Living) -> None:
     assert np.array_equal(old, new)
     assert living.ask("sync")["version"] == 2, "a sync keeps the settings"
     assert living.ask("set", "--unknown_label", "", images=False)["unknown_label"] is None
+    assert "threshold 0.7, unknown label none, 2 neighbors" in living.run("set", "-thres", 0.7, images=False).stdout
     assert living.run("set", images=False).exit_code == 2
     assert living.run("set", "-thres", "nan", images=False).exit_code == 2
 

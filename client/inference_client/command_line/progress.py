@@ -15,7 +15,8 @@ LINE_INTERVAL_S = 5.0
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how much of the work is done, and how much time is left.
 
-    A terminal shows a bar. Elsewhere, a line is printed at most every ``LINE_INTERVAL_S``, and one at the end.
+    A terminal shows a bar. Elsewhere, a line is printed at most every ``LINE_INTERVAL_S``, and one at the end. Nothing
+    is shown if there are no steps.
 
     Args:
         label: Name of the work, shown before the numbers.
@@ -24,6 +25,9 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     Yields:
         ``advance(count)``, to call with the number of steps done since the last call.
     """
+    if total == 0:
+        yield lambda count: None
+        return
     if sys.stderr.isatty():
         with click.progressbar(length=total, label=label, file=sys.stderr, show_pos=True) as bar:
             yield bar.update
@@ -56,6 +60,6 @@ class _Lines:
             self._print("")
 
     def _print(self, left: str) -> None:
-        percent = 100 * self._done // self._total if self._total else 100
+        percent = 100 * self._done // self._total
         click.echo(f"{self._label}: {self._done} of {self._total} ({percent} %{left})", err=True)
         self._printed = self._done

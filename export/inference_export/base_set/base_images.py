@@ -194,7 +194,8 @@ def _list_class(folder: Path) -> tuple[list[str], list[Path]]:
     except OSError as error:
         raise _unreadable(folder, error) from error
     if not names:
-        raise BaseDataError(f"{folder} holds no image. Add some, or remove the folder.", folder)
+        found = f"no image but hidden files, such as {min(hidden).name}" if hidden else "no image"
+        raise BaseDataError(f"{folder} holds {found}. Add an image, or remove the folder.", folder)
     for path in [folder, *(folder / name for name in sorted(names) if not name.isprintable())]:
         if not path.name.isprintable():
             raise BaseDataError(f"{str(path)!r}: this name is not printable UTF-8 text. Rename it.", path)

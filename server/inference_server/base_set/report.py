@@ -71,6 +71,12 @@ def change_text(outcome: Outcome) -> str:
             f"{total} base images of {len(outcome.class_sizes)} classes"
         )
         lines += _difference_lines(outcome.difference)
+        if not outcome.difference:
+            settings = outcome.settings
+            unknown = settings.unknown_label or "none"
+            lines.append(
+                f"{_INDENT}threshold {settings.threshold:g}, unknown label {unknown}, {settings.neighbors} neighbors"
+            )
     lines += [f"note: {note}" for note in outcome.notes]
     return "\n".join(map(printable_line, lines))
 
@@ -80,7 +86,7 @@ def served_text(servers: Sequence[int]) -> str:
     if not servers:
         return "no inference-server of yours runs on this repository; the next start serves it"
     ports = ", ".join(map(str, servers))
-    return f"served now by inference-server on port {ports}"
+    return f"served now by inference-server on port{'s' if len(servers) > 1 else ''} {ports}"
 
 
 def check_json(change: PreparedChange, doubts: Doubts, queries: QueryComparison | None) -> dict[str, Any]:

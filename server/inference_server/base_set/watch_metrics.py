@@ -32,7 +32,7 @@ class WatchMetrics:
         )
         self._follows = Gauge(
             "classify_base_set_follows_folder",
-            "1 if the base set is that of the folder as it is now, 0 if a change waits or was refused",
+            "1 if a sync has taken up the folder as it is now, 0 if a change waits or was refused",
             registry=self.registry,
         )
 
