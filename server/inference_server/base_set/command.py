@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,7 +36,6 @@ from inference_server.base_set.report import (
 from inference_server.errors import ServerError
 
 FOUND_EXIT_CODE = 3
-_NICENESS = 5  # a server that runs beside comes first
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = ExportOptions(resources=Path())
@@ -117,7 +115,6 @@ def main() -> None:
     Exit status of every command: 0 done, or nothing to do; 1 refused, and nothing has changed, or base-set forget has
     left something and names it; 2 wrong usage; 3 base-set check has found a doubtful image.
     """  # noqa: D301  (click wants the backspace itself)
-    os.nice(_NICENESS)
 
 
 @main.command("list")
