@@ -44,6 +44,7 @@ def test_changes_reach_a_running_server_in_the_same_command_and_no_request_fails
                 assert entry["Version"] == number
                 assert entry["Neighbors"][0]["Image"] == f"face/{image.name}"
             assert living.ask("set", "-thres", 0.99, images=False)["servers"] == [server.port]
+            server.wait_until_said("version 5 is served, in place of 4")
             load.expected.append(expected_answers(server.url, queries))
             found = living.ask("rollback", images=False)
             assert (found["version_before"], found["version"], found["servers"]) == (5, 4, [server.port])
