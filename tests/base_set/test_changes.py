@@ -107,6 +107,7 @@ def test_remove_moves_images_aside_and_a_refused_one_moves_them_back(living: Liv
     found = living.ask("remove", "face/x001.png")
     assert found["removed"] == ["face/x001.png"]
     assert (living.folder / "base.removed" / "face" / "x001.png").is_file()
+    (living.folder / "kept").mkdir()
     before = contents(living.folder)
     names = [f"other/{file.name}" for file in (living.base / "other").iterdir()]
     for arguments, says in (
@@ -114,11 +115,15 @@ def test_remove_moves_images_aside_and_a_refused_one_moves_them_back(living: Liv
         (["face/none.png"], "holds no base image face/none.png"),
         (["../trained/labels"], "is no name of a base image"),
         (["other/x101.png", "--to", living.base / "aside"], "would be taken for a class"),
+        ([*names, "--to", living.folder / "kept"], "has only one class, face"),
+        ([*names, "--to", living.folder / "made"], "has only one class, face"),
     ):
         done = living.run("remove", *arguments, "--yes")
         assert (done.exit_code, says in done.stderr) == (1, True), done.output
     assert contents(living.folder) == before
     assert [folder.name for folder in (living.folder / "base.removed").iterdir()] == ["face"]
+    assert not list((living.folder / "kept").iterdir()), "a folder of the user stays, and empty"
+    assert not (living.folder / "made").exists()
 
 
 def test_file_that_cannot_be_taken_away_is_not_copied_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,10 +144,20 @@ def test_file_that_cannot_be_taken_away_is_not_copied_either(tmp_path: Path, mon
     move(file, target)
     assert (file.exists(), target.read_bytes()) == (False, b"image")
     unlink = Path.unlink
-    monkeypatch.setattr(Path, "unlink", lambda self: refuse(errno.EACCES)() if self == target else unlink(self))
+    refuse_target = refuse(errno.EACCES)
+    monkeypatch.setattr(Path, "unlink", lambda self, **how: refuse_target() if self == target else unlink(self, **how))
     with pytest.raises(PermissionError):
         move(target, file)
     assert not file.exists()
+
+    def copy_half(_: Path, copy: Path, **__: object) -> None:
+        copy.write_bytes(b"im")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copy2", copy_half)
+    with pytest.raises(OSError, match="No space left"):
+        move(target, file)
+    assert (file.exists(), target.read_bytes()) == (False, b"image")
 
 
 def test_settings_change_and_the_images_stay(living: Living) -> None:

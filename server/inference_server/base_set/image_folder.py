@@ -68,9 +68,9 @@ def images_removed(folder: Path, names: Sequence[str], destination: Path) -> Ite
             file, moved = folder / name, destination / name
             if moved.exists():
                 raise BaseDataError(f"{moved} exists, and would be overwritten. Move it away.", moved)
+            for made in (each for each in (destination, moved.parent) if not each.exists()):
+                undo.callback(_remove_if_empty, made)
             moved.parent.mkdir(parents=True, exist_ok=True)
-            undo.callback(_remove_if_empty, destination)
-            undo.callback(_remove_if_empty, moved.parent)
             move(file, moved)
             undo.callback(_move_back, moved, file)
             _remove_if_empty(file.parent)
@@ -93,7 +93,7 @@ def check_name(name: str) -> None:
 
 
 def move(file: Path, target: Path) -> None:
-    """Move a file, to another file system as well. Where the file can't be taken away, no copy of it is left.
+    """Move a file, to another file system as well. If it can't be moved whole, no copy of it is left.
 
     Raises:
         OSError: The file can't be moved.
@@ -103,11 +103,11 @@ def move(file: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        shutil.copy2(file, target, follow_symlinks=False)
         try:
+            shutil.copy2(file, target, follow_symlinks=False)
             file.unlink()
         except BaseException:
-            target.unlink()
+            target.unlink(missing_ok=True)
             raise
 
 
