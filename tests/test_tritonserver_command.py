@@ -27,6 +27,7 @@ from inference_server.triton.pip_package import pytriton_folder
 from inference_server.triton.process import running_server
 
 SCRIPT = Path(sys.executable).parent / "tritonserver"
+OWN_MOUNTS = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
 
 
 def test_pips_binary_is_started_with_backends_loopback_and_client_id_header() -> None:
@@ -94,8 +95,42 @@ def test_backends_go_to_the_users_cache_if_the_environment_is_read_only_and_a_re
     triton = pytriton_folder() / "tritonserver"
     assert assemble_backends(triton).is_relative_to(tmp_path / "cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "share"))
-    with pytest.raises(ServerError, match="Set XDG_CACHE_HOME to a writable folder"):
+    with pytest.raises(ServerError, match=r"(?s)share: Not a directory.*Set XDG_CACHE_HOME to a writable folder"):
         assemble_backends(triton)
+
+
+def test_place_that_runs_no_programs_is_passed_over_and_named(tmp_path: Path) -> None:
+    """Docker mounts its tmpfs so; the loader would only say `failed to map segment`."""
+    if subprocess.run([*OWN_MOUNTS, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets us mount nothing")
+    script = """
+import os, subprocess, sys
+from pathlib import Path
+from inference_server.errors import ServerError
+from inference_server.triton.backend_directory import assemble_backends
+from inference_server.triton.pip_package import pytriton_folder
+place = Path(sys.argv[1])
+triton = pytriton_folder() / "tritonserver"
+for name in ("environment", "cache"):
+    (place / name).mkdir()
+sys.prefix, os.environ["XDG_CACHE_HOME"] = str(place / "environment"), str(place / "cache")
+mount = ["mount", "-t", "tmpfs", "-o", "noexec", "tmpfs"]
+subprocess.run([*mount, place / "environment"], check=True)
+print(assemble_backends(triton).is_relative_to(place / "cache"))
+subprocess.run([*mount, place / "cache"], check=True)
+try:
+    assemble_backends(triton)
+except ServerError as error:
+    print(error)
+"""
+    result = subprocess.run(
+        [*OWN_MOUNTS, sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    passed_over, *refusal = result.stdout.splitlines()
+    assert passed_over == "True"
+    assert [f"{tmp_path}/environment/share: mounted noexec" in line for line in refusal].count(True) == 1
+    assert [f"{tmp_path}/cache: mounted noexec" in line for line in refusal].count(True) == 1
 
 
 def test_address_option_cut_short_is_not_overridden() -> None:

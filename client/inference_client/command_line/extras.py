@@ -11,7 +11,7 @@ DISTRIBUTION = "classify-triton"
 # The packages of each extra. A command imports them only when it needs them.
 EXTRA_PACKAGES = {
     "export": ("torch", "onnx", "onnxscript", "onnxruntime"),
-    "server": ("nvidia-pytriton", "onnxruntime"),
+    "server": ("onnxruntime",),
     "report": ("jinja2", "matplotlib", "scikit-learn", "scipy"),
 }
 CPU_RUNTIME, GPU_RUNTIME = "onnxruntime", "onnxruntime-gpu"

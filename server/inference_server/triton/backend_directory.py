@@ -23,10 +23,10 @@ def assemble_backends(triton: Path) -> Path:
 
     Returns:
         A folder with ``python`` (pip's backend and the stub for this Python) and ``onnxruntime`` (ours). The folder
-        lies in the virtual environment, or in the user's cache if the environment is read-only.
+        lies in the environment, or in the user's cache if the environment is read-only.
 
     Raises:
-        ServerError: Neither place can be written.
+        ServerError: Neither place can be written, or programs can't be run from it.
     """
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     sources = {
@@ -37,19 +37,28 @@ def assemble_backends(triton: Path) -> Path:
     for file in sorted(file for files in sources.values() for file in files):
         digest.update(f"{file}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    obstacles = []
     for place in (Path(sys.prefix) / "share", cache):
         target = place / "inference-server" / digest.hexdigest()[:16]
-        if target.is_dir():
-            return target
         try:
-            _copy_atomically(sources, target)
-        except OSError:
+            if not target.is_dir():
+                _copy_atomically(sources, target)
+        except OSError as error:
+            obstacles.append(f"{place}: {error.strerror}")
             continue
-        return target
+        if not _is_mounted_noexec(target):
+            return target
+        obstacles.append(f"{place}: mounted noexec, so no program runs from it")
     raise ServerError(
-        f"neither {sys.prefix} nor {cache} can be written. Triton's backends are copied there. Set XDG_CACHE_HOME to a "
-        f"writable folder."
+        "there is no place for Triton's backends, which are programs that are copied before the first start:\n  "
+        + "\n  ".join(obstacles)
+        + "\nSet XDG_CACHE_HOME to a writable folder on a file system that is not mounted noexec. An image can "
+        "have the copy made while it is built, as deploy/Dockerfile.cpu does."
     )
+
+
+def _is_mounted_noexec(folder: Path) -> bool:
+    return bool(os.statvfs(folder).f_flag & os.ST_NOEXEC)
 
 
 def _copy_atomically(sources: dict[str, list[Path]], target: Path) -> None:

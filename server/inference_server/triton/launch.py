@@ -10,7 +10,7 @@ from inference_client.command_line.extras import require_extras
 from inference_server.triton.arguments import added_arguments, describe, names_option
 from inference_server.triton.backend_directory import assemble_backends
 from inference_server.triton.binary import find_installed_binary
-from inference_server.triton.pip_package import environment, pytriton_folder, require_numpy_1, require_platform
+from inference_server.triton.pip_package import PIP_PACKAGES, environment, pytriton_folder, require_numpy_1, require_platform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def prepare_launch(arguments: Sequence[str], *, extras: Sequence[str] = ("server
     if installed is not None:
         return Launch(arguments=[str(installed), *arguments], environment=dict(os.environ), notes=[])
     require_platform()
-    require_extras(*extras)
+    require_extras(*extras, also=PIP_PACKAGES)
     require_numpy_1()
     pytriton = pytriton_folder()
     triton = pytriton / "tritonserver"

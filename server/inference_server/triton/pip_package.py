@@ -14,6 +14,7 @@ from pathlib import Path
 from inference_server.errors import ServerError
 from inference_server.triton.binary import CONTAINER_BINARY
 
+PIP_PACKAGES = ("nvidia-pytriton",)  # of the extra `server`; needless beside a native tritonserver
 SUPPORTED_PYTHONS = ((3, 11), (3, 12))
 
 
