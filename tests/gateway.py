@@ -17,6 +17,8 @@ from inference_server.triton.process import free_ports, start_child
 CONFIGURATION = Path(__file__).parents[1] / "deploy" / "gateway"
 CERTIFICATE = Path(__file__).parent / "client" / "self_signed.pem"
 START_TIMEOUT_S = 10.0
+# Started by root, nginx's workers are another user by default, for whom pytest's folders are closed.
+FOREGROUND = "daemon off; user root;" if os.geteuid() == 0 else "daemon off;"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,13 @@ class Gateway:
         return f"https://localhost:{self.port}"
 
 
+def distributions_nginx() -> Path:
+    """Find the nginx of the Linux distribution."""
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert nginx is not None, "nginx is missing: apt-get install nginx-light, as make test does"
+    return Path(nginx)
+
+
 @contextlib.contextmanager
 def running_gateway(
     folder: Path, servers: Sequence[str], keys: Mapping[str, str], *, evaluators: Sequence[str] = ()
@@ -44,8 +53,6 @@ def running_gateway(
         keys: Client id of each key.
         evaluators: Ids of the clients that reach ``cluster_head``.
     """
-    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    assert nginx is not None, "nginx is missing: apt-get install nginx-light, as make test does"
     shutil.copytree(CONFIGURATION, folder)
     (port,) = free_ports(1)
     log = folder / "log"
@@ -62,7 +69,8 @@ def running_gateway(
     if evaluators:
         (folder / "evaluators.map").write_text("".join(f'"{client}" 1;\n' for client in evaluators))
     with (folder / "errors").open("wb") as output:
-        process = start_child([nginx, "-p", str(folder), "-c", str(configuration), "-g", "daemon off;"], output=output)
+        command = [distributions_nginx(), "-p", str(folder), "-c", str(configuration), "-g", FOREGROUND]
+        process = start_child([*map(str, command)], output=output)
     try:
         _wait_until_listening(port, process, folder / "errors")
         yield Gateway(port=port, pid=process.pid, log=log)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -142,6 +143,11 @@ def check_compose(file: Path) -> subprocess.CompletedProcess[str]:
     """Check a Compose file against the Compose specification."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def yaml_blocks(page: str) -> list[str]:
+    """Read the YAML samples of a how-to page."""
+    return re.findall(r"^```yaml\n(.*?)^```$", (HOW_TO / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
 def hadolint(file: Path) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distribution
 from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.deploy.manifests import DEPLOY, DOCKERFILE, instructions
 
@@ -24,13 +29,51 @@ def test_image_is_built_from_files_that_exist_and_pins_what_it_installs() -> Non
         assert (DEPLOY.parent / source).exists()
         assert f"\n!{source}\n" in ignored
     assert instructions(text)["USER"] == ["1000:1000"]
-    requirements = (DEPLOY / "requirements.txt").read_text()
-    pins = dict(re.findall(r"^([a-z-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", requirements, re.MULTILINE))
-    assert len(pins) == requirements.count("==")
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", "build-requirements.txt"])
+def test_image_takes_each_package_by_its_hash_in_the_tested_version(file: str) -> None:
     tested = dict(re.findall(r"^([\w.-]+)==(\S+)$", (DEPLOY.parent / "constraints.txt").read_text(), re.MULTILINE))
-    tested = {name.lower().replace("_", "-"): version for name, version in tested.items()}
-    for name, version in pins.items():
-        assert tested[name] == version, name
+    tested = {canonicalize_name(name): version for name, version in tested.items()}
+    for name, version in _pins(file).items():
+        assert tested[canonicalize_name(name)] == version, name
+
+
+def test_every_pip_of_the_image_takes_hashes_or_our_own_wheel() -> None:
+    """Without dependencies, which would come unpinned; the files beside these are let into the build."""
+    text = DOCKERFILE.read_text().replace("\\\n", " ")
+    installs = re.findall(r"pip install (.*?)(?:&&|$)", text, re.MULTILINE)
+    assert len(installs) == 3
+    for options in installs:
+        words = options.split()
+        assert "--no-deps" in words
+        assert {"--require-hashes", "-r"} <= set(words) or words[-1] == "/wheels/*.whl", options
+    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text()
+    bound = re.findall(r"source=(deploy/\S+?),", text)
+    assert bound == ["deploy/build-requirements.txt", "deploy/requirements.txt"]
+    for source in bound:
+        assert f"\n!{source}\n" in ignored
+
+
+def test_what_builds_the_wheel_is_pinned_with_all_that_it_depends_on() -> None:
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())
+    container = {"python_version": "3.12", "python_full_version": "3.12.0", "extra": ""}
+    names, waiting = set(), [Requirement(text) for text in project["build-system"]["requires"]]
+    while waiting:
+        needed = waiting.pop()
+        name = canonicalize_name(needed.name)
+        if name not in names and (needed.marker is None or needed.marker.evaluate(container)):
+            assert needed.specifier.contains(_pins("build-requirements.txt").get(name, "0")), needed
+            names.add(name)
+            waiting += map(Requirement, distribution(name).requires or ())
+    assert names == set(_pins("build-requirements.txt"))
+
+
+def _pins(file: str) -> dict[str, str]:
+    text = (DEPLOY / file).read_text()
+    pins = dict(re.findall(r"^([a-z-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE))
+    assert len(pins) == text.count("==")
+    return pins
 
 
 def test_image_installs_all_that_the_server_and_the_models_import(small_clustering: Path) -> None:

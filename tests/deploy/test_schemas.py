@@ -16,13 +16,13 @@ from tests import monitoring
 from tests.deploy.manifests import (
     DEPLOY,
     DOCKERFILE,
-    HOW_TO,
     Manifest,
     RefusedError,
     check_compose,
     compose_file,
     hadolint,
     validate,
+    yaml_blocks,
 )
 
 
@@ -89,7 +89,7 @@ def test_broken_manifest_is_refused(
 
 
 def test_samples_of_the_pages_are_what_compose_and_prometheus_take(tmp_path: Path) -> None:
-    overrides = _yaml_blocks("containers.md")
+    overrides = yaml_blocks("containers.md")
     assert len(overrides) == 2
     for text in overrides:
         file = tmp_path / "compose.override.yaml"
@@ -98,7 +98,7 @@ def test_samples_of_the_pages_are_what_compose_and_prometheus_take(tmp_path: Pat
         assert result.returncode == 0, result.stdout + result.stderr
     alertmanager = yaml.safe_load(overrides[1])["services"]["alertmanager"]
     assert set(alertmanager["networks"]) & set(compose_file()["services"]["prometheus"]["networks"])
-    alerting, notification = _yaml_blocks("monitor.md")
+    alerting, notification = yaml_blocks("monitor.md")
     folder = shutil.copytree(monitoring.MONITORING, tmp_path / "monitoring")
     with (folder / "prometheus.yml").open("a") as file_:
         file_.write(alerting)
@@ -116,8 +116,3 @@ def test_samples_of_the_pages_are_what_compose_and_prometheus_take(tmp_path: Pat
     route = yaml.safe_load(notification)["route"]
     routed = {name for child in route["routes"] for name in re.findall(r'severity="(\w+)"', str(child["matchers"]))}
     assert routed < severities  # what remains goes to the first receiver
-
-
-def _yaml_blocks(page: str) -> list[str]:
-    text = (HOW_TO / page).read_text()
-    return re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
