@@ -47,7 +47,7 @@ def test_every_compose_service_is_restricted_and_only_the_gateway_is_reached_fro
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service["restart"] == "unless-stopped"
-        assert {"cpus", "memory"} <= set(service["deploy"]["resources"]["limits"])
+        assert {"cpus", "memory", "pids"} <= set(service["deploy"]["resources"]["limits"])
         assert "healthcheck" in service or name == "server"  # whose image has one
         assert "environment" not in service or not any(
             re.search("PASSWORD$|KEY$|TOKEN$|SECRET$", variable) for variable in service["environment"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import yaml
@@ -35,7 +37,6 @@ def test_files_that_compose_mounts_exist_and_their_names_agree_with_the_gateway_
     assert re.findall(r"^server (\S+)", (DEPLOY / "compose" / "servers.conf").read_text(), re.MULTILINE) == [
         "server:8080"
     ]
-    assert yaml.safe_load((DEPLOY / "compose" / "targets.yml").read_text()) == [{"targets": ["server:8002"]}]
     mounted = {Path(file["target"]).name for file in compose["services"]["prometheus"]["configs"]}
     prometheus = yaml.safe_load((DEPLOY / "monitoring" / "prometheus.yml").read_text())
     wanted = {*prometheus["rule_files"], *prometheus["scrape_configs"][0]["file_sd_configs"][0]["files"]}
@@ -44,6 +45,26 @@ def test_files_that_compose_mounts_exist_and_their_names_agree_with_the_gateway_
         (DEPLOY / "monitoring" / "grafana" / "provisioning" / "datasources" / "prometheus.yml").read_text()
     )["datasources"]
     assert source["url"] == "http://prometheus:9090"
+
+
+def test_prometheus_asks_the_servers_that_are_there_in_compose_and_on_one_machine(tmp_path: Path) -> None:
+    compose = compose_file()
+    prometheus = compose["services"]["prometheus"]
+    for config in prometheus["configs"]:
+        shutil.copy(DEPLOY / compose["configs"][config["source"]]["file"], tmp_path / Path(config["target"]).name)
+    command = ["promtool", "check", "config", str(tmp_path / "prometheus.yml")]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    missing = re.findall(r"WARNING: file \"(\S+)\"", checked.stdout + checked.stderr)
+    assert [Path(file).name for file in missing] == ["base-set-targets.yml"]  # nothing follows a folder there
+    assert _targets(tmp_path / "targets.yml") == ["server:8002"]
+    assert set(compose["services"]["server"]["networks"]) & set(prometheus["networks"])
+    assert _targets(DEPLOY / "monitoring" / "targets.yml") == ["127.0.0.1:8002"]
+    assert _targets(DEPLOY / "monitoring" / "base-set-targets.yml") == []
+
+
+def _targets(file: Path) -> list[str]:
+    return [target for group in yaml.safe_load(file.read_text()) for target in group["targets"]]
 
 
 def test_ports_names_and_selectors_agree(overlay: list[Manifest]) -> None:
