@@ -27,9 +27,9 @@ def is_right(entry: Any, answer: tuple[str, float]) -> bool:
     return bool(entry["Label"] == label and abs(entry["Probability"] - probability) <= TOLERANCE)
 
 
-def expected_answers(url: str, images: Sequence[Path]) -> dict[Path, tuple[str, float]]:
-    """Get the right answers from a calm server."""
-    with Classify(url) as classify:
+def expected_answers(url: str, images: Sequence[Path], **options: Any) -> dict[Path, tuple[str, float]]:
+    """Get the right answers from a calm server; ``options`` are those of ``Classify``."""
+    with Classify(url, **options) as classify:
         results, status = classify(list(images))
     assert status == 200, results
     return {image: (entry["Label"], entry["Probability"]) for image, entry in zip(images, results, strict=True)}

@@ -1,0 +1,48 @@
+"""Run what ``deploy/`` describes in a real engine: ``python -m tests.containers``."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+
+import click
+
+from tests.containers import engine, materials
+from tests.containers.place import ENGINE, MATERIALS, prepare_clone
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--only", multiple=True, help="Only scenarios whose names contain this; may be given several times.")
+def main(only: tuple[str, ...]) -> None:
+    """Build the images, run the stack under load as its page says, and print the fate of every image sent.
+
+    A Docker engine of its own is started, with its own folders and network, and nothing of it is left afterwards.
+    No registry is asked: images of Debian's and PyPI's packages stand in for those that deploy/ names.
+
+    Exit status: 0 if no image was lost and every block of the page did what it says, or if no engine can be started
+    here, which is said with the reason; 1 otherwise.
+    """
+    obstacle = engine.obstacle() or materials.obstacle()
+    if obstacle:
+        click.echo(f"SKIPPED: no container was run: {obstacle}")
+        return
+    began_s = time.monotonic()
+    click.echo("getting Debian's packages and wheels, and making networks of random weights", err=True)
+    materials.get_materials(MATERIALS)
+    prepare_clone()
+    click.echo(f"prepared: {time.monotonic() - began_s:.0f} s", err=True)
+    shutil.rmtree(ENGINE, ignore_errors=True)
+    ENGINE.mkdir(parents=True)
+    command = [*engine.NAMESPACES, sys.executable, "-m", "tests.containers.inside"]
+    try:
+        done = subprocess.run([*command, *(word for part in only for word in ("--only", part))], check=False)
+    finally:
+        shutil.rmtree(ENGINE, ignore_errors=True)
+    click.echo(f"all: {time.monotonic() - began_s:.0f} s", err=True)
+    sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()

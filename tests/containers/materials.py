@@ -1,0 +1,118 @@
+"""What the engine's images are made of, got while this machine's network is still there: Debian's packages and wheels."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.deploy.manifests import DEPLOY, DOCKERFILE
+from tests.deploy.requirements import tested_versions
+
+PROGRAMS = ("mmdebstrap", "gcc")
+TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
+SUITE = "bookworm"
+# In each system: what an image's own files and the programs that are copied into it need.
+SYSTEMS: Mapping[str, Sequence[str]] = {
+    "base": ("ca-certificates", "libffi8", "libpython3.11", "libsqlite3-0", "libssl3", "netcat-openbsd", "python3",
+             "python3-pip"),
+    "monitoring": ("prometheus", "prometheus-alertmanager", "wget"),
+}  # fmt: skip
+# What each image installs, by its Python.
+REQUIREMENTS: Mapping[str, Sequence[str]] = {
+    "3.12": ("build-requirements.txt", "requirements.txt"),
+    "3.11": ("build-requirements.txt", "requirements.txt", "requirements-cpu.txt", "requirements-export.txt"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Materials:
+    """Files on this machine.
+
+    Attributes:
+        systems: Archives of Debian systems, by name.
+        wheels: Folder of all wheels that the images install.
+        python312: Prefix of a CPython 3.12, which NVIDIA's image has and Debian 12 lacks; None if there is none here.
+    """
+
+    systems: Mapping[str, Path]
+    wheels: Path
+    python312: Path | None
+
+
+def obstacle() -> str | None:
+    """Say what is missing here; None if nothing is."""
+    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    return f"missing: {', '.join(missing)}" if missing else None
+
+
+def get_materials(folder: Path) -> Materials:
+    """Get everything that the folder does not hold yet.
+
+    Raises:
+        subprocess.CalledProcessError: A package can't be had; the command has said why.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor() as threads:
+        systems = {name: threads.submit(_make_system, folder / f"{name}.tar", packages)
+                   for name, packages in SYSTEMS.items()}  # fmt: skip
+        wheels = threads.submit(_download_wheels, folder)
+        return Materials(
+            systems={name: made.result() for name, made in systems.items()},
+            wheels=wheels.result(),
+            python312=_find_python312(),
+        )
+
+
+def _make_system(archive: Path, packages: Sequence[str]) -> Path:
+    if not archive.exists():
+        part = archive.with_suffix(".part.tar")
+        _run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", SUITE, part)
+        part.rename(archive)
+    return archive
+
+
+def _download_wheels(folder: Path) -> Path:
+    needed = [DEPLOY / name for name in sorted({name for names in REQUIREMENTS.values() for name in names})]
+    torch = tested_versions()["torch"]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in needed) + torch.encode()).hexdigest()[:16]
+    target = folder / f"wheels-{digest}"
+    if not target.exists():
+        part = folder / f"wheels-{digest}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", part]
+        for python, names in REQUIREMENTS.items():
+            for name in names:
+                _run(*download, "--require-hashes", "--python-version", python, "-r", DEPLOY / name)
+        for_cpu = [*download, "--python-version", "3.11", f"torch=={torch}+cpu"]
+        if subprocess.run([*map(str, for_cpu)], capture_output=True, check=False).returncode:
+            _run(*for_cpu, "--index-url", TORCH_INDEX)
+        part.rename(target)
+    return target
+
+
+def _find_python312() -> Path | None:
+    """Find a CPython 3.12 with a prefix of its own, which can be copied."""
+    candidates = [*(Path.home() / ".pyenv" / "versions").glob("3.12.*/bin/python3.12"), shutil.which("python3.12")]
+    for candidate in filter(None, candidates):
+        command = [str(candidate), "-c", "import sys, sysconfig; print(sys.base_prefix, sysconfig.get_config_var('Py_ENABLE_SHARED'))"]
+        prefix, shared = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        if shared == "1" and Path(prefix) not in {Path("/usr"), Path("/")}:
+            return Path(prefix)
+    return None
+
+
+def triton_release() -> str:
+    """Read which release of NVIDIA's image the Dockerfile names."""
+    (release,) = re.findall(r"^ARG TRITON=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
+    return str(release)
+
+
+def _run(*command: object) -> None:
+    subprocess.run([*map(str, command)], check=True)
