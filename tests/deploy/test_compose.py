@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import subprocess
 from importlib.metadata import version
@@ -27,16 +28,21 @@ def test_compose_is_the_pinned_binary_and_no_newer_one_that_its_package_built() 
 
 
 def test_compose_takes_its_file_with_each_override_of_the_pages(tmp_path: Path) -> None:
-    files = [DEPLOY / "compose.yaml"]
-    for number, text in enumerate(["", *yaml_blocks(PAGE.name)]):
-        if text:
-            files.append(tmp_path / f"override-{number}.yaml")
-            files[-1].write_text(text)
+    """A page's later override is merged into the earlier ones."""
+    checked = [[DEPLOY / "compose.yaml"]]
+    for page in sorted(HOW_TO.glob("*.md")):
+        files = checked[0]
+        for text in yaml_blocks(page.name):
+            if re.search(r"^services:", text, re.MULTILINE):
+                files = [*files, tmp_path / f"{page.stem}-{len(files)}.yaml"]
+                files[-1].write_text(text)
+                checked.append(files)
+    assert {file.name for files in checked for file in files} >= {"containers-1.yaml", "containers-2.yaml"}
+    for files in checked:
         result = _check(*files)
         print(f"\n{', '.join(file.name for file in files)}: {result.stderr.strip() or 'accepted, without a warning'}")
         assert result.returncode == 0, result.stderr
         assert not result.stderr, result.stderr
-    assert len(files) == 3
 
 
 @pytest.mark.parametrize(

@@ -34,5 +34,6 @@ def _packaged(package: str, ending: str) -> Path:
     files = [file for file in distribution(package).files or () if f"/{file}".endswith(f"/{ending}")]
     assert len(files) == 1, f"{package} has {files}: {ending} was to be one of its files"
     binary = Path(str(files[0].locate())).resolve()
-    binary.chmod(binary.stat().st_mode | 0o111)
+    if not os.access(binary, os.X_OK):
+        binary.chmod(binary.stat().st_mode | 0o111)
     return binary
