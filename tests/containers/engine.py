@@ -83,10 +83,16 @@ class Engine:
     def logs(self, container: str) -> str:
         """Return the end of a container's log."""
         done = subprocess.run(
-            ["docker", "logs", "--tail", "30", container],
+            ["docker", "logs", "--tail", "12", container],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment, check=False,
         )  # fmt: skip
         return done.stdout
+
+    def remove_containers(self) -> None:
+        """Remove all containers, running or not."""
+        containers = self.docker("ps", "--all", "--quiet").split()
+        if containers:
+            self.docker("rm", "--force", "--volumes", *containers)
 
 
 def obstacle() -> str | None:
@@ -137,9 +143,7 @@ def running_engine(folder: Path) -> Iterator[Engine]:
         yield engine
     finally:
         with contextlib.suppress(ContainerError):
-            containers = engine.docker("ps", "--all", "--quiet").split()
-            if containers:
-                engine.docker("rm", "--force", "--volumes", *containers)
+            engine.remove_containers()
         stop(process)
 
 

@@ -65,6 +65,7 @@ def _run(place: Place, only: tuple[str, ...]) -> tuple[list[Tally], list[str]]:
                     failures.append(f"{tally.what}: not kept")
         except AssertionError as error:
             failures.append(f"{name}: {error}\n{_logs(place)}")
+        place.engine.remove_containers()
         click.echo(f"{name}: {time.monotonic() - began_s:.0f} s", err=True)
     return tallies, failures
 
