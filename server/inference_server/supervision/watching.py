@@ -1,6 +1,7 @@
 """Watches over a tritonserver and replaces processes that die or hang.
 
-Triton itself does not restart the process of a Python model, and calls itself ready even when one has died.
+No release of Triton restarts the process of a Python model. Those before 26.04 call themselves ready even when one has
+died.
 """
 
 from __future__ import annotations
