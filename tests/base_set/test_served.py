@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from click.testing import CliRunner
@@ -54,6 +57,32 @@ def test_changes_reach_a_running_server_in_the_same_command_and_no_request_fails
         server.wait_until_said("version 4 is served, in place of 5")
         text = living.run("sync").stdout
         assert f"served now by inference-server on port {server.port}" in text
+
+
+def test_metrics_outlive_the_processes_that_delete_them_when_they_are_unloaded(living: Living) -> None:
+    """From 26.09 on, every process of a model deletes its metrics at its end. Here, ``finalize`` does so."""
+    for model in ("preprocess", "cluster_head"):
+        file = living.repository / model / "1" / "model.py"
+        source, ends = re.subn(
+            r"(?m)^( +)self\._\w+\.close\(\)$(?!\n +self)",
+            r"\g<0>\n\1self.__dict__.clear()\n\1__import__('gc').collect()",
+            file.read_text(),
+        )
+        assert ends == 1
+        file.write_text(source)
+    (query,) = write_faces(living.folder / "queries", [10], "q")
+    with watched_server("--model_repository", living.repository, log=living.folder / "log") as server:
+        triton = server.tritonserver()
+        for threshold in (0.5, 0.6):  # the second change unloads the first version
+            living.ask("set", "-thres", threshold, images=False)
+        server.model_process("preprocess").kill()
+        server.wait_until_said("the process of preprocess died; replaced")  # the other processes were unloaded
+        time.sleep(1)
+        with Classify(server.url) as classify:
+            assert classify(query)[1] == 200
+        answers = re.findall(r"^classify_images_total\{.*\} (\d+)", urlopen(server.metrics_url).read().decode(), re.M)
+        assert sum(map(int, answers)) >= 1
+        assert server.tritonserver() == triton
 
 
 def test_server_that_was_killed_is_no_server_though_another_process_has_its_id(living: Living) -> None:

@@ -8,6 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -88,6 +89,8 @@ def test_server_with_the_manifests_arguments_passes_their_probes_until_a_model_h
             for words in {tuple(command[1:]) for command, _ in probes}:
                 result = CliRunner().invoke(server_main, [*words, "--port", str(server.port)])
                 assert result.exit_code == 1, result.output
+            # So probes can't ask Triton itself, before 26.04.
+            assert urlopen(f"{server.url}/v2/health/ready", timeout=10).status == 200
         finally:
             watcher.resume()
 

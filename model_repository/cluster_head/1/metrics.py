@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import triton_python_backend_utils as pb_utils
+from metric_families import lasting_families
 from parameters import NOT_TRAFFIC, KnownClients
 
 if TYPE_CHECKING:
@@ -30,12 +30,7 @@ class Metrics:
 
     def __init__(self, mode: str) -> None:
         self._mode = mode
-        family = pb_utils.MetricFamily  # names of counters end in _total
-        self._families = [  # kept, since Triton deletes a family whose object is gone
-            family(name, description, family.COUNTER if name.endswith("_total") else family.HISTOGRAM)
-            for name, description in FAMILIES.items()
-        ]
-        self._image_family, probability, not_finite, lost = self._families
+        self._image_family, probability, not_finite, lost = lasting_families(FAMILIES)
         self._images: dict[tuple[str, str], Any] = {}
         self._clients = KnownClients()
         self._probability = probability.Metric(labels={"mode": mode}, buckets=PROBABILITY_BUCKETS)

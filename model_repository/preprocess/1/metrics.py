@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import triton_python_backend_utils as pb_utils
+from metric_families import lasting_families
 from parameters import INVALID
 from reasons import UNDECODABLE
 
@@ -29,12 +29,7 @@ class Metrics:
     """The metrics of ``preprocess``. All versions add to the same metrics, which live as long as Triton."""
 
     def __init__(self) -> None:
-        family = pb_utils.MetricFamily  # names of counters end in _total
-        self._families = [  # kept, since Triton deletes a family whose object is gone
-            family(name, description, family.COUNTER if name.endswith("_total") else family.HISTOGRAM)
-            for name, description in FAMILIES.items()
-        ]
-        undecodable, refused, decoding, sizes, lost = self._families
+        undecodable, refused, decoding, sizes, lost = lasting_families(FAMILIES)
         # Every series exists from the start, so that its first count is an increase.
         self._undecodable = {code: undecodable.Metric(labels={"reason": code}) for code in UNDECODABLE}
         self._refused = {code: refused.Metric(labels={"reason": code}) for code in REFUSALS}

@@ -1,4 +1,4 @@
-"""Checks that a server really classifies: Triton calls itself ready even when a model process has died."""
+"""Checks that a server really classifies: Triton may be ready though a process hangs or, before 26.04, has died."""
 
 from __future__ import annotations
 

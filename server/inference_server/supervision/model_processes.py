@@ -36,11 +36,13 @@ class ModelProcess:
         pid: Process id.
         model: The model's name.
         version: The model's version, as its folder is named.
+        instance: Triton's name for the instance that it runs; the names are the same in all versions of a model.
     """
 
     pid: int
     model: str
     version: str
+    instance: str
 
 
 def read_state(pid: int) -> ProcessState | None:
@@ -53,6 +55,12 @@ def read_state(pid: int) -> ProcessState | None:
     return ProcessState(state=fields[_STATE], cpu_ticks=sum(map(int, fields[_TICKS])))
 
 
+def is_dead(pid: int) -> bool:
+    """Tell whether a process has died without being waited for."""
+    state = read_state(pid)
+    return state is not None and state.state in DEAD_STATES
+
+
 def is_stopped(pid: int) -> bool:
     """Tell whether a process is stopped, for example by SIGSTOP or a debugger."""
     state = read_state(pid)
@@ -62,7 +70,7 @@ def is_stopped(pid: int) -> bool:
 def family_ticks(pid: int) -> int:
     """Return the processor time of a process and all its descendants since their start, in the kernel's ticks."""
     state = read_state(pid)
-    return 0 if state is None else state.cpu_ticks + sum(map(family_ticks, _children(pid)))
+    return 0 if state is None else state.cpu_ticks + sum(map(family_ticks, child_processes(pid)))
 
 
 def model_processes(server: int, models: frozenset[str]) -> list[ModelProcess]:
@@ -72,23 +80,18 @@ def model_processes(server: int, models: frozenset[str]) -> list[ModelProcess]:
         server: Process id of tritonserver.
         models: Names of the models.
     """
-    processes = map(_model_process, _children(server))
+    processes = map(_model_process, child_processes(server))
     return [process for process in processes if process is not None and process.model in models]
 
 
 def descendants(pid: int) -> list[int]:
     """List the children of a process, their children, and so on."""
-    children = _children(pid)
+    children = child_processes(pid)
     return [*children, *(each for child in children for each in descendants(child))]
 
 
-def dead_children(server: int) -> set[int]:
-    """List the children of a tritonserver that have died without being waited for."""
-    states = {pid: read_state(pid) for pid in _children(server)}
-    return {pid for pid, state in states.items() if state is not None and state.state in DEAD_STATES}
-
-
-def _children(parent: int) -> list[int]:
+def child_processes(parent: int) -> list[int]:
+    """List the children of a process, the dead ones that it has not waited for among them."""
     children: list[int] = []
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{parent}/task").iterdir():
@@ -104,8 +107,10 @@ def _model_process(pid: int) -> ModelProcess | None:
         return None
     if Path(arguments[0]).name != STUB or len(arguments) <= _NAME_ARGUMENT:
         return None
+    instance = arguments[_NAME_ARGUMENT]
     return ModelProcess(
         pid=pid,
-        model=arguments[_NAME_ARGUMENT].rsplit("_", 2)[0],  # model_<instance group>_<instance>
+        model=instance.rsplit("_", 2)[0],  # model_<instance group>_<instance>
         version=Path(arguments[_FILE_ARGUMENT]).parent.name,
+        instance=instance,
     )

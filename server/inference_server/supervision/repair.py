@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 from inference_export.repository.config_files import read_configs
@@ -18,14 +17,13 @@ from inference_server.triton.model_control import ModelControl
 _POLL_S = 0.2
 
 
-def reload_model(server: Tritonserver, access: Access, model: str, *, replaced: Sequence[int]) -> None:
+def reload_model(server: Tritonserver, access: Access, model: str) -> None:
     """Have Triton start new processes for a model.
 
     Args:
         server: The server.
         access: The owner's access to the server.
         model: The model's name.
-        replaced: Ids of the model's processes that have just been killed.
 
     Raises:
         ServerError: Triton could not start them; the model then has no working process.
@@ -37,7 +35,7 @@ def reload_model(server: Tritonserver, access: Access, model: str, *, replaced: 
         raise ServerError("another repository has taken the place of the served one")
     mark_changed(repository / model)
     with ModelControl(access) as control:
-        _load(control, server, model, replaced)
+        _load(control, server, model)
         if not control.is_ready(ENSEMBLE):
             raise ServerError(f"{ENSEMBLE} is not ready")
 
@@ -57,9 +55,9 @@ def mark_changed(folder: Path) -> None:
                 os.utime(file)
 
 
-def _load(control: ModelControl, server: Tritonserver, model: str, replaced: Sequence[int]) -> None:
-    """Load a model; raise ``ServerError`` if its new process dies meanwhile: Triton would wait forever."""
-    deaths = DeathWatch(server.pid, known=replaced)
+def _load(control: ModelControl, server: Tritonserver, model: str) -> None:
+    """Load a model; raise ``ServerError`` if its new process dies meanwhile: Triton may wait for it forever."""
+    deaths = DeathWatch(server.pid)
     failures: list[ServerError] = []
 
     def load() -> None:

@@ -1,6 +1,7 @@
 """Watches over a tritonserver and replaces processes that die or hang.
 
-Triton itself does not restart the process of a Python model, and calls itself ready even when one has died.
+No release of Triton restarts the process of a Python model. Those before 26.04 call themselves ready even when one has
+died.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class Watcher:
         self._key = secrets.token_urlsafe()
         self._held = HeldVersion(self._repository)
         self._failures = Failures()
+        self._connection = contextlib.ExitStack()
         self._server: Tritonserver  # from the first start on
         self._started = False
 
@@ -114,6 +116,7 @@ class Watcher:
             say(f"giving up: {error}")
             return GIVEN_UP_EXIT_CODE
         finally:
+            self._connection.close()
             if self._started:
                 self._server.kill()
             self._memory.close()
@@ -139,16 +142,18 @@ class Watcher:
             configs=read_configs(self._repository),
         )
         self._ready = False
+        self._connection.close()
         write_access(self._port, self._access)
         self._hold(version.number)
         self._server = Tritonserver(self._make_launch(self._access, self._memory.prefix), self._memory)
         self._started = True
-        metrics_url = f"http://{LOOPBACK}:{self._metrics_port}/metrics"
-        self._diagnosis = Diagnosis(self._server.pid, frozenset(MODELS), metrics_url)
-        deadline_s = time.monotonic() + LONGEST_START_S
         deaths = DeathWatch(self._server.pid)
+        metrics_url = f"http://{LOOPBACK}:{self._metrics_port}/metrics"
+        self._control = self._connection.enter_context(ModelControl(self._access))
+        self._diagnosis = Diagnosis(self._server.pid, frozenset(MODELS), metrics_url, self._ready_versions)
+        deadline_s = time.monotonic() + LONGEST_START_S
         while not self._signals.count and self._server.exit_code() is None and time.monotonic() < deadline_s:
-            self._diagnosis.look()  # notes the processes, even those that die at once
+            self._diagnosis.note_processes()  # also those that die at once
             if deaths.has_died():
                 return False
             if self._is_ready():
@@ -188,7 +193,7 @@ class Watcher:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         try:
-            reload_model(self._server, self._read_access(), model, replaced=finding.pids)
+            reload_model(self._server, self._read_access(), model)
         except (OSError, ServerError, RepositoryError) as error:
             self._restart(f"{failure}, and could not be replaced ({error})")
             return
@@ -217,6 +222,11 @@ class Watcher:
             with contextlib.suppress(ServerError):  # without the file, reload-repository won't find this server
                 write_access(self._port, self._access)
         return self._access
+
+    def _ready_versions(self) -> set[tuple[str, str]] | None:
+        with contextlib.suppress(ServerError):
+            return self._control.ready_versions()
+        return None
 
     def _hold(self, version: int) -> None:
         change = self._held.change(version)

@@ -18,7 +18,8 @@ FORWARD_CLIENT_ID = ("--http-header-forward-pattern", f"(?i)^{CLIENT_ID_HEADER.l
 CLOSED_APIS = ("model-repository", "logging", "trace", "shared-memory")
 HTTP_KEY_HEADER, GRPC_KEY_NAME = "X-Admin-Key", "admin-key"
 RESTRICT_HTTP, RESTRICT_GRPC = "--http-restricted-api", "--grpc-restricted-protocol"
-# Triton has this option from 25.08 on. The limit is the gateway's: an image file of 64 MiB in base64, and some JSON.
+# Triton has this option from 25.06 on. The limit is the gateway's: an image file of 64 MiB in base64, and some JSON.
+# Binary tensors are not counted, in any release.
 LIMIT_BODIES = "--http-max-input-size"
 MAX_BODY_BYTES = 96 << 20
 _ADDRESS_OPTIONS = ("--http-address", "--grpc-address", "--metrics-address")

@@ -13,6 +13,7 @@ from inference_server.triton.arguments import GRPC_KEY_NAME
 
 LOAD_TIMEOUT_S = 300.0
 QUESTION_TIMEOUT_S = 10.0
+LOOK_TIMEOUT_S = 1.0  # for the question that supervision asks again and again
 _GRPC_KEY_HEADER = f"triton-grpc-protocol-{GRPC_KEY_NAME}"  # Triton asks for the prefix
 
 
@@ -67,6 +68,16 @@ class ModelControl:
                 model, version, headers=self._headers, client_timeout=QUESTION_TIMEOUT_S
             )
         return bool(ready)
+
+    def ready_versions(self) -> set[tuple[str, str]]:
+        """Ask for the models and versions that are loaded and not being unloaded, whether or not their processes live.
+
+        Raises:
+            ServerError: The server gave no answer.
+        """
+        with _explained("the server does not say what it has loaded"):
+            index = self._client.get_model_repository_index(headers=self._headers, client_timeout=LOOK_TIMEOUT_S)
+        return {(each.name, each.version) for each in index.models if each.state == "READY"}
 
     def __enter__(self) -> ModelControl:
         return self
