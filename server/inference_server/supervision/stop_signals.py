@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -10,10 +11,11 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
-    """Counts SIGTERM and SIGINT on a thread of its own, from its creation on.
+    """Counts SIGTERM and SIGINT on a thread of its own, from its creation until ``ignore``.
 
-    The signals stay blocked for good: handlers of signals in quick succession could end this process in the middle of a
-    handler, or in its last steps.
+    Blocking them would not do: a library's thread that is older, such as PyTorch's after an export, would still get
+    them, and end this process. So they have a handler, which says nothing to the main thread: Python writes each
+    signal's number into a pipe, whichever thread got it.
 
     Args:
         on_repeat: Called at every signal but the first: the sender is in a hurry.
@@ -26,17 +28,30 @@ class StopSignals:
         self.count = 0
         self._on_repeat = on_repeat
         self._arrived = threading.Event()
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        threading.Thread(target=self._count, daemon=True).start()
+        arrivals, noted = os.pipe()
+        os.set_blocking(noted, False)
+        signal.set_wakeup_fd(noted, warn_on_full_buffer=False)
+        for each in STOP_SIGNALS:
+            signal.signal(each, _leave_to_the_thread)
+        threading.Thread(target=self._count, args=(arrivals,), daemon=True).start()
 
     def wait(self, timeout_s: float) -> None:
         """Wait for the first signal, at most ``timeout_s``; return at once if there was one."""
         self._arrived.wait(timeout_s)
 
-    def _count(self) -> None:
+    def ignore(self) -> None:
+        """Ignore the signals from now on: the last steps are not to be cut off."""
+        for each in STOP_SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+
+    def _count(self, arrivals: int) -> None:
         while True:
-            signal.sigwait(STOP_SIGNALS)
+            os.read(arrivals, 1)
             self.count += 1
             self._arrived.set()
             if self.count > 1:
                 self._on_repeat()
+
+
+def _leave_to_the_thread(number: int, frame: object) -> None:
+    pass

@@ -95,7 +95,10 @@ class Watcher:
         """
         self._signals = StopSignals(on_repeat=self._hurry)
         with claim(self._port):
-            return self._run()
+            try:
+                return self._run()
+            finally:
+                self._signals.ignore()
 
     def _run(self) -> int:
         self._memory = SharedMemory()
@@ -106,7 +109,6 @@ class Watcher:
                 return code or 1
             if not self._signals.count:
                 say(f"ready at http://{self._host}:{self._port}")
-            # Threads that this context starts must inherit the blocked signals.
             with self._alongside() if not self._signals.count else nullcontext():
                 while not self._signals.count:
                     self._look()

@@ -143,7 +143,6 @@ def start_child(
 
     def prepare() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
     return subprocess.Popen(
         arguments,
