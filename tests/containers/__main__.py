@@ -8,9 +8,10 @@ import sys
 import time
 
 import click
+from filelock import FileLock
 
 from tests.containers import engine, materials
-from tests.containers.place import ENGINE, MATERIALS, prepare_clone
+from tests.containers.place import ENGINE, FOLDER, MATERIALS, prepare_clone
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,6 +29,12 @@ def main(only: tuple[str, ...]) -> None:
     if obstacle:
         click.echo(f"SKIPPED: no container was run: {obstacle}")
         return
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with FileLock(FOLDER / "lock"):  # two runs would share folders
+        sys.exit(_run(only))
+
+
+def _run(only: tuple[str, ...]) -> int:
     began_s = time.monotonic()
     click.echo("getting Debian's packages and wheels, and making networks of random weights", err=True)
     materials.get_materials(MATERIALS)
@@ -41,7 +48,7 @@ def main(only: tuple[str, ...]) -> None:
     finally:
         shutil.rmtree(ENGINE, ignore_errors=True)
     click.echo(f"all: {time.monotonic() - began_s:.0f} s", err=True)
-    sys.exit(done.returncode)
+    return done.returncode
 
 
 if __name__ == "__main__":
