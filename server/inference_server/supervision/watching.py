@@ -31,7 +31,7 @@ from inference_server.supervision.repair import reload_model
 from inference_server.supervision.shared_memory import SharedMemory
 from inference_server.supervision.stop_signals import StopSignals
 from inference_server.supervision.tritonserver import Tritonserver
-from inference_server.triton.access import Access, access_file, claim, read_access, write_access
+from inference_server.triton.access import Access, access_file, claim, read_own_access, write_access
 from inference_server.triton.launch import Launch
 from inference_server.triton.model_control import ModelControl
 from inference_server.triton.process import free_ports
@@ -211,9 +211,10 @@ class Watcher:
 
     def _read_access(self) -> Access:
         """Read the access file, where a reload records the version; write it again if somebody has removed it."""
-        try:
-            self._access = read_access(self._port)
-        except ServerError:
+        access = read_own_access(self._port)
+        if access is not None:
+            self._access = access
+        else:
             with contextlib.suppress(ServerError):  # without the file, reload-repository won't find this server
                 write_access(self._port, self._access)
         return self._access
