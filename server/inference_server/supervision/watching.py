@@ -28,6 +28,7 @@ from inference_server.supervision.failures import Failures, GivenUpError
 from inference_server.supervision.held_version import HeldVersion
 from inference_server.supervision.model_processes import is_stopped, model_processes
 from inference_server.supervision.repair import reload_model
+from inference_server.supervision.service_manager import READY, STOPPING, notify
 from inference_server.supervision.shared_memory import SharedMemory
 from inference_server.supervision.stop_signals import StopSignals
 from inference_server.supervision.tritonserver import Tritonserver
@@ -104,11 +105,13 @@ class Watcher:
                 return code or 1
             if not self._signals.count:
                 say(f"ready at http://{self._host}:{self._port}")
+                notify(READY)
             # Threads that this context starts must inherit the blocked signals.
             with self._alongside() if not self._signals.count else nullcontext():
                 while not self._signals.count:
                     self._look()
                     self._signals.wait(POLL_S)
+                notify(STOPPING)
             return self._stop()
         except GivenUpError as error:
             say(f"giving up: {error}")
