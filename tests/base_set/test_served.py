@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from inference_export.repository.versions import exported_version
 from inference_server.command import main as server_main
 from inference_server.supervision.watching import Watcher
 from inference_server.triton.access import Access, access_file, claim, find_servers, write_access
+from inference_server.triton.missing_gpu import has_gpu
 from inference_server.triton.process import free_ports
 from tests import tiny_network
 from tests.base_set.conftest import Living
@@ -54,6 +56,10 @@ def test_changes_reach_a_running_server_in_the_same_command_and_no_request_fails
         server.wait_until_said("version 4 is served, in place of 5")
         text = living.run("sync").stdout
         assert f"served now by inference-server on port {server.port}" in text
+        if not has_gpu():
+            assert re.findall(r".*\b(?:CUDA|Cuda|pinned system)", server.said()) == [
+                "inference-server: no NVIDIA GPU here; Triton's messages that it finds no CUDA"
+            ]
 
 
 def test_server_that_was_killed_is_no_server_though_another_process_has_its_id(living: Living) -> None:
