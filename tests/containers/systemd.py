@@ -113,6 +113,7 @@ def build_systemd_image(docker: Docker, *, base: str, tag: str) -> None:
              "--model_repository", checkout / "exports" / "export-1"],
             check=True, cwd=CHECKOUT, capture_output=True,
         )  # fmt: skip
+        shutil.copytree(checkout / "exports" / "export-1", checkout / "exports" / "export-2")
         (folder / "Dockerfile").write_text(
             f"FROM {base}\n"
             f"ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/root/wheels PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=1\n"
