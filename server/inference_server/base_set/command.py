@@ -238,9 +238,14 @@ def forget(images: tuple[str, ...], *, wants_json: bool, removed: Path | None, y
 
     removed = removed or _removed_folder(options["base_data"])
     with _errors(options["model_repository"]):
-        forgotten = forget_images(
-            BaseSetOptions(**options), images, removed=removed, large_removals=yes, progress=progress
-        )
+        try:
+            forgotten = forget_images(
+                BaseSetOptions(**options), images, removed=removed, large_removals=yes, progress=progress
+            )
+        except KeyboardInterrupt:
+            raise click.ClickException(
+                "interrupted: something of the images may be left. Run the command again; it goes on from there."
+            ) from None
         if wants_json:
             _print_json(forgotten_json(forgotten))
         else:
