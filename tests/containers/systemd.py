@@ -32,6 +32,7 @@ NEXT_VERSION = "0.1.0+next"
 SOURCE = "/root/classify-triton"
 UNIT, SYNC = "inference-server", "base-set-sync"
 BOOT_TIMEOUT_S = 60.0
+STEP_TIMEOUT_S = 240
 ANSWER_TIMEOUT_S = 60.0
 _POLL_S = 0.2
 # systemd needs the engine's cgroups, and capabilities to shut services in.
@@ -161,13 +162,17 @@ class _Machine:
 
     def run(self, code: str) -> str:
         """Run a shell script as root in the checkout; return its standard output."""
-        return self._docker("exec", "--interactive", self._name, "bash", "-euo", "pipefail", input=code)
+        shell = ("timeout", str(STEP_TIMEOUT_S), "bash", "-euo", "pipefail")
+        return self._docker("exec", "--interactive", self._name, *shell, input=code)
 
     def property(self, name: str, unit: str = UNIT) -> str:
         return self.run(f"systemctl show --value --property {name} {unit}").strip()
 
     def wait(self, what: str, condition: str, timeout_s: float) -> float:
-        """Wait until a shell condition holds; return how long it took."""
+        """Wait until a shell condition holds; return how long it took.
+
+        A ``grep --quiet`` in it would end what it reads from, and with ``pipefail`` the condition would not hold.
+        """
         began_s = time.monotonic()
         while not self.run(f"if {condition}; then echo yes; fi"):
             if time.monotonic() - began_s > timeout_s:
@@ -236,6 +241,8 @@ def _steps(machine: _Machine) -> Iterator[Ran]:
         yield Ran(name=f"page, line {block.line}", what=str(block).rpartition(": ")[2],
                   seconds=time.monotonic() - began_s, sent=sent, answered=answered, failed=failed)  # fmt: skip
     yield _watched(machine)
+    yield _wrong_usage(machine)
+    yield _given_up(machine)
     journal = machine.run(f"journalctl --no-pager --output cat -u {UNIT} -u {SYNC}")
     for bad in ("Traceback", "Operation not permitted", "Permission denied", "Failed to initialize", "/proc/stat"):
         _require(bad not in journal, f"the journal holds {bad!r}")
@@ -301,7 +308,7 @@ def _timer(machine: _Machine) -> Ran:
         machine.run(f"systemctl restart {SYNC}.timer")
         seconds = machine.wait(
             "sync of the timer",
-            f"journalctl --no-pager --output cat -u {SYNC} | grep --quiet 'served now by inference-server on port'",
+            f"journalctl --no-pager --output cat -u {SYNC} | grep --count 'served now by inference-server' > /dev/null",
             ANSWER_TIMEOUT_S,
         )
     machine.run(f"rm -r {drop_in}\nsystemctl daemon-reload\nsystemctl restart {SYNC}.timer")
@@ -312,9 +319,41 @@ def _timer(machine: _Machine) -> Ran:
 def _watched(machine: _Machine) -> Ran:
     """With the page's drop-in, the base set follows its folder without the timer."""
     machine.run("install -o classify -m 640 a.jpg /srv/classify/base/face/watched.jpg")
-    seconds = machine.wait("watching", f"journalctl --no-pager --output cat -u {UNIT} --since -1min | "
-                           "grep --quiet 'images: 1 added'", ANSWER_TIMEOUT_S)  # fmt: skip
+    seconds = machine.wait(
+        "watching", "classify-base-set list --images | grep --count face/watched.jpg > /dev/null", ANSWER_TIMEOUT_S
+    )
     return Ran(name="--watch_base_data", what="followed", seconds=seconds)
+
+
+def _wrong_usage(machine: _Machine) -> Ran:
+    """A mistake in the options ends at once: no restart mends it."""
+    began_s = time.monotonic()
+    machine.run(
+        f"cp /etc/default/{UNIT} /run/options\necho OPTIONS=--no_such_option > /etc/default/{UNIT}\n"
+        f"! systemctl restart {UNIT} 2> /dev/null\nsleep 3"
+    )
+    ended = [machine.property(name) for name in ("ActiveState", "ExecMainStatus", "NRestarts")]
+    _require(ended == ["failed", "2", "0"], f"wrong usage: {ended}")
+    machine.run(f"mv /run/options /etc/default/{UNIT}\nsystemctl restart {UNIT}")
+    return Ran(name="wrong usage", what="failed with 2, not restarted", seconds=time.monotonic() - began_s)
+
+
+def _given_up(machine: _Machine) -> Ran:
+    """A server that can't start is not restarted for ever; here without the pauses between its starts."""
+    drop_in = f"/run/systemd/system/{UNIT}.service.d"
+    machine.run(
+        f"systemctl stop {UNIT}\nsystemctl reset-failed\nmkdir -p {drop_in}\n"
+        f"printf '[Service]\\nRestartSec=10ms\\n' > {drop_in}/at-once.conf\nsystemctl daemon-reload\n"
+        f"mv /var/lib/classify/model_repository /var/lib/classify/away\n! systemctl start {UNIT} 2> /dev/null"
+    )
+    seconds = machine.wait("giving up", f"systemctl is-failed --quiet {UNIT}", STEP_TIMEOUT_S)
+    restarts = int(machine.property("NRestarts"))
+    _require(restarts <= 20, f"restarted {restarts} times")
+    machine.run(
+        f"mv /var/lib/classify/away /var/lib/classify/model_repository\nrm -r {drop_in}\nsystemctl daemon-reload\n"
+        f"systemctl reset-failed {UNIT}\nsystemctl start {UNIT}"
+    )
+    return Ran(name="no repository", what=f"given up after {restarts} restarts", seconds=seconds)
 
 
 def _require(condition: bool, message: str) -> None:
