@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,21 @@ def test_default_base_folder_decides_the_mode_only_if_it_holds_anything(
     result = CliRunner().invoke(main, given)
     assert result.exit_code == 0, result.output
     assert f"in {mode} mode" in result.stderr
+
+
+def test_port_of_the_metrics_is_looked_for_on_their_own_address(
+    tiny: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watcher, "run", lambda _: 0)
+    port, metrics_port = map(str, free_ports(2))
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.2", int(metrics_port)))
+        taken.listen()
+        given = [*map(str, tiny), "--port", port, "--metrics_port", metrics_port]
+        assert CliRunner().invoke(main, given).exit_code == 0
+        refused = CliRunner().invoke(main, [*given, "--", "--metrics-address=127.0.0.2"])
+    assert refused.exit_code == 1
+    assert f"127.0.0.2:{metrics_port} can't be listened on" in refused.stderr
 
 
 def test_export_lying_there_is_served_without_torch_or_onnx(small_clustering: Path) -> None:

@@ -176,7 +176,7 @@ def _serve(
     # Finds obstacles to the start before a long export.
     prepare_launch(arguments, extras=("export", "server") if plan.export else ("server",))
     require_free(host, port)
-    require_free(LOOPBACK, metrics_port)
+    require_free(metrics_address, metrics_port)
     if watch_metrics_port is not None:
         require_extras("server", also=WATCH_PACKAGES)
         require_free(metrics_address, watch_metrics_port)

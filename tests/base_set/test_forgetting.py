@@ -390,6 +390,17 @@ def test_command_that_ended_before_a_step_is_run_again(
     assert not (living.base / HIDDEN_FOLDER).exists()
 
 
+def test_interrupted_command_says_that_something_may_be_left(living: Living, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "_drop_versions", interrupt)
+        done = living.run("forget", IMAGE)
+    assert (done.exit_code, "Run the command again" in done.stderr, "Aborted" in done.stderr) == (1, True, False)
+    assert living.run("forget", IMAGE).exit_code == 0
+
+
 def test_name_is_found_as_a_whole(tmp_path: Path) -> None:
     file = tmp_path / "file"
     held = [b"face/1.jpg", b"a\nface/1.jpg\n", b'{"face/1.jpg": 1}', b"/data/face/1.jpg\0", b"\x0a\0\0\0face/1.jpgx",

@@ -20,6 +20,7 @@ from inference_export.repository.versions import exported_version
 from inference_server.command import main as server_main
 from inference_server.supervision.watching import Watcher
 from inference_server.triton.access import Access, access_file, claim, find_servers, write_access
+from inference_server.triton.missing_gpu import has_gpu
 from inference_server.triton.process import free_ports
 from tests import tiny_network
 from tests.base_set.conftest import Living
@@ -57,6 +58,10 @@ def test_changes_reach_a_running_server_in_the_same_command_and_no_request_fails
         server.wait_until_said("version 4 is served, in place of 5")
         text = living.run("sync").stdout
         assert f"served now by inference-server on port {server.port}" in text
+        if not has_gpu():
+            assert re.findall(r".*\b(?:CUDA|Cuda|pinned system)", server.said()) == [
+                "inference-server: no NVIDIA GPU here; Triton's messages that it finds no CUDA"
+            ]
 
 
 def test_metrics_outlive_the_processes_that_delete_them_when_they_are_unloaded(living: Living) -> None:

@@ -1,0 +1,1 @@
+"""Every documented way to run the software, run on a real container engine."""

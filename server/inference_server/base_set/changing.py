@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from inference_export.consequences import find_doubts
 from inference_export.errors import BaseDataError, RepositoryError
 from inference_export.progress import Progress, show_nothing
 from inference_export.repository.config_files import pin_version
+from inference_export.repository.configs import HEAD
 from inference_export.repository.destination import resolve_destination
-from inference_export.repository.locks import locked
+from inference_export.repository.locks import is_held, locked
 from inference_export.repository.version_files import Settings
-from inference_export.repository.versions import exported_version, previous_version
+from inference_export.repository.versions import exported_version, list_folders, previous_version
 from inference_server.reload.reloading import require_same_shape, serve_pinned
 from inference_server.triton.access import find_servers, read_access
+from inference_server.triton.access_folders import access_folders
 
 
 class LargeRemovalError(BaseDataError):
@@ -82,6 +85,7 @@ def change_base_set(
                 options.base_data,
             )
         version = change.publish()
+    servers = serve_everywhere(repository)
     return Outcome(
         repository=repository,
         before=change.before.export.version.number,
@@ -89,8 +93,8 @@ def change_base_set(
         difference=change.difference,
         settings=change.settings,
         class_sizes=dict(zip(change.settings.classes, change.base.class_sizes, strict=True)),
-        servers=serve_everywhere(repository),
-        notes=change.notes,
+        servers=servers,
+        notes=[*change.notes, *not_reached(repository, servers)],
     )
 
 
@@ -127,3 +131,14 @@ def serve_everywhere(repository: Path) -> list[int]:
     for port in servers:
         serve_pinned(port)
     return servers
+
+
+def not_reached(repository: Path, servers: Sequence[int]) -> list[str]:
+    """Note that a server runs on a repository which this command can't tell about the change; [] if none does."""
+    if servers or not any(is_held(repository, number) for number in list_folders(repository / HEAD)):
+        return []
+    folders = ", ".join(map(str, access_folders()))
+    return [
+        f"an inference-server runs on this repository and keeps its version: its key is in none of {folders}. Run the "
+        f"command as the server's user with the server's XDG_RUNTIME_DIR and XDG_CACHE_HOME, or restart the server."
+    ]

@@ -22,7 +22,7 @@ from inference_export.consequences import compare_queries, find_doubts
 from inference_export.errors import RepositoryError
 from inference_export.export_options import ExportOptions
 from inference_export.repository.contents import Contents, StoredBase, read_contents
-from inference_server.base_set.changing import Outcome, change_base_set, roll_back
+from inference_server.base_set.changing import Outcome, change_base_set, not_reached, roll_back
 from inference_server.base_set.image_folder import images_added, images_removed
 from inference_server.base_set.report import (
     check_json,
@@ -238,9 +238,14 @@ def forget(images: tuple[str, ...], *, wants_json: bool, removed: Path | None, y
 
     removed = removed or _removed_folder(options["base_data"])
     with _errors(options["model_repository"]):
-        forgotten = forget_images(
-            BaseSetOptions(**options), images, removed=removed, large_removals=yes, progress=progress
-        )
+        try:
+            forgotten = forget_images(
+                BaseSetOptions(**options), images, removed=removed, large_removals=yes, progress=progress
+            )
+        except KeyboardInterrupt:
+            raise click.ClickException(
+                "interrupted: something of the images may be left. Run the command again; it goes on from there."
+            ) from None
         if wants_json:
             _print_json(forgotten_json(forgotten))
         else:
@@ -312,12 +317,13 @@ def rollback(*, model_repository: Path, wants_json: bool) -> None:
     """Go back to the version before the one that answers."""
     with _errors(model_repository):
         repository, before, version, servers = roll_back(model_repository)
+        notes = not_reached(repository, servers)
         if wants_json:
-            _print_json(
-                {"repository": str(repository), "version": version, "version_before": before, "servers": servers}
-            )
+            values = {"version": version, "version_before": before, "servers": servers, "notes": notes}
+            _print_json({"repository": str(repository), **values})
         else:
-            print_result(f"version {version}, in place of {before}\n{served_text(servers)}")
+            lines = [f"version {version}, in place of {before}", *(f"note: {note}" for note in notes)]
+            print_result("\n".join([*lines, served_text(servers)]))
 
 
 @contextlib.contextmanager

@@ -84,7 +84,7 @@ def change_text(outcome: Outcome) -> str:
 def served_text(servers: Sequence[int]) -> str:
     """Say which servers answer with the version."""
     if not servers:
-        return "no inference-server of yours runs on this repository; the next start serves it"
+        return "no inference-server of yours was found that runs on this repository; the next start serves it"
     ports = ", ".join(map(str, servers))
     return f"served now by inference-server on port{'s' if len(servers) > 1 else ''} {ports}"
 

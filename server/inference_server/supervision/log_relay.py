@@ -7,6 +7,7 @@ import os
 import select
 import time
 from collections import Counter
+from collections.abc import Callable
 
 PERIOD_S = 10.0
 MOST_REPEATS = 100  # of one line in a period; tracebacks of different errors share lines
@@ -15,12 +16,16 @@ _LONGEST_COUNTED = 1000  # bytes; longer lines are never dropped
 _CHUNK = 1 << 16
 
 
-def relay(source: int, target: int) -> None:
+Edit = Callable[[bytes], bytes | None]
+
+
+def relay(source: int, target: int, edit: Edit | None = None) -> None:
     """Copy a log until its end; count further repeats of a line after ``MOST_REPEATS`` in ``PERIOD_S``.
 
     Args:
         source: Descriptor of the pipe to read; closed at the end.
         target: Descriptor of the file to write. Text that can't be written is lost.
+        edit: Returns the line to write in place of a line, or None for no line.
     """
     poll = select.poll()
     poll.register(source, select.POLLIN)
@@ -38,6 +43,8 @@ def relay(source: int, target: int) -> None:
                 continue
             chunk = os.read(source, _CHUNK)
             *lines, unfinished = (unfinished + chunk).split(b"\n")
+            if edit is not None:
+                lines = [line for line in map(edit, lines) if line is not None]
             _write(target, b"".join(_admitted(lines, seen)))
             if not chunk or len(unfinished) > _CHUNK:
                 _write(target, unfinished)

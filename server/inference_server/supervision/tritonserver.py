@@ -15,6 +15,7 @@ from inference_server.supervision.log_relay import relay
 from inference_server.supervision.model_processes import is_stopped
 from inference_server.supervision.shared_memory import SharedMemory
 from inference_server.triton.launch import Launch
+from inference_server.triton.missing_gpu import WithoutGpu, has_gpu
 from inference_server.triton.process import start_child
 
 LAST_WORDS_S = 1.0  # to relay the rest of a killed process's log
@@ -36,7 +37,8 @@ class Tritonserver:
         log, errors = os.pipe()
         self._process = start_child(launch.arguments, environment=launch.environment, errors=errors)
         os.close(errors)
-        self._relay = threading.Thread(target=relay, args=(log, sys.stderr.fileno()), daemon=True)
+        edit = None if has_gpu() else WithoutGpu()
+        self._relay = threading.Thread(target=relay, args=(log, sys.stderr.fileno(), edit), daemon=True)
         self._relay.start()
         self._stopped_since_s: float | None = None
         self.pid = self._process.pid

@@ -29,10 +29,11 @@ from inference_server.supervision.failures import Failures, GivenUpError
 from inference_server.supervision.held_version import HeldVersion
 from inference_server.supervision.model_processes import is_stopped, model_processes
 from inference_server.supervision.repair import reload_model
+from inference_server.supervision.service_manager import READY, STOPPING, notify
 from inference_server.supervision.shared_memory import SharedMemory
 from inference_server.supervision.stop_signals import StopSignals
 from inference_server.supervision.tritonserver import Tritonserver
-from inference_server.triton.access import Access, access_file, claim, read_access, write_access
+from inference_server.triton.access import Access, access_file, claim, read_own_access, write_access
 from inference_server.triton.launch import Launch
 from inference_server.triton.model_control import ModelControl
 from inference_server.triton.process import free_ports
@@ -109,10 +110,12 @@ class Watcher:
                 return code or 1
             if not self._signals.count:
                 say(f"ready at http://{self._host}:{self._port}")
+                notify(READY)
             with self._alongside() if not self._signals.count else nullcontext():
                 while not self._signals.count:
                     self._look()
                     self._signals.wait(POLL_S)
+                notify(STOPPING)
             return self._stop()
         except GivenUpError as error:
             say(f"giving up: {error}")
@@ -218,9 +221,10 @@ class Watcher:
 
     def _read_access(self) -> Access:
         """Read the access file, where a reload records the version; write it again if somebody has removed it."""
-        try:
-            self._access = read_access(self._port)
-        except ServerError:
+        access = read_own_access(self._port)
+        if access is not None:
+            self._access = access
+        else:
             with contextlib.suppress(ServerError):  # without the file, reload-repository won't find this server
                 write_access(self._port, self._access)
         return self._access

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from inference_server.errors import ServerError
+from inference_server.triton.access_folders import access_folders, is_trusted, make_folder
 from inference_server.triton.arguments import RESTRICT_GRPC, restrictions
 
 _LOOK_S = 0.5  # longest time that a look at a lock may hold it
@@ -47,10 +48,17 @@ class Access:
 
 
 def access_file(port: int) -> Path:
-    """Return the path of the access file of the server on a port; only the user may enter the folder."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(runtime or cache) / "inference-server" / f"{port}.json"
+    """Return the path of the access file of this process's server on a port; only the user may enter the folder."""
+    return access_folders()[0] / f"{port}.json"
+
+
+def find_access_file(port: int) -> Path | None:
+    """Find the access file of a running server of this user on a port, whatever variables it was started with."""
+    for folder in access_folders():
+        file = folder / f"{port}.json"
+        if is_trusted(folder) and file.exists() and _is_claimed(file):  # a killed server leaves its file behind
+            return file
+    return None
 
 
 @contextlib.contextmanager
@@ -60,9 +68,9 @@ def claim(port: int) -> Iterator[None]:
     Raises:
         ServerError: Another ``inference-server`` runs on the port, or the folder can't be written.
     """
-    lock = _lock_file(port)
+    lock = _lock_file(access_file(port))
     try:
-        lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(lock.parent)
         descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
         raise _unwritable(lock, error) from error
@@ -81,8 +89,8 @@ def claim(port: int) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock_file(port: int) -> Path:
-    return access_file(port).with_suffix(".lock")
+def _lock_file(file: Path) -> Path:
+    return file.with_suffix(".lock")
 
 
 def _lock(descriptor: int) -> None:
@@ -98,10 +106,10 @@ def _lock(descriptor: int) -> None:
         time.sleep(_LOOK_S / 10)
 
 
-def _is_claimed(port: int) -> bool:
-    """Tell whether a server runs on a port. Its process id does not: another process may have got it by now."""
+def _is_claimed(file: Path) -> bool:
+    """Tell whether the server of an access file runs. Its process id does not: another process may have it by now."""
     try:
-        descriptor = os.open(_lock_file(port), os.O_RDONLY)
+        descriptor = os.open(_lock_file(file), os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -114,15 +122,18 @@ def _is_claimed(port: int) -> bool:
 
 
 def write_access(port: int, access: Access) -> None:
-    """Write the access file of a port in one step, so that only its owner can read it.
+    """Write the access file of this process's server in one step, so that only its owner can read it.
 
     Raises:
         ServerError: The file can't be written.
     """
-    file = access_file(port)
+    _write(access_file(port), access)
+
+
+def _write(file: Path, access: Access) -> None:
     new = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(file.parent)
         new.unlink(missing_ok=True)
         descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as output:
@@ -145,21 +156,29 @@ def read_access(port: int) -> Access:
     Raises:
         ServerError: No ``inference-server`` of this user runs there.
     """
-    file = access_file(port)
-    try:
-        access = Access(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise _no_server(port) from error
-    if not _is_claimed(port):  # a server that was killed leaves its file behind
-        raise _no_server(port)
+    file = find_access_file(port)
+    access = None if file is None else _read(file)
+    if access is None:
+        folders = [str(folder) for folder in access_folders()]
+        raise ServerError(
+            f"no inference-server of yours runs on port {port}. Its key would be in {port}.json in "
+            f"{', '.join(folders[:-1])} or {folders[-1]}. Name the server's port with --port; if the server was "
+            f"started with another XDG_RUNTIME_DIR or XDG_CACHE_HOME, set the same one here. If tritonserver was "
+            f"started without inference-server, restart it to serve another version."
+        )
     return access
 
 
-def _no_server(port: int) -> ServerError:
-    return ServerError(
-        f"no inference-server of yours runs on port {port}; its key would be in {access_file(port)}. Name the server's "
-        f"port with --port. If tritonserver was started without inference-server, restart it to serve another version."
-    )
+def read_own_access(port: int) -> Access | None:
+    """Read the access file of this process's server; None if somebody has removed or damaged it."""
+    return _read(access_file(port))
+
+
+def _read(file: Path) -> Access | None:
+    try:
+        return Access(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def find_servers(repository: Path) -> list[int]:
@@ -168,10 +187,10 @@ def find_servers(repository: Path) -> list[int]:
     Args:
         repository: The model repository, resolved.
     """
+    files = [file for folder in access_folders() if is_trusted(folder) for file in folder.glob("*.json")]
     ports = []
-    for file in sorted(access_file(0).parent.glob("*.json")):
-        with contextlib.suppress(ServerError, ValueError):
-            port = int(file.stem)
+    for port in sorted({int(file.stem) for file in files if file.stem.isdecimal()}):
+        with contextlib.suppress(ServerError):
             if read_access(port).repository == str(repository):
                 ports.append(port)
     return ports
@@ -179,4 +198,5 @@ def find_servers(repository: Path) -> list[int]:
 
 def change_version(port: int, version: int) -> None:
     """Record the version that is served now, for ``inference-server`` and the next reload."""
-    write_access(port, replace(read_access(port), version=version))
+    access = replace(read_access(port), version=version)
+    _write(find_access_file(port) or access_file(port), access)

@@ -19,6 +19,7 @@ from inference_server.triton.arguments import CLOSED_APIS, RESTRICT_GRPC, RESTRI
 from inference_server.triton.binary import CONTAINER_BINARY, find_installed_binary
 from inference_server.triton.launch import prepare_launch
 from inference_server.triton.limits import raise_open_files_limit, raise_stack_limit
+from inference_server.triton.missing_gpu import HARMLESS, has_gpu
 from inference_server.triton.standard_streams import open_standard_streams
 
 REPOSITORY_OPTIONS = ("--model-repository", "--model-store")
@@ -56,7 +57,7 @@ def main() -> NoReturn:
         raise_open_files_limit()
     except (ServerError, MissingExtraError) as error:
         sys.exit(f"tritonserver: {error}")
-    for note in launch.notes:
+    for note in (*launch.notes, *(() if has_gpu() else (HARMLESS,))):
         print(f"tritonserver: {note}", file=sys.stderr, flush=True)  # noqa: T201
     raise_stack_limit()
     os.execve(launch.arguments[0], launch.arguments, launch.environment)  # noqa: S606

@@ -14,7 +14,7 @@ from inference_export.repository.staging import staging_folders
 from inference_server.base_set.forgetting.traces import Traces
 from inference_server.errors import ServerError
 from inference_server.supervision.replacing import server_regions
-from inference_server.triton.access import access_file, find_servers, read_access
+from inference_server.triton.access import find_access_file, find_servers, read_access
 
 REPOSITORY, PREVIOUS, STAGING = "model repository", "replaced repository", "left-over staging folder"
 CACHE, ACCESS, SHARED_MEMORY = "cache", "access file", "shared memory"
@@ -75,7 +75,8 @@ class Places:
                 yield from ((kind, Path(parent, name)) for name in sorted(names) if Path(parent, name).is_file())
         yield from ((CACHE, file) for file in list_cache_files(self.cache))
         for port in find_servers(self.repository):
-            yield ACCESS, access_file(port)
+            if file := find_access_file(port):
+                yield ACCESS, file
             try:
                 regions = server_regions(read_access(port))
             except ServerError:  # it has ended, and its regions with it
