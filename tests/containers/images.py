@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from tests.chaos.tally import Tally
 from tests.containers.place import Place
 
+
 def build(place: Place) -> Iterator[Tally]:
     """Export, build NVIDIA's image with our server in it, run it as the page does, and ask its health check."""
     tally = Tally(what="docker run", times=1)

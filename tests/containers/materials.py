@@ -1,4 +1,4 @@
-"""What the engine's images are made of, got while this machine's network is still there: Debian's packages and wheels."""
+"""What the engine's images are made of: Debian's packages and wheels, got where this machine's network is."""
 
 from __future__ import annotations
 
@@ -38,18 +38,22 @@ class Materials:
     Attributes:
         systems: Archives of Debian systems, by name.
         wheels: Folder of all wheels that the images install.
-        python312: Prefix of a CPython 3.12, which NVIDIA's image has and Debian 12 lacks; None if there is none here.
+        python312: Prefix of a CPython 3.12, which NVIDIA's image has and Debian 12 lacks.
     """
 
     systems: Mapping[str, Path]
     wheels: Path
-    python312: Path | None
+    python312: Path
 
 
 def obstacle() -> str | None:
     """Say what is missing here; None if nothing is."""
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
-    return f"missing: {', '.join(missing)}" if missing else None
+    if missing:
+        return f"missing: {', '.join(missing)}"
+    if _find_python312() is None:
+        return "there is no CPython 3.12 here with a prefix of its own, as pyenv makes one, for NVIDIA's image"
+    return None
 
 
 def get_materials(folder: Path) -> Materials:
@@ -59,14 +63,17 @@ def get_materials(folder: Path) -> Materials:
         subprocess.CalledProcessError: A package can't be had; the command has said why.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    python312 = _find_python312()
+    assert python312 is not None, "obstacle() says so"
     with ThreadPoolExecutor() as threads:
-        systems = {name: threads.submit(_make_system, folder / f"{name}.tar", packages)
-                   for name, packages in SYSTEMS.items()}  # fmt: skip
         wheels = threads.submit(_download_wheels, folder)
+        systems = {
+            name: threads.submit(_make_system, folder / f"{name}.tar", packages) for name, packages in SYSTEMS.items()
+        }
         return Materials(
             systems={name: made.result() for name, made in systems.items()},
             wheels=wheels.result(),
-            python312=_find_python312(),
+            python312=python312,
         )
 
 
@@ -86,7 +93,18 @@ def _download_wheels(folder: Path) -> Path:
     if not target.exists():
         part = folder / f"wheels-{digest}.part"
         shutil.rmtree(part, ignore_errors=True)
-        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", part]
+        download = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--dest",
+            part,
+        ]
         for python, names in REQUIREMENTS.items():
             for name in names:
                 _run(*download, "--require-hashes", "--python-version", python, "-r", DEPLOY / name)
@@ -101,7 +119,11 @@ def _find_python312() -> Path | None:
     """Find a CPython 3.12 with a prefix of its own, which can be copied."""
     candidates = [*(Path.home() / ".pyenv" / "versions").glob("3.12.*/bin/python3.12"), shutil.which("python3.12")]
     for candidate in filter(None, candidates):
-        command = [str(candidate), "-c", "import sys, sysconfig; print(sys.base_prefix, sysconfig.get_config_var('Py_ENABLE_SHARED'))"]
+        command = [
+            str(candidate),
+            "-c",
+            "import sys, sysconfig; print(sys.base_prefix, sysconfig.get_config_var('Py_ENABLE_SHARED'))",
+        ]
         prefix, shared = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         if shared == "1" and Path(prefix) not in {Path("/usr"), Path("/")}:
             return Path(prefix)

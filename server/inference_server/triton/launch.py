@@ -10,7 +10,13 @@ from inference_client.command_line.extras import require_extras
 from inference_server.triton.arguments import added_arguments, describe, names_option
 from inference_server.triton.backend_directory import assemble_backends
 from inference_server.triton.binary import find_installed_binary
-from inference_server.triton.pip_package import PIP_PACKAGES, environment, pytriton_folder, require_numpy_1, require_platform
+from inference_server.triton.pip_package import (
+    PIP_PACKAGES,
+    environment,
+    pytriton_folder,
+    require_numpy_1,
+    require_platform,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
