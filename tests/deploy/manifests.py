@@ -23,6 +23,7 @@ from tests.deploy.apiserver_rules import refusals
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DOCKERFILE = DEPLOY / "Dockerfile"
+CPU_DOCKERFILE = DEPLOY / "Dockerfile.cpu"
 HOW_TO = DEPLOY.parent / "docs" / "how-to"
 KUBERNETES = DEPLOY / "kubernetes"
 INFERENCE_SERVICE = DEPLOY / "kserve" / "inferenceservice.yaml"

@@ -1,4 +1,4 @@
-"""The image holds all packages that the server and the models import, in the tested versions."""
+"""The images hold all packages that the server and the models import, in the tested versions."""
 
 from __future__ import annotations
 
@@ -13,46 +13,59 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.deploy.manifests import DEPLOY, DOCKERFILE, instructions
+from tests.deploy import requirements
+from tests.deploy.manifests import CPU_DOCKERFILE, DEPLOY, DOCKERFILE, instructions
 
 
-def test_image_is_built_from_files_that_exist_and_pins_what_it_installs() -> None:
-    text = DOCKERFILE.read_text()
+@pytest.mark.parametrize("dockerfile", [DOCKERFILE, CPU_DOCKERFILE], ids=lambda file: file.name)
+def test_image_is_built_from_files_that_exist_and_runs_without_root(dockerfile: Path) -> None:
+    text = dockerfile.read_text()
     sources = [word for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE) for word in line.split()]
     project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())
     packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
     assert set(sources) >= {package.partition("/")[0] for package in packages}, (
         "a part of the wheel is not in the image"
     )
-    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text()
+    ignored = dockerfile.with_name(f"{dockerfile.name}.dockerignore").read_text()
     for source in sources:
         assert (DEPLOY.parent / source).exists()
         assert f"\n!{source}\n" in ignored
-    assert instructions(text)["USER"] == ["1000:1000"]
+    assert instructions(text)["USER"][-1] == "1000:1000"
 
 
-@pytest.mark.parametrize("file", ["requirements.txt", "build-requirements.txt"])
+@pytest.mark.parametrize("file", requirements.FILES)
 def test_image_takes_each_package_by_its_hash_in_the_tested_version(file: str) -> None:
-    tested = dict(re.findall(r"^([\w.-]+)==(\S+)$", (DEPLOY.parent / "constraints.txt").read_text(), re.MULTILINE))
-    tested = {canonicalize_name(name): version for name, version in tested.items()}
+    tested = requirements.tested_versions()
     for name, version in _pins(file).items():
-        assert tested[canonicalize_name(name)] == version, name
+        assert tested[name] == version, name
 
 
-def test_every_pip_of_the_image_takes_hashes_or_our_own_wheel() -> None:
+@pytest.mark.parametrize(
+    ("dockerfile", "count", "unhashed"),
+    [
+        pytest.param(DOCKERFILE, 3, 0, id="for-gpu-and-cpu"),
+        pytest.param(CPU_DOCKERFILE, 5, 1, id="cpu"),  # PyTorch's own index has a build of its own for each machine
+    ],
+)
+def test_every_pip_of_the_image_takes_hashes_or_our_own_wheel(dockerfile: Path, count: int, unhashed: int) -> None:
     """Without dependencies, which would come unpinned; the files beside these are let into the build."""
-    text = DOCKERFILE.read_text().replace("\\\n", " ")
-    installs = re.findall(r"pip install (.*?)(?:&&|$)", text, re.MULTILINE)
-    assert len(installs) == 3
-    for options in installs:
-        words = options.split()
-        assert "--no-deps" in words
-        assert {"--require-hashes", "-r"} <= set(words) or words[-1] == "/wheels/*.whl", options
-    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text()
+    text = dockerfile.read_text().replace("\\\n", " ")
+    installs = [options.split() for options in re.findall(r"pip install (.*?)(?:&&|$)", text, re.MULTILINE)]
+    assert len(installs) == count
+    assert all("--no-deps" in words for words in installs)
+    others = [words[-1] for words in installs if not {"--require-hashes", "-r"} <= set(words)]
+    assert others.count("/wheels/*.whl") == 1
+    assert [word for word in others if word != "/wheels/*.whl"] == ['"torch==${TORCH}"'] * unhashed
+    ignored = dockerfile.with_name(f"{dockerfile.name}.dockerignore").read_text()
     bound = re.findall(r"source=(deploy/\S+?),", text)
-    assert bound == ["deploy/build-requirements.txt", "deploy/requirements.txt"]
+    assert {Path(source).name for source in bound} <= set(requirements.FILES)
     for source in bound:
         assert f"\n!{source}\n" in ignored
+
+
+def test_cpu_image_has_the_tested_pytorch() -> None:
+    (torch,) = re.findall(r"^ARG TORCH=(\S+)$", CPU_DOCKERFILE.read_text(), re.MULTILINE)
+    assert torch == requirements.tested_versions()["torch"]
 
 
 def test_what_builds_the_wheel_is_pinned_with_all_that_it_depends_on() -> None:
@@ -71,7 +84,7 @@ def test_what_builds_the_wheel_is_pinned_with_all_that_it_depends_on() -> None:
 
 def _pins(file: str) -> dict[str, str]:
     text = (DEPLOY / file).read_text()
-    pins = dict(re.findall(r"^([a-z-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE))
+    pins = dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE))
     assert len(pins) == text.count("==")
     return pins
 
@@ -90,9 +103,12 @@ class Stranger:
             raise ModuleNotFoundError(name, name=top)
 sys.meta_path.insert(0, Stranger())
 from inference_server import command
+from inference_server.base_set import command as base_set_command
+from inference_server.base_set.watch_metrics import WatchMetrics
 from inference_server.reload import command as reload_command
 from inference_server.triton.model_control import ModelControl
-import tritonclient.grpc
+import onnxruntime, tritonclient.grpc
+WatchMetrics()
 for folder in sys.argv[2:]:
     sys.path.insert(0, folder)
 import preprocessing, heads

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 
 from inference_client.version import __version__
-from tests.deploy.manifests import DOCKERFILE, Manifest, all_containers, compose_file, pod_specs
+from tests.deploy.manifests import CPU_DOCKERFILE, DOCKERFILE, Manifest, all_containers, compose_file, pod_specs
 
 
 def test_every_image_has_an_exact_tag(rendered: dict[str, list[Manifest]]) -> None:
     images = {container["image"] for container in all_containers(rendered)}
     images |= {service["image"] for service in compose_file()["services"].values()}
     (triton,) = re.findall(r"^ARG TRITON=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
-    images.add(f"nvcr.io/nvidia/tritonserver:{triton}")
+    (python,) = re.findall(r"^ARG PYTHON=(\S+)$", CPU_DOCKERFILE.read_text(), re.MULTILINE)
+    images |= {f"nvcr.io/nvidia/tritonserver:{triton}", f"docker.io/library/python:{python}"}
     for image in images:
         tag = image.rpartition(":")[2]
         assert re.match(r"v?\d+\.\d+", tag), image

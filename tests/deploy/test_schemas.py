@@ -14,6 +14,7 @@ import yaml
 
 from tests import monitoring
 from tests.deploy.manifests import (
+    CPU_DOCKERFILE,
     DEPLOY,
     DOCKERFILE,
     Manifest,
@@ -49,10 +50,11 @@ def test_compose_file_follows_the_specification_and_a_misspelt_field_is_refused(
     assert "read_olny" in result.stdout
 
 
-def test_dockerfile_passes_hadolint_and_a_floating_tag_does_not(tmp_path: Path) -> None:
-    result = hadolint(DOCKERFILE)
-    print(f"\nDockerfile: hadolint {result.stdout.strip() or 'has nothing to say'}")
-    assert result.returncode == 0, result.stdout + result.stderr
+def test_dockerfiles_pass_hadolint_and_a_floating_tag_does_not(tmp_path: Path) -> None:
+    for dockerfile in (DOCKERFILE, CPU_DOCKERFILE):
+        result = hadolint(dockerfile)
+        print(f"\n{dockerfile.name}: hadolint {result.stdout.strip() or 'has nothing to say'}")
+        assert result.returncode == 0, result.stdout + result.stderr
     broken = tmp_path / "Dockerfile"
     broken.write_text(DOCKERFILE.read_text().replace("tritonserver:${TRITON}", "tritonserver:latest"))
     result = hadolint(broken)
