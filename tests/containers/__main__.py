@@ -10,13 +10,13 @@ import time
 import click
 from filelock import FileLock
 
-from tests.containers import engine, materials
+from tests.containers import engine, inside, materials
 from tests.containers.place import ENGINE, FOLDER, MATERIALS, prepare_clone
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--only", multiple=True, help="Only scenarios whose names contain this; may be given several times.")
-def main(only: tuple[str, ...]) -> None:
+@inside.options
+def main(**_: object) -> None:
     """Build the images, run the stack under load as its page says, and print the fate of every image sent.
 
     A Docker engine of its own is started, with its own folders and network, and nothing of it is left afterwards.
@@ -31,10 +31,10 @@ def main(only: tuple[str, ...]) -> None:
         return
     FOLDER.mkdir(parents=True, exist_ok=True)
     with FileLock(FOLDER / "lock"):  # two runs would share folders
-        sys.exit(_run(only))
+        sys.exit(_run(sys.argv[1:]))
 
 
-def _run(only: tuple[str, ...]) -> int:
+def _run(options: list[str]) -> int:
     began_s = time.monotonic()
     click.echo("getting Debian's packages and wheels, and making networks of random weights", err=True)
     materials.get_materials(MATERIALS)
@@ -42,9 +42,9 @@ def _run(only: tuple[str, ...]) -> int:
     click.echo(f"prepared: {time.monotonic() - began_s:.0f} s", err=True)
     shutil.rmtree(ENGINE, ignore_errors=True)
     ENGINE.mkdir(parents=True)
-    command = [*engine.NAMESPACES, sys.executable, "-m", "tests.containers.inside"]
+    command = [*engine.NAMESPACES, sys.executable, "-m", "tests.containers.inside", *options]
     try:
-        done = subprocess.run([*command, *(word for part in only for word in ("--only", part))], check=False)
+        done = subprocess.run(command, check=False)
     finally:
         shutil.rmtree(ENGINE, ignore_errors=True)
     click.echo(f"all: {time.monotonic() - began_s:.0f} s", err=True)

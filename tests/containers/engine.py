@@ -111,21 +111,22 @@ def obstacle() -> str | None:
 
 
 @contextlib.contextmanager
-def running_engine(folder: Path) -> Iterator[Engine]:
+def running_engine(folder: Path, runc: Path | None = None) -> Iterator[Engine]:
     """Run an engine in this process's own namespaces.
 
     Args:
         folder: For its files.
+        runc: What runs its containers; None: the runc on PATH.
 
     Raises:
         NoEngineError: It does not start; the message has the end of its log.
     """
     _raise_loopback()
     with tempfile.TemporaryDirectory(prefix="engine-") as runtime:  # the path of a socket has 107 characters at most
-        yield from _run_engine(folder, Path(runtime))
+        yield from _run_engine(folder, Path(runtime), runc)
 
 
-def _run_engine(folder: Path, runtime: Path) -> Iterator[Engine]:
+def _run_engine(folder: Path, runtime: Path, runc: Path | None) -> Iterator[Engine]:
     socket_file = runtime / "docker.sock"
     configuration = {
         "data-root": str(folder / "data"),
@@ -136,6 +137,7 @@ def _run_engine(folder: Path, runtime: Path) -> Iterator[Engine]:
         "default-address-pools": [{"base": "10.213.0.0/16", "size": 24}],
         "oom-score-adjust": 0,  # where a process may not lower its own
         "features": {"buildkit": True},
+        **({"runtimes": {"given": {"path": str(runc)}}, "default-runtime": "given"} if runc else {}),
     }
     (folder / "daemon.json").write_text(json.dumps(configuration, indent=1))
     log = folder / "dockerd.log"

@@ -25,14 +25,24 @@ SCENARIOS: dict[str, Callable[[Place], Iterator[Tally]]] = {
 }
 
 
+def options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of the whole run."""
+    for option in (
+        click.option("--only", multiple=True, help="Only scenarios whose names contain this; may be given repeatedly."),
+        click.option("--runc", type=click.Path(path_type=Path), help="What runs containers, in place of PATH's runc."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
-@click.option("--only", multiple=True)
-def main(only: tuple[str, ...]) -> None:
+@options
+def main(only: tuple[str, ...], runc: Path | None) -> None:
     """Start the engine, run the scenarios, and print the table."""
     _name_this_host(ENGINE / "hosts")
     materials = get_materials(MATERIALS)
     try:
-        with running_engine(ENGINE) as engine, served_wheels(materials.wheels):
+        with running_engine(ENGINE, runc) as engine, served_wheels(materials.wheels):
             began_s = time.monotonic()
             click.echo("in place of what a registry would give:")
             for image, what in make_stand_ins(engine, materials).items():
