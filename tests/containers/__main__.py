@@ -10,19 +10,19 @@ import time
 import click
 from filelock import FileLock
 
-from tests.containers import engine, inside, materials
-from tests.containers.place import ENGINE, FOLDER, MATERIALS, prepare_clone
+from tests.containers import engine, inside, materials, systemd
+from tests.containers.place import ENGINE, FOLDER, MATERIALS, SYSTEMD_CONTEXT, prepare_clone
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @inside.options
 def main(**_: object) -> None:
-    """Build the images, run the stack under load as its page says, and print the fate of every image sent.
+    """Build the images, run Compose and systemd under load as the pages say, and print the fate of every image sent.
 
     A Docker engine of its own is started, with its own folders and network, and nothing of it is left afterwards.
     No registry is asked: images of Debian's and PyPI's packages stand in for those that deploy/ names.
 
-    Exit status: 0 if no image was lost and every block of the page did what it says, or if no engine can be started
+    Exit status: 0 if no image was lost and every block of the pages did what it says, or if no engine can be started
     here, which is said with the reason; 1 otherwise.
     """
     obstacle = engine.obstacle() or materials.obstacle()
@@ -39,6 +39,9 @@ def _run(options: list[str]) -> int:
     click.echo("getting Debian's packages and wheels, and making networks of random weights", err=True)
     materials.get_materials(MATERIALS)
     prepare_clone()
+    shutil.rmtree(SYSTEMD_CONTEXT, ignore_errors=True)
+    SYSTEMD_CONTEXT.mkdir()
+    systemd.prepare_context(SYSTEMD_CONTEXT)
     click.echo(f"prepared: {time.monotonic() - began_s:.0f} s", err=True)
     shutil.rmtree(ENGINE, ignore_errors=True)
     ENGINE.mkdir(parents=True)

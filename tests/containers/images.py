@@ -15,7 +15,6 @@ def build(place: Place) -> Iterator[Tally]:
     began_s = time.monotonic()
     place.containers.run_until("--check")
     tally.notes.append(f"exported, built, started and checked in {time.monotonic() - began_s:.0f} s")
-    tally.sent = tally.right = 1
     yield tally
 
 

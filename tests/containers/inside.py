@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
 
 from tests.chaos.tally import Tally, format_table
-from tests.containers import images, stack, without_gpu
+from tests.containers import images, stack, systemd, without_gpu
 from tests.containers.engine import NoEngineError, running_engine
 from tests.containers.materials import get_materials
 from tests.containers.place import ENGINE, HOST, MATERIALS, Place, open_place
@@ -22,7 +24,9 @@ SCENARIOS: dict[str, Callable[[Place], Iterator[Tally]]] = {
     "images": images.build,
     "compose": stack.run_stack,
     "without a GPU": without_gpu.run_without_gpu,
+    "systemd": systemd.run_systemd,
 }
+ALONGSIDE = "systemd"  # it needs nothing of the others, and has a container of its own
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
@@ -61,21 +65,26 @@ def main(only: tuple[str, ...], runc: Path | None) -> None:
 
 
 def _run(place: Place, only: tuple[str, ...]) -> tuple[list[Tally], list[str]]:
+    names = [name for name in SCENARIOS if not only or any(part in name for part in only)]
+    groups = [[name for name in names if name != ALONGSIDE], [name for name in names if name == ALONGSIDE]]
+    with ThreadPoolExecutor() as threads:
+        done = [*threads.map(functools.partial(_run_in_turn, place), groups)]
+    return [tally for tallies, _ in done for tally in tallies], [each for _, failures in done for each in failures]
+
+
+def _run_in_turn(place: Place, names: Sequence[str]) -> tuple[list[Tally], list[str]]:
     tallies: list[Tally] = []
     failures: list[str] = []
-    for name, scenario in SCENARIOS.items():
-        if only and not any(part in name for part in only):
-            continue
+    for name in names:
         began_s = time.monotonic()
         try:
-            for tally in scenario(place):
+            for tally in SCENARIOS[name](place):
                 click.echo(f"  {tally.what}: {time.monotonic() - began_s:.0f} s", err=True)
                 tallies.append(tally)
-                if not tally.kept:
+                if tally.wrong or tally.lost or tally.hung:
                     failures.append(f"{tally.what}: not kept")
         except AssertionError as error:
             failures.append(f"{name}: {error}\n{_logs(place)}")
-        place.engine.remove_containers()
         click.echo(f"{name}: {time.monotonic() - began_s:.0f} s", err=True)
     return tallies, failures
 

@@ -7,13 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.checkout import CHECKOUT
 from tests.deploy.manifests import DEPLOY, DOCKERFILE
-from tests.deploy.requirements import tested_versions
+from tests.deploy.requirements import CONSTRAINTS, FILES, tested_versions
 
 PROGRAMS = ("mmdebstrap", "gcc")
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -22,6 +24,7 @@ SUITE = "bookworm"
 SYSTEMS: Mapping[str, Sequence[str]] = {
     "base": ("ca-certificates", "libffi8", "libpython3.11", "libsqlite3-0", "libssl3", "netcat-openbsd", "python3",
              "python3-pip"),
+    "systemd": ("dbus", "libgomp1", "libpython3.11", "procps", "python3-venv", "systemd-sysv"),
     "monitoring": ("prometheus", "prometheus-alertmanager", "wget"),
 }  # fmt: skip
 # What each image installs, by its Python.
@@ -86,9 +89,9 @@ def _make_system(archive: Path, packages: Sequence[str]) -> Path:
 
 
 def _download_wheels(folder: Path) -> Path:
-    needed = [DEPLOY / name for name in sorted({name for names in REQUIREMENTS.values() for name in names})]
+    needed = [CONSTRAINTS, *(DEPLOY / name for name in FILES)]
     torch = tested_versions()["torch"]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in needed) + torch.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in needed)).hexdigest()[:16]
     target = folder / f"wheels-{digest}"
     if not target.exists():
         part = folder / f"wheels-{digest}.part"
@@ -108,11 +111,21 @@ def _download_wheels(folder: Path) -> Path:
         for python, names in REQUIREMENTS.items():
             for name in names:
                 _run(*download, "--require-hashes", "--python-version", python, "-r", DEPLOY / name)
+        server = [*download, "--constraint", CONSTRAINTS, "--python-version", "3.11"]
+        server.remove("--no-deps")
+        _run(*server, "hatchling", *_server_packages())
         for_cpu = [*download, "--python-version", "3.11", f"torch=={torch}+cpu"]
         if subprocess.run([*map(str, for_cpu)], capture_output=True, check=False).returncode:
             _run(*for_cpu, "--index-url", TORCH_INDEX)
         part.rename(target)
     return target
+
+
+def _server_packages() -> list[str]:
+    """List what `pip install '.[server]'` asks for."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    packages: list[str] = [*project["dependencies"], *project["optional-dependencies"]["server"]]
+    return packages
 
 
 def _find_python312() -> Path | None:

@@ -44,6 +44,12 @@ class Page:
         assert last is not None, f"{self._page.name}: no block that is left contains {text!r}"
         return self._run(last + 1)
 
+    def run_only(self, text: str) -> None:
+        """Run the one block that contains the text, and none before it."""
+        (block,) = [snippet for snippet in self._left if text in snippet.code]
+        self._left = [block, *(snippet for snippet in self._left if snippet is not block)]
+        self._run(1)
+
     def run_rest(self) -> None:
         """Run all blocks that are left."""
         self._run(len(self._left))

@@ -19,6 +19,7 @@ FOLDER = CHECKOUT / "build" / "containers"
 MATERIALS = FOLDER / "materials"
 ENGINE = FOLDER / "engine"
 CLONE = FOLDER / "clone"
+SYSTEMD_CONTEXT = FOLDER / "systemd"
 HOST = "machine.example.com"  # the page's name for the machine
 
 
@@ -31,7 +32,8 @@ class Place:
         materials: What its images are made of.
         setting: Trained resources, base images and queries.
         clone: The checkout in which the pages' blocks run.
-        containers, without_gpu: The pages about containers, run up to some block by the scenarios before.
+        containers, without_gpu, upgrade: The pages that speak of containers.
+        systemd_context: What the container of systemd is built from.
     """
 
     engine: Engine
@@ -40,6 +42,8 @@ class Place:
     clone: Path
     containers: Page
     without_gpu: Page
+    upgrade: Page
+    systemd_context: Path
 
 
 def prepare_clone() -> Setting:
@@ -72,6 +76,8 @@ def open_place(engine: Engine, materials: Materials) -> Place:
         clone=CLONE,
         containers=Page(HOW_TO / "containers.md", CLONE, environment),
         without_gpu=Page(HOW_TO / "container-without-gpu.md", CLONE, environment),
+        upgrade=Page(HOW_TO / "upgrade.md", CLONE, environment),
+        systemd_context=SYSTEMD_CONTEXT,
     )
 
 

@@ -67,6 +67,7 @@ def run_stack(place: Place) -> Iterator[Tally]:
     yield _recreate_at_another_address(place, stack)
     yield _kill_model(place, stack)
     yield _roll_out(place, stack)
+    yield _upgrade(place, stack)
     yield _change_keys(place, stack)
     yield _send_alerts(place, stack)
     yield _stop_server(place, stack)
@@ -132,6 +133,14 @@ def _roll_out(place: Place, stack: _Stack) -> Tally:
             (entry,), _ = classify(place.setting.images[0])
     assert entry["Version"] == 2, entry
     stack.expected = load.expected[-1]
+    return tally
+
+
+def _upgrade(place: Place, stack: _Stack) -> Tally:
+    with stack.load("image of another version") as (tally, _):
+        place.upgrade.run_only("sed -i 's/image: classify-triton")
+        place.upgrade.run_only("docker build")
+    assert place.engine.docker("inspect", "--format", "{{.Config.Image}}", SERVER) == "classify-triton:0.2.0"
     return tally
 
 

@@ -41,7 +41,7 @@ int main(int count, char **arguments) {{
     return 127;
 }}
 """
-_PIP_CONF = f"""[global]
+PIP_CONF = f"""[global]
 no-index = true
 find-links = http://{BRIDGE}:{WHEELS_PORT}/
 trusted-host = {BRIDGE}
@@ -183,7 +183,7 @@ def _recipes(materials: Materials) -> dict[str, _Recipe]:
 
 
 def _fill_pip(context: Path) -> None:
-    (context / "pip.conf").write_text(_PIP_CONF)
+    (context / "pip.conf").write_text(PIP_CONF)
 
 
 def _fill_no_grafana(context: Path) -> None:

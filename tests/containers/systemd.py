@@ -1,33 +1,29 @@
-"""systemd boots in a container, and the page "Run it under systemd" is followed there, step by step, under load.
-
-Alone, with an engine that ``DOCKER_HOST`` names: ``python -m tests.containers.systemd`` makes the images and runs it.
-"""
+"""systemd boots in a container, and the page "Run it under systemd" is followed there, step by step, under load."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from inference_server.supervision.watching import EXIT_TIMEOUT_S, LAST_ANSWERS_S
 from tests import tiny_network
+from tests.chaos.tally import Tally
 from tests.checkout import CHECKOUT, copy_checkout
+from tests.containers.engine import Engine
+from tests.containers.place import Place
+from tests.containers.stand_ins import PIP_CONF
 from tests.docs.snippets import Snippet, read_snippets
 from tests.resources import write_faces
 
 PAGE = CHECKOUT / "docs" / "how-to" / "systemd.md"
 REASON = "needs systemd as process 1; make test-containers runs it in a container"
-# Debian's packages in the base image.
-PACKAGES = ("systemd-sysv", "dbus", "python3-venv", "libpython3.11", "libgomp1", "procps")
 NEXT_VERSION = "0.1.0+next"
 SOURCE = "/root/classify-triton"
 UNIT, SYNC = "inference-server", "base-set-sync"
@@ -41,6 +37,13 @@ _RUN_OPTIONS = (
     "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",
     "--tmpfs", "/run", "--tmpfs", "/run/lock", "--shm-size", "512m", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:ro",
 )  # fmt: skip
+_NAME, _IMAGE, _SYSTEM = "classify-systemd", "stand-in/node:12", "stand-in/systemd:12"
+_DOCKERFILE = f"""FROM {_SYSTEM}
+COPY pip.conf /etc/pip.conf
+COPY checkout {SOURCE}
+WORKDIR {SOURCE}
+CMD ["/sbin/init"]
+"""
 _LOAD = """
 import json, pathlib, sys
 from inference_client import Classify
@@ -55,9 +58,6 @@ with Classify("http://127.0.0.1:8080", timeout_s=60) as classify:
             tally["failed"].append([status, str(results)[:500]])
 pathlib.Path("/run/load.json").write_text(json.dumps(tally))
 """
-
-# ``docker(*arguments, input=text)`` runs a command of the engine and returns what it prints; it raises if that fails.
-Docker = Callable[..., str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,85 +85,59 @@ class SystemdError(AssertionError):
     """Something did not do what the page says."""
 
 
-def build_systemd_image(docker: Docker, *, base: str, tag: str) -> None:
-    """Build the image in which systemd boots: a checkout with an export and images, and the packages that pip installs.
-
-    Args:
-        docker: The engine.
-        base: Image with ``PACKAGES``.
-        tag: Name of the image to build.
-    """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        checkout = folder / "checkout"
-        copy_checkout(checkout)
-        subprocess.run(
-            [sys.executable, "-m", "pip", "wheel", "--quiet", "--constraint", CHECKOUT / "constraints.txt",
-             "--wheel-dir", folder / "wheels", f"{CHECKOUT}[server]", "hatchling"],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        for wheel in (folder / "wheels").glob("classify_triton-*"):
-            wheel.unlink()  # the page builds its own
-        write_faces(checkout / "base" / "face", [1, 2, 3, 4], "x")
-        write_faces(checkout / "base" / "not_face", [101, 102, 103], "x")
-        for number, image in enumerate(write_faces(folder / "queries", [10, 110], "q")):
-            shutil.copy(image, checkout / f"{'ab'[number]}.jpg")
-        subprocess.run(
-            [sys.executable, "-m", "inference_export", "-r", tiny_network.write_tiny_resources(folder / "trained"),
-             "--network", tiny_network.NETWORK, "-data", checkout / "base",
-             "--model_repository", checkout / "exports" / "export-1"],
-            check=True, cwd=CHECKOUT, capture_output=True,
-        )  # fmt: skip
-        shutil.copytree(checkout / "exports" / "export-1", checkout / "exports" / "export-2")
-        (folder / "Dockerfile").write_text(
-            f"FROM {base}\n"
-            f"ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/root/wheels PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=1\n"
-            f"COPY wheels /root/wheels\n"
-            f"COPY checkout {SOURCE}\n"
-            f"WORKDIR {SOURCE}\n"
-            f'CMD ["/sbin/init"]\n'
-        )
-        docker("build", "--quiet", "--tag", tag, str(folder))
+def prepare_context(folder: Path) -> None:
+    """Fill a folder with a checkout that has exports and images: what the container of systemd is built from."""
+    checkout = folder / "checkout"
+    copy_checkout(checkout)
+    write_faces(checkout / "base" / "face", [1, 2, 3, 4], "x")
+    write_faces(checkout / "base" / "not_face", [101, 102, 103], "x")
+    for number, image in enumerate(write_faces(folder / "queries", [10, 110], "q")):
+        shutil.copy(image, checkout / f"{'ab'[number]}.jpg")
+    subprocess.run(
+        [sys.executable, "-m", "inference_export", "-r", tiny_network.write_tiny_resources(folder / "trained"),
+         "--network", tiny_network.NETWORK, "-data", checkout / "base",
+         "--model_repository", checkout / "exports" / "export-1"],
+        check=True, cwd=CHECKOUT, capture_output=True,
+    )  # fmt: skip
+    shutil.copytree(checkout / "exports" / "export-1", checkout / "exports" / "export-2")
 
 
-def run_systemd(
-    docker: Docker, image: str, *, name: str = "classify-systemd", log: Path | None = None
-) -> Iterator[Ran]:
-    """Boot systemd, follow the page, and break the server in the ways that the page speaks of.
-
-    Args:
-        docker: The engine.
-        image: From ``build_systemd_image``.
-        name: Name of the container, which is removed at the end.
-        log: File for the journal of the units.
-
-    Yields:
-        What has been run, after each step.
-
-    Raises:
-        SystemdError: A step did not do what the page says.
-    """
-    docker("run", "--detach", "--name", name, "--hostname", "node", *_RUN_OPTIONS, image)
-    machine = _Machine(docker, name)
+def run_systemd(place: Place) -> Iterator[Tally]:
+    """Boot systemd, follow the page, and break the server in the ways that the page speaks of."""
+    engine, context = place.engine, place.systemd_context
+    engine.import_system(place.materials.systems["systemd"], _SYSTEM)
+    (context / "pip.conf").write_text(PIP_CONF)
+    (context / "Dockerfile").write_text(_DOCKERFILE)
+    engine.docker("build", "--quiet", "--tag", _IMAGE, context)
+    engine.docker("run", "--detach", "--name", _NAME, "--hostname", "node", *_RUN_OPTIONS, _IMAGE)
+    machine = _Machine(engine)
     try:
-        yield from _steps(machine)
+        for ran in _steps(machine):
+            yield Tally(
+                what=f"systemd: {ran.name}",
+                times=1,
+                sent=ran.sent,
+                right=ran.answered,
+                lost=ran.failed,
+                notes=[f"{ran.what[:70]}, {ran.seconds:.1f} s"],
+            )
+    except AssertionError as error:
+        journal = machine.run(f"journalctl --no-pager --output short-precise -u {UNIT} -u {SYNC} | tail -n 40 || true")
+        raise SystemdError(f"{error}\n{journal}") from error
     finally:
-        if log is not None:
-            log.write_text(machine.run(f"journalctl --no-pager --output short-precise -u {UNIT} -u {SYNC} || true"))
-        docker("rm", "--force", "--volumes", name)
+        engine.docker("rm", "--force", "--volumes", _NAME)
 
 
 class _Machine:
     """The container, as its administrator sees it."""
 
-    def __init__(self, docker: Docker, name: str) -> None:
-        self._docker = docker
-        self._name = name
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     def run(self, code: str) -> str:
         """Run a shell script as root in the checkout; return its standard output."""
         shell = ("timeout", str(STEP_TIMEOUT_S), "bash", "-euo", "pipefail")
-        return self._docker("exec", "--interactive", self._name, *shell, input=code)
+        return self._engine.docker("exec", "--interactive", _NAME, *shell, given=code)
 
     def property(self, name: str, unit: str = UNIT) -> str:
         return self.run(f"systemctl show --value --property {name} {unit}").strip()
@@ -359,34 +333,3 @@ def _given_up(machine: _Machine) -> Ran:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise SystemdError(message)
-
-
-def _docker(*arguments: str, input: str | None = None) -> str:
-    done = subprocess.run(["docker", *arguments], input=input, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemdError(f"docker {' '.join(arguments[:8])}: {done.returncode}\n{done.stdout}{done.stderr}\n{input}")
-    return done.stdout
-
-
-def main() -> None:
-    """Make the images, run the steps, and print them."""
-    prefix = sys.argv[1] if sys.argv[1:] else "classify-"
-    base, image = f"{prefix}systemd-base", f"{prefix}systemd"
-    if not _docker("images", "--quiet", base):
-        with tempfile.TemporaryDirectory() as folder:
-            tar = Path(folder) / "base.tar"
-            subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}",
-                            "bookworm", tar], check=True)  # fmt: skip
-            _docker("import", str(tar), base)
-    build_systemd_image(_docker, base=base, tag=image)
-    log = Path(os.environ.get("OUT", ".")) / "systemd-journal.log"
-    for ran in run_systemd(_docker, image, name=f"{prefix}systemd", log=log):
-        what = re.sub(r"\s+", " ", ran.what)
-        print(
-            f"{ran.name:20} {what[:60]:60} {ran.seconds:6.1f} s {ran.sent:6} {ran.answered:6} {ran.failed:3}",
-            flush=True,
-        )
-
-
-if __name__ == "__main__":
-    main()
