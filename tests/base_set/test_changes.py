@@ -78,6 +78,26 @@ def test_older_versions_go_and_their_networks_stay_as_long_as_they_are_needed(li
         assert [folder.name for folder in (living.repository / model).glob("[0-9]*")] == ["4"]
 
 
+def test_older_version_that_cannot_be_removed_is_named_and_the_change_is_made(
+    living: Living, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rmtree = shutil.rmtree
+
+    def refuse(folder: Path, **options: Any) -> None:
+        if folder == living.head(1):  # as if it were another user's
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "model.py")
+        rmtree(folder, **options)
+
+    living.ask("set", "-thres", 0.2, images=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("inference_export.repository.publishing.shutil.rmtree", refuse)
+        (note,) = living.ask("set", "-thres", 0.3, images=False)["notes"]
+    assert "unused: cluster_head/1. Remove" in note
+    assert exported_version(living.repository) == Version(number=3, network=1)
+    assert living.ask("set", "-thres", 0.4, images=False)["notes"] == []
+    assert not living.head(1).exists()
+
+
 def test_add_copies_into_the_folder_and_a_refused_one_leaves_nothing(living: Living, contents: Contents) -> None:
     (image,) = write_faces(living.folder / "elsewhere", [50], "y")
     found = living.ask("add", "face", image)
