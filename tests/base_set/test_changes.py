@@ -273,6 +273,12 @@ def test_check_names_doubtful_images_and_flips_and_changes_nothing(living: Livin
     assert cached.keys() == contents(living.cache).keys()
 
 
+def test_check_says_that_a_sync_would_change_no_image(living: Living) -> None:
+    assert "a sync would change no image: version 1 has those of the folder" in living.run("check").stdout
+    (living.base / "face" / "x001.png").unlink()
+    assert "a sync would change version 1: images: 1 removed" in living.run("check").stdout
+
+
 def test_flips_are_those_of_the_two_versions_that_answer(living: Living) -> None:
     """The comparison says the same as the served code does with each version's own files."""
     queries = sorted(write_faces(living.folder / "queries", range(10, 40), "q"))
@@ -336,6 +342,22 @@ def test_repository_that_can_not_be_changed_is_named(
     damage(living)
     done = living.run("sync")
     assert (done.exit_code, says in done.stderr) == (1, True), done.output
+
+
+def test_mount_point_is_refused_before_any_work_with_the_remedy(
+    living: Living, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == living.repository)
+    done = living.run("sync")
+    assert (done.exit_code, "Mount the folder that holds the repository instead" in done.stderr) == (1, True)
+
+
+def test_repository_whose_folder_is_not_writable_is_refused_before_any_work(
+    living: Living, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda folder, _: folder != living.folder)  # root may write everywhere
+    done = living.run("sync")
+    assert (done.exit_code, f"{living.folder} is not writable." in done.stderr) == (1, True)
 
 
 def _edit_provenance(living: Living, key: str, value: object) -> None:

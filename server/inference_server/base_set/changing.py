@@ -12,7 +12,7 @@ from inference_export.errors import BaseDataError, RepositoryError
 from inference_export.progress import Progress, show_nothing
 from inference_export.repository.config_files import pin_version
 from inference_export.repository.configs import HEAD
-from inference_export.repository.destination import resolve_destination
+from inference_export.repository.destination import require_changeable, resolve_destination
 from inference_export.repository.locks import is_held, locked
 from inference_export.repository.publishing import unremoved
 from inference_export.repository.version_files import Settings
@@ -68,6 +68,7 @@ def change_base_set(
         OSError: The disk is full, or a file can't be written.
     """
     repository = resolve_destination(options.model_repository)
+    require_changeable(repository)
     for port in find_servers(repository):
         require_same_shape(read_access(port), repository)
     with prepare_change(options, progress) as change:
