@@ -22,7 +22,7 @@ GRAFANA_TYPES := build/grafana/node_modules/.package-lock.json
 .PHONY: help install demo serve reload test test-fast test-containers coverage check format bench chaos soak fuzz perf docs release lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(VENV)/created:
 	.ci/environment $(PYTHON)

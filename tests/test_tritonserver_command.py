@@ -212,7 +212,7 @@ def test_damaged_pytriton_is_refused_with_the_command_to_mend_it(monkeypatch: py
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "_installed", lambda name: name not in ("nvidia-pytriton", None))
     monkeypatch.setattr(extras, "refuse_two_onnxruntimes", lambda: None)
-    with pytest.raises(extras.MissingExtraError, match=r"(?s)nvidia-pytriton not installed.*\[server\]"):
+    with pytest.raises(extras.MissingExtraError, match=r"(?s)missing: nvidia-pytriton\..*\[server\]"):
         prepare_launch([])
 
 

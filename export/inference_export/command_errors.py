@@ -40,7 +40,8 @@ def explained_errors(repository: Path) -> Iterator[None]:
                 f"{where} can't be written: {REASONS[error.errno]}, or name another --model_repository. Nothing was "
                 f"replaced."
             ) from error
-        raise click.ClickException(f"{where}: {error.strerror or error}. Nothing was replaced.") from error
+        remedy = f" Run the command as the user who owns {repository}." if isinstance(error, PermissionError) else ""
+        raise click.ClickException(f"{where}: {error.strerror or error}. Nothing was replaced.{remedy}") from error
 
 
 def _terminate(*_: object) -> None:

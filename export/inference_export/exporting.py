@@ -30,7 +30,7 @@ from inference_export.repository.configs import RepositoryShape, Version
 from inference_export.repository.destination import check_destination, resolve_destination
 from inference_export.repository.modes import mode_change, read_mode, require_mode
 from inference_export.repository.provenance import describe, write_provenance
-from inference_export.repository.publishing import is_replaced, previous_path, publish
+from inference_export.repository.publishing import is_replaced, previous_path, publish, unremoved
 from inference_export.repository.staging import staging
 from inference_export.repository.version_files import SETTINGS_FILE, Settings, write_json, write_settings
 from inference_export.repository.versions import PROVENANCE_FILE, exported_version
@@ -173,6 +173,7 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
         *([] if base is None else base.notes),
         *([change] if (change := mode_change(mode_before, mode)) else []),
         *_notes_on_repository(repository, before, replaces=replaces),
+        *unremoved(repository),
         *_notes_on_options(options, mode, preprocessing),
     ]
     return Summary(

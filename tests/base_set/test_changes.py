@@ -78,6 +78,26 @@ def test_older_versions_go_and_their_networks_stay_as_long_as_they_are_needed(li
         assert [folder.name for folder in (living.repository / model).glob("[0-9]*")] == ["4"]
 
 
+def test_older_version_that_cannot_be_removed_is_named_and_the_change_is_made(
+    living: Living, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rmtree = shutil.rmtree
+
+    def refuse(folder: Path, **options: Any) -> None:
+        if folder == living.head(1):  # as if it were another user's
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "model.py")
+        rmtree(folder, **options)
+
+    living.ask("set", "-thres", 0.2, images=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("inference_export.repository.publishing.shutil.rmtree", refuse)
+        (note,) = living.ask("set", "-thres", 0.3, images=False)["notes"]
+    assert "unused: cluster_head/1. Remove" in note
+    assert exported_version(living.repository) == Version(number=3, network=1)
+    assert living.ask("set", "-thres", 0.4, images=False)["notes"] == []
+    assert not living.head(1).exists()
+
+
 def test_add_copies_into_the_folder_and_a_refused_one_leaves_nothing(living: Living, contents: Contents) -> None:
     (image,) = write_faces(living.folder / "elsewhere", [50], "y")
     found = living.ask("add", "face", image)
@@ -253,6 +273,12 @@ def test_check_names_doubtful_images_and_flips_and_changes_nothing(living: Livin
     assert cached.keys() == contents(living.cache).keys()
 
 
+def test_check_says_that_a_sync_would_change_no_image(living: Living) -> None:
+    assert "a sync would change no image: version 1 has those of the folder" in living.run("check").stdout
+    (living.base / "face" / "x001.png").unlink()
+    assert "a sync would change version 1: images: 1 removed" in living.run("check").stdout
+
+
 def test_flips_are_those_of_the_two_versions_that_answer(living: Living) -> None:
     """The comparison says the same as the served code does with each version's own files."""
     queries = sorted(write_faces(living.folder / "queries", range(10, 40), "q"))
@@ -316,6 +342,22 @@ def test_repository_that_can_not_be_changed_is_named(
     damage(living)
     done = living.run("sync")
     assert (done.exit_code, says in done.stderr) == (1, True), done.output
+
+
+def test_mount_point_is_refused_before_any_work_with_the_remedy(
+    living: Living, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == living.repository)
+    done = living.run("sync")
+    assert (done.exit_code, "Mount the folder that holds the repository instead" in done.stderr) == (1, True)
+
+
+def test_repository_whose_folder_is_not_writable_is_refused_before_any_work(
+    living: Living, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda folder, _: folder != living.folder)  # root may write everywhere
+    done = living.run("sync")
+    assert (done.exit_code, f"{living.folder} is not writable." in done.stderr) == (1, True)
 
 
 def _edit_provenance(living: Living, key: str, value: object) -> None:

@@ -29,15 +29,16 @@ def build(place: Place) -> Iterator[Tally]:
 def _change_base_set(place: Place) -> Tally:
     """The server takes up a change that is made inside of its container, where no pip's Triton is."""
     tally = Tally(what="base-set in NVIDIA's image", times=1)
-    repository = place.clone / "exports" / "writable"
-    shutil.copytree(place.clone / "exports" / "export-1", repository)
-    subprocess.run(["chown", "-R", "1000:1000", repository], check=True)
+    folder = place.clone / "writable"  # mounted as a whole: a change is prepared beside the repository
+    shutil.copytree(place.clone / "exports" / "export-1", folder / "export-1")
+    subprocess.run(["chown", "-R", "1000:1000", folder], check=True)
     docker = place.engine.docker
-    docker("run", "--detach", "--name", _WRITABLE, "--shm-size", "512m", "--volume", f"{repository}:/models", IMAGE)
+    docker("run", "--detach", "--name", _WRITABLE, "--shm-size", "512m", "--volume", f"{folder}:/exports", IMAGE,
+           "--model_repository=/exports/export-1", "--host=0.0.0.0")  # fmt: skip
     place.engine.wait_until_healthy(_WRITABLE)
     url = f"http://{place.engine.address(_WRITABLE)}:8080"
     with Load(url, [expected_answers(url, place.setting.images)], tally, clients=2, pause_s=0.05) as load:
-        said = docker("exec", _WRITABLE, "base-set", "set", "-thres", "0.8", "--model_repository", "/models")
+        said = docker("exec", _WRITABLE, "base-set", "set", "-thres", "0.8", "--model_repository", "/exports/export-1")
         load.expected.append(expected_answers(url, place.setting.images))
     assert "served now by inference-server" in said, said
     tally.notes += load.failures[:3]

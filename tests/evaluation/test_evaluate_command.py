@@ -137,7 +137,7 @@ def test_extra_that_is_missing_is_named(folder: Path, monkeypatch: pytest.Monkey
     result = run(folder, "-ip", "localhost:8080")
     assert result.exit_code == 1
     assert result.stderr == (
-        "Error: matplotlib not installed. Install what is missing:\n  pip install 'classify-triton[report]'\n"
+        "Error: Packages are missing: matplotlib. Install them:\n  pip install 'classify-triton[report]'\n"
     )
 
 

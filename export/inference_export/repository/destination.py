@@ -64,6 +64,30 @@ def check_destination(repository: Path, shape: RepositoryShape) -> None:
         )
 
 
+def require_changeable(repository: Path) -> None:
+    """Refuse a repository whose base set can't be changed, before any long work.
+
+    Args:
+        repository: The model repository, resolved.
+
+    Raises:
+        RepositoryError: The repository is a mount point, or it or the folder that holds it is not writable.
+    """
+    if os.path.ismount(repository):
+        raise RepositoryError(
+            f"{repository} is a mount point. A change is prepared beside the repository and then moved into it, which "
+            f"a mount point does not allow. Mount the folder that holds the repository instead, and name the "
+            f"repository in it with --model_repository.",
+            repository,
+        )
+    for folder in (repository.parent, repository):
+        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+            raise RepositoryError(
+                f"{folder} is not writable. Mount it writable, or run the command as a user who may write there.",
+                folder,
+            )
+
+
 def _is_full_of_something_else(folder: Path) -> bool:
     if folder.is_dir() and not folder.is_symlink():
         return any(folder.iterdir()) and not any(folder.glob(f"*/{CONFIG_FILE}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -9,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from inference_export.errors import OverlappingChangeError, RepositoryError
-from inference_export.repository.config_files import pin_version, read_configs
+from inference_export.repository.config_files import pin_version, read_config, read_configs
 from inference_export.repository.configs import (
     CONFIG_FILE,
     ENSEMBLE,
@@ -18,6 +19,7 @@ from inference_export.repository.configs import (
     NETWORK_MODELS,
     RepositoryShape,
     Version,
+    parse_config,
     render_configs,
     without_versions,
 )
@@ -41,7 +43,7 @@ def publish(staged: Path, repository: Path, shape: RepositoryShape) -> Version:
 
     A version of the repository's shape is added. The ensemble answers with it as soon as the ensemble's new
     configuration is renamed over the old one. The version before and the version that is being served are kept; older
-    versions are removed.
+    versions are removed, unless that fails: ``unremoved`` names those.
 
     A version of another shape makes a new repository, which is exchanged for the old one in one step. The old one is
     kept as ``<name>.previous``.
@@ -115,6 +117,24 @@ def drop_base_sets(repository: Path, numbers: Collection[int]) -> None:
         _remove_version(HEAD, repository / HEAD / version.folder(HEAD))
 
 
+def unremoved(repository: Path) -> list[str]:
+    """Note that older versions could not be removed, such as those of another user; [] if none is left."""
+    with locked(repository):
+        folders = [
+            f"{model}/{number}"
+            for model in MODELS
+            for listed in [parse_config(read_config(repository, model)).version_policy.specific.versions]
+            for number in list_folders(repository / model)
+            if number not in listed and not _is_template(model, repository / model / str(number))
+        ]
+    if not folders:
+        return []
+    return [
+        f"older versions can't be removed from {repository}, and stay there unused: {', '.join(folders)}. Remove these "
+        f"folders as the user who owns them."
+    ]
+
+
 def is_replaced(repository: Path, shape: RepositoryShape) -> bool:
     """Tell whether an export of this shape replaces the repository, instead of adding a version to it."""
     if exported_version(repository) is None:
@@ -142,19 +162,31 @@ def _add_version(
         folders = {old.folder(model) for old in kept}
         for number in list_folders(repository / model):
             if str(number) not in folders:
-                _remove_version(model, repository / model / str(number))
+                with contextlib.suppress(OSError):  # the new version is there already; see unremoved
+                    _remove_version(model, repository / model / str(number))
     return version
 
 
 def _remove_version(model: str, folder: Path) -> None:
-    template = template_directory() / model / "1"
-    if not (template.is_dir() and folder.samefile(template)):
-        shutil.rmtree(folder)
+    if not _is_template(model, folder):
+        _remove_folder(folder)
         return
     tracked = template_files(model)
     for file in folder.iterdir():  # this is an export into a checkout, whose tracked files stay
         if file.name not in tracked or not file.samefile(tracked[file.name]):
             file.unlink()
+
+
+def _is_template(model: str, folder: Path) -> bool:
+    template = template_directory() / model / "1"
+    return template.is_dir() and folder.samefile(template)
+
+
+def _remove_folder(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:  # which names no more than a file within the folder
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def _replace(staged: Path, repository: Path, shape: RepositoryShape) -> None:
@@ -176,7 +208,7 @@ def _replace(staged: Path, repository: Path, shape: RepositoryShape) -> None:
                 shutil.copy2(entry, new / entry.name, follow_symlinks=False)
     previous = previous_path(repository)
     if previous.exists():
-        shutil.rmtree(previous)
+        _remove_folder(previous)
     new.rename(previous)
     _exchange(previous, repository)
 

@@ -12,8 +12,9 @@ from inference_export.errors import BaseDataError, RepositoryError
 from inference_export.progress import Progress, show_nothing
 from inference_export.repository.config_files import pin_version
 from inference_export.repository.configs import HEAD
-from inference_export.repository.destination import resolve_destination
+from inference_export.repository.destination import require_changeable, resolve_destination
 from inference_export.repository.locks import is_held, locked
+from inference_export.repository.publishing import unremoved
 from inference_export.repository.version_files import Settings
 from inference_export.repository.versions import exported_version, list_folders, previous_version
 from inference_server.reload.reloading import require_same_shape, serve_pinned
@@ -67,6 +68,7 @@ def change_base_set(
         OSError: The disk is full, or a file can't be written.
     """
     repository = resolve_destination(options.model_repository)
+    require_changeable(repository)
     for port in find_servers(repository):
         require_same_shape(read_access(port), repository)
     with prepare_change(options, progress) as change:
@@ -94,7 +96,7 @@ def change_base_set(
         settings=change.settings,
         class_sizes=dict(zip(change.settings.classes, change.base.class_sizes, strict=True)),
         servers=servers,
-        notes=[*change.notes, *not_reached(repository, servers)],
+        notes=[*change.notes, *unremoved(repository), *not_reached(repository, servers)],
     )
 
 

@@ -126,7 +126,11 @@ def check_json(change: PreparedChange, doubts: Doubts, queries: QueryComparison 
 
 def check_text(change: PreparedChange, doubts: Doubts, queries: QueryComparison | None) -> str:
     """Return what a change would do as lines of text."""
-    lines = [f"a sync would change version {change.before.export.version.number}: {_counts(change.difference)}"]
+    number = change.before.export.version.number
+    if change.difference:
+        lines = [f"a sync would change version {number}: {_counts(change.difference)}"]
+    else:
+        lines = [f"a sync would change no image: version {number} has those of the folder"]
     lines += _difference_lines(change.difference)
     lines += ["", *_class_lines(change)]
     lines += ["", *_doubt_lines(change, doubts)]

@@ -50,9 +50,9 @@ def check(host: str, port: int, timeout_s: float = TIMEOUT_S) -> None:
                 raise ServerError(f"{url} answered {error.code}: {message}") from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
-            raise ServerError(
-                f"{url} gave no label within {timeout_s:g} s: {reason}. Is the server running?"
-            ) from error
+            said = getattr(reason, "strerror", None) or reason
+            within = f" within {timeout_s:g} s" if isinstance(reason, TimeoutError) else ""
+            raise ServerError(f"{url} gave no label{within}: {said}. Is the server running?") from error
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise ServerError(f"{url} answered without a label. Is tritonserver running there?") from error
         time.sleep(_PAUSE_S)

@@ -22,7 +22,7 @@ from inference_export.progress import Progress, show_nothing
 from inference_export.repository.config_files import pin_version
 from inference_export.repository.configs import ENSEMBLE, HEAD
 from inference_export.repository.contents import StoredBase, read_contents
-from inference_export.repository.destination import resolve_destination
+from inference_export.repository.destination import require_changeable, resolve_destination
 from inference_export.repository.locks import is_held, locked
 from inference_export.repository.publishing import drop_base_sets, previous_path
 from inference_export.repository.staging import is_being_changed, remove_left_over, retire
@@ -140,7 +140,8 @@ def forget(
     names = list(dict.fromkeys(names))
     repository = resolve_destination(options.model_repository)
     contents = read_contents(repository)
-    _require_changeable(repository)
+    require_changeable(repository)
+    _require_unchanging(repository)
     files = find_files(options.base_data.resolve(), removed.resolve(), names)
     traces = collect_traces(contents, files, names, options.cache)
     if find_servers(repository):
@@ -188,7 +189,7 @@ def forget(
     )
 
 
-def _require_changeable(repository: Path) -> None:
+def _require_unchanging(repository: Path) -> None:
     """Refuse before anything changes what would fail halfway.
 
     Raises:
