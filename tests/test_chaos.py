@@ -229,6 +229,25 @@ def test_sigterm_lets_requests_finish_and_leaves_nothing_also_after_a_death(sett
         assert psutil.wait_procs(descendants, timeout=5)[1] == []
 
 
+@pytest.mark.parametrize("repairing", [False, True], ids=["watching", "replacing-a-process"])
+def test_sigterm_ends_it_soon_though_tritonserver_answers_nothing(setting: Setting, *, repairing: bool) -> None:
+    """Docker kills it after 45 s, and what is killed leaves its shared memory."""
+    repository = setting.export("silent")
+    with watched_server("--model_repository", repository, log=setting.folder / "silent.log") as server:
+        server.wait_until_said("ready at")
+        triton = server.tritonserver()
+        if repairing:
+            loads = server.said().count("ModelInstanceInitialize: preprocess")
+            server.model_process("preprocess").kill()
+            while server.said().count("ModelInstanceInitialize: preprocess") == loads:
+                time.sleep(0.01)
+        triton.suspend()
+        time.sleep(0.3)
+        server.process.terminate()
+        assert server.process.wait(25) == 0
+        assert not triton.is_running()
+
+
 def test_changes_under_load_are_complete_or_refused(setting: Setting) -> None:
     repository = setting.export("reloads")
     with watched_server("--model_repository", repository, log=setting.folder / "reloads.log") as server:

@@ -198,7 +198,7 @@ class Watcher:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         try:
-            reload_model(self._server, self._read_access(), model)
+            reload_model(self._server, self._read_access(), model, lambda: self._signals.count > 0)
         except (OSError, ServerError, RepositoryError) as error:
             self._restart(f"{failure}, and could not be replaced ({error})")
             return
@@ -248,7 +248,7 @@ class Watcher:
             for model in (ENSEMBLE, *MODELS):
                 control.unload(model)
         deadline_s = time.monotonic() + EXIT_TIMEOUT_S
-        while self._server.exit_code() is None and time.monotonic() < deadline_s and self._signals.count == 1:
+        while not self._server.failure() and time.monotonic() < deadline_s and self._signals.count == 1:
             if all(is_stopped(process.pid) for process in model_processes(self._server.pid, frozenset(MODELS))):
                 break
             time.sleep(POLL_S)
