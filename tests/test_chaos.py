@@ -229,6 +229,18 @@ def test_sigterm_lets_requests_finish_and_leaves_nothing_also_after_a_death(sett
         assert psutil.wait_procs(descendants, timeout=5)[1] == []
 
 
+def test_server_that_stops_is_no_longer_found_by_a_reload(setting: Setting) -> None:
+    """A reload would load again what the stop has unloaded, and the stop would take half a minute."""
+    with watched_server("--model_repository", setting.export("ending"), log=setting.folder / "ending.log") as server:
+        server.wait_until_said("ready at")
+        triton = server.tritonserver()
+        server.process.terminate()
+        ends_s = time.monotonic() + 30
+        while access_file(server.port).exists() and time.monotonic() < ends_s:
+            time.sleep(0.005)
+        assert triton.status() != psutil.STATUS_ZOMBIE
+
+
 @pytest.mark.parametrize("repairing", [False, True], ids=["watching", "replacing-a-process"])
 def test_sigterm_ends_it_soon_though_tritonserver_answers_nothing(setting: Setting, *, repairing: bool) -> None:
     """Docker kills it after 45 s, and what is killed leaves its shared memory."""

@@ -125,8 +125,7 @@ class Watcher:
             if self._started:
                 self._server.kill()
             self._memory.close()
-            with contextlib.suppress(OSError):
-                access_file(self._port).unlink(missing_ok=True)
+            self._remove_access()
 
     def _hurry(self) -> None:
         if self._started:
@@ -229,6 +228,10 @@ class Watcher:
                 write_access(self._port, self._access)
         return self._access
 
+    def _remove_access(self) -> None:
+        with contextlib.suppress(OSError):
+            access_file(self._port).unlink(missing_ok=True)
+
     def _ready_versions(self) -> set[tuple[str, str]] | None:
         with contextlib.suppress(ServerError):
             return self._control.ready_versions()
@@ -242,6 +245,7 @@ class Watcher:
     def _stop(self) -> int:
         if not self._ready:  # nobody waits for an answer
             return 0
+        self._remove_access()  # a reload would load again what is unloaded here
         # Unloaded models finish their requests and end. SIGTERM alone would make Triton wait until its deadline for
         # clients that keep a connection open, and for processes that have died.
         with contextlib.suppress(ServerError, OSError), ModelControl(self._access) as control:
