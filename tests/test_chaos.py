@@ -8,7 +8,7 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from inference_client import Classify
 from inference_server.supervision.failures import MOST_FAILURES
 from inference_server.supervision.shared_memory import FOLDER, PREFIX
 from inference_server.supervision.watching import GIVEN_UP_EXIT_CODE
-from inference_server.triton.access import access_file
+from inference_server.triton.access import access_file, find_access_file
 from inference_server.triton.process import free_ports, start_child
 from tests.chaos import (
     base_sets,
@@ -370,11 +370,15 @@ def test_second_server_on_a_port_is_refused_on_any_address(setting: Setting, ser
     assert f"another inference-server of yours runs on port {server.port}" in done.stderr
 
 
-def test_server_goes_on_when_its_access_file_is_gone(setting: Setting) -> None:
+@pytest.mark.parametrize("removed", [(".json",), (".json", ".lock")], ids=["key", "key-and-lock"])
+def test_server_goes_on_when_its_access_file_is_gone(setting: Setting, removed: Sequence[str]) -> None:
+    """The end of a user's last session removes the whole folder."""
     repository = setting.export("cleaned")
     with watched_server("--model_repository", repository, log=setting.folder / "cleaned.log") as server:
-        access_file(server.port).unlink()
+        server.wait_until_said("ready at")
+        for suffix in removed:
+            access_file(server.port).with_suffix(suffix).unlink()
         time.sleep(1)
-        assert access_file(server.port).exists()
+        assert find_access_file(server.port) == access_file(server.port)
         assert server.is_serving()
         assert f"ready at {server.url}" in server.said()

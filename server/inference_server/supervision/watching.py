@@ -95,7 +95,7 @@ class Watcher:
             ServerError: The port is taken, or the shared memory or the access file can't be written.
         """
         self._signals = StopSignals(on_repeat=self._hurry)
-        with claim(self._port):
+        with claim(self._port) as self._claim:
             try:
                 return self._run()
             finally:
@@ -225,6 +225,7 @@ class Watcher:
             self._access = access
         else:
             with contextlib.suppress(ServerError):  # without the file, reload-repository won't find this server
+                self._claim.renew()
                 write_access(self._port, self._access)
         return self._access
 
