@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import stat
 import sys
 import time
@@ -227,6 +228,36 @@ def test_sigterm_lets_requests_finish_and_leaves_nothing_also_after_a_death(sett
         assert not list(FOLDER.glob(f"{prefix}*"))
         assert not access.exists()
         assert psutil.wait_procs(descendants, timeout=5)[1] == []
+
+
+def test_server_is_asked_without_the_proxy_that_the_environment_names(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = setting.export("behind-a-proxy")
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.setblocking(False)
+        for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        command = [sys.executable, "-m", "inference_server", "--model_repository", str(repository)]
+        port, metrics_port = free_ports(2)
+        log = setting.folder / "behind-a-proxy.log"
+        with log.open("wb") as output:
+            process = start_child([*command, "--port", str(port), "--metrics_port", str(metrics_port)], output=output)
+        try:
+            ends_s = time.monotonic() + 60
+            while "ready at" not in log.read_text() and time.monotonic() < ends_s:
+                time.sleep(0.1)
+            done = reloads.run_command("inference-server", "--check", "--port", port)
+            assert done.returncode == 0, done.stderr + log.read_text()[-1000:]
+            done = reloads.run_command("base-set", "set", "-thres", 0.5, "--model_repository", repository)
+            assert f"served now by inference-server on port {port}" in done.stdout, done.stderr
+            with pytest.raises(BlockingIOError):
+                proxy.accept()
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 def test_server_that_stops_is_no_longer_found_by_a_reload(setting: Setting) -> None:

@@ -11,7 +11,6 @@ import os
 import secrets
 import signal
 import time
-import urllib.request
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -20,7 +19,7 @@ from inference_export.errors import RepositoryError
 from inference_export.repository.config_files import read_configs
 from inference_export.repository.configs import ENSEMBLE, MODELS
 from inference_export.repository.versions import exported_version
-from inference_server.addresses import LOOPBACK, base_url
+from inference_server.addresses import LOOPBACK, base_url, open_url
 from inference_server.errors import ServerError
 from inference_server.messages import say
 from inference_server.supervision.death_watch import DeathWatch
@@ -169,7 +168,7 @@ class Watcher:
     def _is_ready(self) -> bool:
         try:
             url = f"{base_url(self._host, self._port)}/v2/health/ready"
-            with urllib.request.urlopen(url, timeout=_QUESTION_TIMEOUT_S):  # noqa: S310
+            with open_url(url, timeout=_QUESTION_TIMEOUT_S):
                 return True
         except OSError:
             return False
