@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from inference_client import Classify
 from inference_server.supervision.failures import MOST_FAILURES
 from inference_server.supervision.shared_memory import FOLDER, PREFIX
 from inference_server.supervision.watching import GIVEN_UP_EXIT_CODE
-from inference_server.triton.access import access_file
+from inference_server.triton.access import access_file, find_access_file
 from inference_server.triton.process import free_ports, start_child
 from tests.chaos import (
     base_sets,
@@ -229,6 +230,67 @@ def test_sigterm_lets_requests_finish_and_leaves_nothing_also_after_a_death(sett
         assert psutil.wait_procs(descendants, timeout=5)[1] == []
 
 
+def test_server_is_asked_without_the_proxy_that_the_environment_names(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = setting.export("behind-a-proxy")
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.setblocking(False)
+        for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        command = [sys.executable, "-m", "inference_server", "--model_repository", str(repository)]
+        port, metrics_port = free_ports(2)
+        log = setting.folder / "behind-a-proxy.log"
+        with log.open("wb") as output:
+            process = start_child([*command, "--port", str(port), "--metrics_port", str(metrics_port)], output=output)
+        try:
+            ends_s = time.monotonic() + 60
+            while "ready at" not in log.read_text() and time.monotonic() < ends_s:
+                time.sleep(0.1)
+            done = reloads.run_command("inference-server", "--check", "--port", port)
+            assert done.returncode == 0, done.stderr + log.read_text()[-1000:]
+            done = reloads.run_command("base-set", "set", "-thres", 0.5, "--model_repository", repository)
+            assert f"served now by inference-server on port {port}" in done.stdout, done.stderr
+            with pytest.raises(BlockingIOError):
+                proxy.accept()
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def test_server_that_stops_is_no_longer_found_by_a_reload(setting: Setting) -> None:
+    """A reload would load again what the stop has unloaded, and the stop would take half a minute."""
+    with watched_server("--model_repository", setting.export("ending"), log=setting.folder / "ending.log") as server:
+        server.wait_until_said("ready at")
+        triton = server.tritonserver()
+        server.process.terminate()
+        ends_s = time.monotonic() + 30
+        while access_file(server.port).exists() and time.monotonic() < ends_s:
+            time.sleep(0.005)
+        assert triton.status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("repairing", [False, True], ids=["watching", "replacing-a-process"])
+def test_sigterm_ends_it_soon_though_tritonserver_answers_nothing(setting: Setting, *, repairing: bool) -> None:
+    """Docker kills it after 45 s, and what is killed leaves its shared memory."""
+    repository = setting.export("silent")
+    with watched_server("--model_repository", repository, log=setting.folder / "silent.log") as server:
+        server.wait_until_said("ready at")
+        triton = server.tritonserver()
+        if repairing:
+            loads = server.said().count("ModelInstanceInitialize: preprocess")
+            server.model_process("preprocess").kill()
+            while server.said().count("ModelInstanceInitialize: preprocess") == loads:
+                time.sleep(0.01)
+        triton.suspend()
+        time.sleep(0.3)
+        server.process.terminate()
+        assert server.process.wait(25) == 0
+        assert not triton.is_running()
+
+
 def test_changes_under_load_are_complete_or_refused(setting: Setting) -> None:
     repository = setting.export("reloads")
     with watched_server("--model_repository", repository, log=setting.folder / "reloads.log") as server:
@@ -339,11 +401,15 @@ def test_second_server_on_a_port_is_refused_on_any_address(setting: Setting, ser
     assert f"another inference-server of yours runs on port {server.port}" in done.stderr
 
 
-def test_server_goes_on_when_its_access_file_is_gone(setting: Setting) -> None:
+@pytest.mark.parametrize("removed", [(".json",), (".json", ".lock")], ids=["key", "key-and-lock"])
+def test_server_goes_on_when_its_access_file_is_gone(setting: Setting, removed: Sequence[str]) -> None:
+    """The end of a user's last session removes the whole folder."""
     repository = setting.export("cleaned")
     with watched_server("--model_repository", repository, log=setting.folder / "cleaned.log") as server:
-        access_file(server.port).unlink()
+        server.wait_until_said("ready at")
+        for suffix in removed:
+            access_file(server.port).with_suffix(suffix).unlink()
         time.sleep(1)
-        assert access_file(server.port).exists()
+        assert find_access_file(server.port) == access_file(server.port)
         assert server.is_serving()
         assert f"ready at {server.url}" in server.said()

@@ -352,6 +352,7 @@ def test_questions_are_sent_on_without_their_bodies(tmp_path: Path) -> None:
 
 
 _HEAD = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Type: application/json\r\n"
+_HEALTH = "GET /v2/health/live HTTP/1.1\r\nHost: x\r\n"
 
 
 @pytest.mark.parametrize(
@@ -368,6 +369,8 @@ _HEAD = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Type: 
         pytest.param(f"GET / HTTP/1.1\r\nHost: x\r\nX: {'a' * 9000}\r\n\r\n", 400, id="long-header"),
         pytest.param("TRACE / HTTP/1.1\r\nHost: x\r\n\r\n", 405, id="trace"),
         pytest.param(f"{_HEAD}Content-Length: 999999999\r\n\r\n", 413, id="long-body"),
+        pytest.param(f"{_HEALTH}Content-Length: 2000\r\n\r\n", 413, id="long-body-without-key"),
+        pytest.param(f"{_HEALTH}Transfer-Encoding: chunked\r\n\r\n7d0\r\nx", 413, id="long-chunk-without-key"),
         pytest.param(f"GET /{'a' * 9000} HTTP/1.1\r\nHost: x\r\n\r\n", 414, id="long-path"),
         pytest.param(f"{_HEAD}Transfer-Encoding: gzip, chunked\r\n\r\n", 501, id="other-encoding"),
         pytest.param("GET / HTTP/3.0\r\nHost: x\r\n\r\n", 505, id="other-http"),

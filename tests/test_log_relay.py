@@ -53,10 +53,19 @@ def test_long_log_without_line_ends_is_copied_whole(tmp_path: Path) -> None:
 
 def test_messages_of_missing_cuda_become_one_note_and_other_messages_about_gpus_stay(tmp_path: Path) -> None:
     other = b'E1129 15:34:28 1 model.cc:9] "instance group classifier_0 has kind KIND_GPU but no GPUs are available"\n'
-    relayed = _relayed(NO_CUDA + other + NO_CUDA, tmp_path / "log", WithoutGpu())
+    quoted = (
+        b'W1129 15:34:28.308105 1 http_server.cc:9] "[request id: \\"unable to create stream for ensemble: no CUDA-'
+        b'capable device] is refused"\n'
+    )
+    relayed = _relayed(NO_CUDA + other + NO_CUDA + quoted, tmp_path / "log", WithoutGpu())
     note, *rest = relayed.splitlines(keepends=True)
     assert note.startswith(b"inference-server: no NVIDIA GPU here;")
-    assert rest == [other]
+    assert rest == [other, quoted]
+
+
+def test_end_of_a_long_line_that_tells_of_missing_cuda_stays(tmp_path: Path) -> None:
+    text = b"a" * 200_000 + b' "CUDA memory pool disabled"\n' + NO_CUDA
+    assert _relayed(text, tmp_path / "log", WithoutGpu()).startswith(text.removesuffix(NO_CUDA))
 
 
 def test_messages_of_missing_cuda_stay_where_there_is_a_gpu(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from inference_export.template import template_directory
 from inference_server.errors import ServerError
 from inference_server.triton import arguments as triton_arguments
 from inference_server.triton import pip_package
+from inference_server.triton.access_folders import make_folder
 from inference_server.triton.arguments import added_arguments, body_limit
 from inference_server.triton.backend_directory import assemble_backends
 from inference_server.triton.launch import prepare_launch
@@ -93,7 +94,12 @@ def test_backends_go_to_the_users_cache_if_the_environment_is_read_only_and_a_re
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     triton = pytriton_folder() / "tritonserver"
-    assert assemble_backends(triton).is_relative_to(tmp_path / "cache")
+    umask = os.umask(0o002)  # as where each user has a group
+    try:
+        assert assemble_backends(triton).is_relative_to(tmp_path / "cache")
+    finally:
+        os.umask(umask)
+    make_folder(tmp_path / "cache" / "inference-server")  # also for keys, unless XDG_RUNTIME_DIR is set
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "share"))
     with pytest.raises(ServerError, match=r"(?s)share: Not a directory.*Set XDG_CACHE_HOME to a writable folder"):
         assemble_backends(triton)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import socket
+import urllib.request
 
 from inference_server.errors import ServerError
 
 LOOPBACK = "127.0.0.1"
 _ALL_ADDRESSES = {"0.0.0.0", "::", ""}  # noqa: S104  (compared with, not listened on)
+
+# Asks a server of this machine, and never through the proxy that http_proxy names.
+open_url = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
 def base_url(host: str, port: int) -> str:

@@ -131,6 +131,18 @@ def test_service_manager_is_told_when_the_server_answers_and_when_it_stops(
         assert manager.recv(100).decode() == STOPPING
 
 
+@pytest.mark.parametrize("address", ["{folder}/user@1/notify", "@classify-{folder}"], ids=["path", "abstract"])
+def test_service_manager_is_told_at_any_address(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "user@1").mkdir()
+    address = address.format(folder=tmp_path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0{address[1:]}" if address.startswith("@") else address)
+        manager.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        notify(READY)
+        assert manager.recv(100).decode() == READY
+
+
 @pytest.mark.parametrize("address", ["", "/no/such/socket", "vsock:2:1"])
 def test_service_manager_that_is_not_there_is_no_mistake(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", address)

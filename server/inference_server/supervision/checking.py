@@ -14,7 +14,7 @@ from PIL import Image
 
 from inference_client.settings import CLIENT_ID_HEADER
 from inference_export.repository.configs import ENSEMBLE
-from inference_server.addresses import base_url
+from inference_server.addresses import base_url, open_url
 from inference_server.errors import ServerError
 
 TIMEOUT_S = 5.0
@@ -40,7 +40,7 @@ def check(host: str, port: int, timeout_s: float = TIMEOUT_S) -> None:
     while True:
         try:
             left_s = max(deadline_s - time.monotonic(), _PAUSE_S)
-            with urllib.request.urlopen(request, timeout=left_s) as answer:  # noqa: S310
+            with open_url(request, timeout=left_s) as answer:
                 json.load(answer)["outputs"][0]["data"][0]
             return
         except urllib.error.HTTPError as error:

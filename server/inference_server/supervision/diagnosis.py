@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 import time
-import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from inference_server.addresses import open_url
 from inference_server.supervision.death_watch import UNWAITED_S
 from inference_server.supervision.model_processes import (
     DEAD_STATES,
@@ -201,7 +201,7 @@ class Diagnosis:
 
     def _read_metrics(self) -> tuple[_Counts, _Counts] | None:
         try:
-            with urllib.request.urlopen(self._metrics_url, timeout=_QUESTION_TIMEOUT_S) as answer:  # noqa: S310
+            with open_url(self._metrics_url, timeout=_QUESTION_TIMEOUT_S) as answer:
                 text = answer.read().decode("utf-8", "replace")
         except OSError:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from inference_export.repository.config_files import read_configs
@@ -17,16 +18,17 @@ from inference_server.triton.model_control import ModelControl
 _POLL_S = 0.2
 
 
-def reload_model(server: Tritonserver, access: Access, model: str) -> None:
+def reload_model(server: Tritonserver, access: Access, model: str, is_told_to_stop: Callable[[], bool]) -> None:
     """Have Triton start new processes for a model.
 
     Args:
         server: The server.
         access: The owner's access to the server.
         model: The model's name.
+        is_told_to_stop: Tells whether to wait no longer.
 
     Raises:
-        ServerError: Triton could not start them; the model then has no working process.
+        ServerError: Triton could not start them, or not before the stop; the model then has no working process.
         RepositoryError: The repository is damaged.
         OSError: The repository can't be changed.
     """
@@ -35,7 +37,7 @@ def reload_model(server: Tritonserver, access: Access, model: str) -> None:
         raise ServerError("another repository has taken the place of the served one")
     mark_changed(repository / model)
     with ModelControl(access) as control:
-        _load(control, server, model)
+        _load(control, server, model, is_told_to_stop)
         if not control.is_ready(ENSEMBLE):
             raise ServerError(f"{ENSEMBLE} is not ready")
 
@@ -55,8 +57,8 @@ def mark_changed(folder: Path) -> None:
                 os.utime(file)
 
 
-def _load(control: ModelControl, server: Tritonserver, model: str) -> None:
-    """Load a model; raise ``ServerError`` if its new process dies meanwhile: Triton may wait for it forever."""
+def _load(control: ModelControl, server: Tritonserver, model: str, is_told_to_stop: Callable[[], bool]) -> None:
+    """Load a model; raise ``ServerError`` once that is in vain: Triton may wait forever for a dead process."""
     deaths = DeathWatch(server.pid)
     failures: list[ServerError] = []
 
@@ -69,7 +71,11 @@ def _load(control: ModelControl, server: Tritonserver, model: str) -> None:
     thread = threading.Thread(target=load, daemon=True)
     thread.start()
     while thread.is_alive():
-        if server.exit_code() is not None or deaths.has_died():
+        if is_told_to_stop():
+            raise ServerError("the server was told to stop")
+        if failure := server.failure():
+            raise ServerError(f"tritonserver failed meanwhile: {failure}")
+        if deaths.has_died():
             raise ServerError("its new process died")
         thread.join(_POLL_S)
     if failures:

@@ -15,5 +15,7 @@ def notify(state: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return
+    if address.startswith("@"):  # abstract; elsewhere, it is a letter of the path
+        address = f"\0{address[1:]}"
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.sendto(state.encode(), address.replace("@", "\0", 1))
+        manager.sendto(state.encode(), address)

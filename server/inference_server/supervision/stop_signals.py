@@ -33,6 +33,7 @@ class StopSignals:
         signal.set_wakeup_fd(noted, warn_on_full_buffer=False)
         for each in STOP_SIGNALS:
             signal.signal(each, _leave_to_the_thread)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # a parent process may have blocked them
         threading.Thread(target=self._count, args=(arrivals,), daemon=True).start()
 
     def wait(self, timeout_s: float) -> None:

@@ -11,7 +11,6 @@ import os
 import secrets
 import signal
 import time
-import urllib.request
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -20,7 +19,7 @@ from inference_export.errors import RepositoryError
 from inference_export.repository.config_files import read_configs
 from inference_export.repository.configs import ENSEMBLE, MODELS
 from inference_export.repository.versions import exported_version
-from inference_server.addresses import LOOPBACK, base_url
+from inference_server.addresses import LOOPBACK, base_url, open_url
 from inference_server.errors import ServerError
 from inference_server.messages import say
 from inference_server.supervision.death_watch import DeathWatch
@@ -95,7 +94,7 @@ class Watcher:
             ServerError: The port is taken, or the shared memory or the access file can't be written.
         """
         self._signals = StopSignals(on_repeat=self._hurry)
-        with claim(self._port):
+        with claim(self._port) as self._claim:
             try:
                 return self._run()
             finally:
@@ -125,8 +124,7 @@ class Watcher:
             if self._started:
                 self._server.kill()
             self._memory.close()
-            with contextlib.suppress(OSError):
-                access_file(self._port).unlink(missing_ok=True)
+            self._remove_access()
 
     def _hurry(self) -> None:
         if self._started:
@@ -170,7 +168,7 @@ class Watcher:
     def _is_ready(self) -> bool:
         try:
             url = f"{base_url(self._host, self._port)}/v2/health/ready"
-            with urllib.request.urlopen(url, timeout=_QUESTION_TIMEOUT_S):  # noqa: S310
+            with open_url(url, timeout=_QUESTION_TIMEOUT_S):
                 return True
         except OSError:
             return False
@@ -198,7 +196,7 @@ class Watcher:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         try:
-            reload_model(self._server, self._read_access(), model)
+            reload_model(self._server, self._read_access(), model, lambda: self._signals.count > 0)
         except (OSError, ServerError, RepositoryError) as error:
             self._restart(f"{failure}, and could not be replaced ({error})")
             return
@@ -226,8 +224,13 @@ class Watcher:
             self._access = access
         else:
             with contextlib.suppress(ServerError):  # without the file, reload-repository won't find this server
+                self._claim.renew()
                 write_access(self._port, self._access)
         return self._access
+
+    def _remove_access(self) -> None:
+        with contextlib.suppress(OSError):
+            access_file(self._port).unlink(missing_ok=True)
 
     def _ready_versions(self) -> set[tuple[str, str]] | None:
         with contextlib.suppress(ServerError):
@@ -242,13 +245,14 @@ class Watcher:
     def _stop(self) -> int:
         if not self._ready:  # nobody waits for an answer
             return 0
+        self._remove_access()  # a reload would load again what is unloaded here
         # Unloaded models finish their requests and end. SIGTERM alone would make Triton wait until its deadline for
         # clients that keep a connection open, and for processes that have died.
         with contextlib.suppress(ServerError, OSError), ModelControl(self._access) as control:
             for model in (ENSEMBLE, *MODELS):
                 control.unload(model)
         deadline_s = time.monotonic() + EXIT_TIMEOUT_S
-        while self._server.exit_code() is None and time.monotonic() < deadline_s and self._signals.count == 1:
+        while not self._server.failure() and time.monotonic() < deadline_s and self._signals.count == 1:
             if all(is_stopped(process.pid) for process in model_processes(self._server.pid, frozenset(MODELS))):
                 break
             time.sleep(POLL_S)

@@ -61,32 +61,67 @@ def find_access_file(port: int) -> Path | None:
     return None
 
 
+class Claim:
+    """A server's claim to a port: a lock, which commands take for a sign that the server runs.
+
+    Args:
+        port: The port.
+
+    Raises:
+        ServerError: Another ``inference-server`` of this user runs on the port, or the folder can't be written.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._descriptor = _open_lock(port)
+        try:
+            _lock(self._descriptor)
+        except OSError as error:
+            self.close()
+            raise ServerError(
+                f"another inference-server of yours runs on port {port}, on another address. reload-repository finds a "
+                f"server by its port alone. Choose another --port."
+            ) from error
+
+    def renew(self) -> None:
+        """Lock the file again if somebody has removed it: the end of a user's last session removes XDG_RUNTIME_DIR.
+
+        Raises:
+            ServerError: The folder can't be written, or another server has claimed the port meanwhile.
+        """
+        lock = _lock_file(access_file(self._port))
+        with contextlib.suppress(OSError):
+            if os.path.samestat(lock.stat(), os.fstat(self._descriptor)):
+                return
+        renewed = Claim(self._port)
+        self._descriptor, renewed._descriptor = renewed._descriptor, self._descriptor
+        renewed.close()
+
+    def close(self) -> None:
+        """Give up the claim."""
+        os.close(self._descriptor)
+
+
 @contextlib.contextmanager
-def claim(port: int) -> Iterator[None]:
+def claim(port: int) -> Iterator[Claim]:
     """Be this user's only ``inference-server`` on a port, whatever the address, until the context ends.
 
     Raises:
         ServerError: Another ``inference-server`` runs on the port, or the folder can't be written.
     """
+    with contextlib.closing(Claim(port)) as claimed:
+        with contextlib.suppress(OSError):
+            access_file(port).unlink()  # of a server that was killed; it would pass for this one's
+        yield claimed
+
+
+def _open_lock(port: int) -> int:
     lock = _lock_file(access_file(port))
     try:
         make_folder(lock.parent)
-        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+        return os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
         raise _unwritable(lock, error) from error
-    try:
-        try:
-            _lock(descriptor)
-        except OSError as error:
-            raise ServerError(
-                f"another inference-server of yours runs on port {port}, on another address. reload-repository finds a "
-                f"server by its port alone. Choose another --port."
-            ) from error
-        with contextlib.suppress(OSError):
-            access_file(port).unlink()  # of a server that was killed; it would pass for this one's
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _lock_file(file: Path) -> Path:

@@ -62,8 +62,9 @@ def _is_mounted_noexec(folder: Path) -> bool:
 
 
 def _copy_atomically(sources: dict[str, list[Path]], target: Path) -> None:
-    # Triton refuses links that lead out of the folder.
-    target.parent.mkdir(parents=True, exist_ok=True)
+    # In the cache, the folder may also hold keys of running servers: only the user may write, whatever the umask.
+    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    # Copies, since Triton refuses links that lead out of the folder.
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         made = Path(temporary) / target.name
         for folder, files in sources.items():

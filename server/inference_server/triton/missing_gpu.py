@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 HARMLESS = "Triton's messages that it finds no CUDA are harmless here: this machine shows no NVIDIA GPU"
 _NOTE = b"inference-server: no NVIDIA GPU here; Triton's messages that it finds no CUDA are left out"
-# Seen in 2.51. The ends name the driver's error.
-_MESSAGES = (
-    b'"Unable to allocate pinned system memory, pinned memory pool will not be available: ',
-    b'"failed to allocate pinned system memory: no pinned memory pool, ',
-    b'"CUDA memory pool disabled"',
-    b'"CudaDriverHelper has not been initialized."',
-    b'"unable to create stream for ensemble: CUDA driver version is insufficient',
-    b'"unable to create stream for ensemble: no CUDA-capable device',
+# Seen in 2.51. The ends name the driver's error. Other messages may quote these, so they must begin with a line's first
+# quotation mark, behind the time, the process and Triton's source file.
+_MESSAGES = re.compile(
+    rb'[^"]{1,200}\.cc:\d+\] "(?:'
+    rb"Unable to allocate pinned system memory, pinned memory pool will not be available: "
+    rb"|failed to allocate pinned system memory: no pinned memory pool, "
+    rb'|CUDA memory pool disabled"'
+    rb'|CudaDriverHelper has not been initialized\."'
+    rb"|unable to create stream for ensemble: CUDA driver version is insufficient"
+    rb"|unable to create stream for ensemble: no CUDA-capable device)"
 )
 
 
@@ -30,7 +33,7 @@ class WithoutGpu:
 
     def __call__(self, line: bytes) -> bytes | None:
         """Return the line to log in place of a line; None for no line."""
-        if not any(message in line for message in _MESSAGES):
+        if not _MESSAGES.match(line):
             return line
         said, self._said = self._said, True
         return None if said else _NOTE

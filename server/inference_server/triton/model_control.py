@@ -34,7 +34,10 @@ class ModelControl:
             raise ServerError(
                 "the gRPC client is not installed. Install it: pip install 'tritonclient[grpc]'"
             ) from error
-        self._client = InferenceServerClient(f"{LOOPBACK}:{access.grpc_port}")
+        # gRPC would use the proxy that http_proxy names even for loopback, and give it the key.
+        self._client = InferenceServerClient(
+            f"{LOOPBACK}:{access.grpc_port}", channel_args=[("grpc.enable_http_proxy", 0)]
+        )
         self._headers = {_GRPC_KEY_HEADER: access.key}
 
     def load(self, model: str) -> None:

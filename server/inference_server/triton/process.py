@@ -10,13 +10,12 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from inference_server.addresses import LOOPBACK
+from inference_server.addresses import LOOPBACK, open_url
 from inference_server.errors import ServerError
 
 START_TIMEOUT_S = 120.0
@@ -113,7 +112,7 @@ def _wait_until_ready(server: RunningServer) -> bool:
             )
         with (
             contextlib.suppress(OSError),
-            urllib.request.urlopen(f"{server.url}/v2/health/ready", timeout=_PROBE_TIMEOUT_S),  # noqa: S310
+            open_url(f"{server.url}/v2/health/ready", timeout=_PROBE_TIMEOUT_S),
         ):
             return True
         time.sleep(_POLL_S)
