@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import subprocess
 import sys
+import tempfile
 import time
 
 import click
 from filelock import FileLock
 
+from inference_server.triton.process import start_child
 from tests.containers import engine, inside, materials, systemd
 from tests.containers.place import ENGINE, FOLDER, MATERIALS, SYSTEMD_CONTEXT, prepare_clone
 
@@ -46,12 +48,16 @@ def _run(options: list[str]) -> int:
     shutil.rmtree(ENGINE, ignore_errors=True)
     ENGINE.mkdir(parents=True)
     command = [*engine.NAMESPACES, sys.executable, "-m", "tests.containers.inside", *options]
-    try:
-        done = subprocess.run(command, check=False)
-    finally:
-        shutil.rmtree(ENGINE, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="containers-") as temporary:
+        process = start_child(command, environment={**os.environ, "TMPDIR": temporary})
+        try:
+            code = process.wait()
+        finally:  # also at Ctrl-C: with this process, all of its namespaces end
+            process.kill()
+            process.wait()
+            shutil.rmtree(ENGINE, ignore_errors=True)
     click.echo(f"all: {time.monotonic() - began_s:.0f} s", err=True)
-    return done.returncode
+    return code
 
 
 if __name__ == "__main__":
