@@ -64,10 +64,6 @@ class Engine:
             raise ContainerError(f"docker {' '.join(map(str, arguments))} ended with {result.returncode}:\n{said}")
         return result.stdout.strip()
 
-    def import_system(self, archive: Path, image: str) -> None:
-        """Make an image of an archive of all files."""
-        self.docker("import", archive, image)
-
     def address(self, container: str) -> str:
         """Return a container's address in the first of its networks."""
         networks = json.loads(self.docker("inspect", "--format", "{{json .NetworkSettings.Networks}}", container))
@@ -92,6 +88,11 @@ class Engine:
         )  # fmt: skip
         return done.stdout
 
+    def has_said(self, container: str, text: str) -> bool:
+        """Tell whether a container's log holds a text, on standard output or standard error."""
+        done = subprocess.run(["docker", "logs", container], capture_output=True, env=self.environment, check=False)
+        return text.encode() in done.stdout + done.stderr
+
     def remove_containers(self) -> None:
         """Remove all containers, running or not."""
         containers = self.docker("ps", "--all", "--quiet").split()
@@ -107,7 +108,7 @@ def obstacle() -> str | None:
     if missing:
         return f"missing: {', '.join(missing)}"
     made = subprocess.run([*NAMESPACES, "true"], capture_output=True, text=True, check=False)
-    return made.stderr.strip() or None if made.returncode else None
+    return None if made.returncode == 0 else made.stderr.strip() or "namespaces can't be made"
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from tests.deploy.requirements import CONSTRAINTS, FILES, tested_versions
 PROGRAMS = ("mmdebstrap", "gcc")
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 SUITE = "bookworm"
+PROJECT = CHECKOUT / "pyproject.toml"
 # In each system: what an image's own files and the programs that are copied into it need.
 SYSTEMS: Mapping[str, Sequence[str]] = {
     "base": ("ca-certificates", "libffi8", "libpython3.11", "libsqlite3-0", "libssl3", "netcat-openbsd", "python3",
@@ -27,11 +28,6 @@ SYSTEMS: Mapping[str, Sequence[str]] = {
     "systemd": ("dbus", "libgomp1", "libpython3.11", "procps", "python3-venv", "systemd-sysv"),
     "monitoring": ("prometheus", "prometheus-alertmanager", "wget"),
 }  # fmt: skip
-# What each image installs, by its Python.
-REQUIREMENTS: Mapping[str, Sequence[str]] = {
-    "3.12": ("build-requirements.txt", "requirements.txt"),
-    "3.11": ("build-requirements.txt", "requirements.txt", "requirements-cpu.txt", "requirements-export.txt"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +67,8 @@ def get_materials(folder: Path) -> Materials:
     with ThreadPoolExecutor() as threads:
         wheels = threads.submit(_download_wheels, folder)
         systems = {
-            name: threads.submit(_make_system, folder / f"{name}.tar", packages) for name, packages in SYSTEMS.items()
+            name: threads.submit(_make_system, folder / f"{name}-{_digest(*packages)}.tar", packages)
+            for name, packages in SYSTEMS.items()
         }
         return Materials(
             systems={name: made.result() for name, made in systems.items()},
@@ -89,27 +86,16 @@ def _make_system(archive: Path, packages: Sequence[str]) -> Path:
 
 
 def _download_wheels(folder: Path) -> Path:
-    needed = [CONSTRAINTS, *(DEPLOY / name for name in FILES)]
     torch = tested_versions()["torch"]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in needed)).hexdigest()[:16]
-    target = folder / f"wheels-{digest}"
+    needed = [CONSTRAINTS, PROJECT, *(DEPLOY / name for name in FILES)]
+    target = folder / f"wheels-{_digest(*(file.read_text(encoding='utf-8') for file in needed))}"
     if not target.exists():
-        part = folder / f"wheels-{digest}.part"
+        part = target.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
-        download = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-            "--dest",
-            part,
-        ]
-        for python, names in REQUIREMENTS.items():
-            for name in names:
+        download = f"{sys.executable} -m pip download --quiet --no-deps --only-binary :all: --dest".split()
+        download.append(str(part))
+        for name, targets in FILES.items():
+            for python in sorted({python for python, machine in targets if machine == "x86_64"}):
                 _run(*download, "--require-hashes", "--python-version", python, "-r", DEPLOY / name)
         server = [*download, "--constraint", CONSTRAINTS, "--python-version", "3.11"]
         server.remove("--no-deps")
@@ -123,7 +109,7 @@ def _download_wheels(folder: Path) -> Path:
 
 def _server_packages() -> list[str]:
     """List what `pip install '.[server]'` asks for."""
-    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
     packages: list[str] = [*project["dependencies"], *project["optional-dependencies"]["server"]]
     return packages
 
@@ -147,6 +133,10 @@ def triton_release() -> str:
     """Read which release of NVIDIA's image the Dockerfile names."""
     (release,) = re.findall(r"^ARG TRITON=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
     return str(release)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _run(*command: object) -> None:

@@ -46,7 +46,7 @@ class Place:
     systemd_context: Path
 
 
-def prepare_clone() -> Setting:
+def prepare_clone() -> None:
     """Copy the checkout, and put in place what the pages name. The networks are of random weights."""
     setting = prepare(FOLDER / "setting")
     shutil.rmtree(CLONE, ignore_errors=True)
@@ -56,7 +56,6 @@ def prepare_clone() -> Setting:
         shutil.copytree(folder, CLONE / name)
     for name, image in zip(("a.jpg", "b.jpg"), setting.images, strict=False):
         shutil.copy(image, CLONE / name)
-    return setting
 
 
 def open_place(engine: Engine, materials: Materials) -> Place:

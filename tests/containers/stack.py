@@ -24,7 +24,7 @@ from tests.containers.stand_ins import SYSTEM
 from tests.deploy.manifests import HOW_TO
 
 URL = f"https://{HOST}:8443"
-SERVER, GATEWAY, PROMETHEUS = (f"classify-{service}-1" for service in ("server", "gateway", "prometheus"))
+SERVER, PROMETHEUS = "classify-server-1", "classify-prometheus-1"
 CLIENTS, PAUSE_S = 2, 0.05
 # Kills the first process of a model in the container, which has no tools for that.
 KILL_MODEL = """
@@ -90,7 +90,6 @@ def _start(place: Place, stack: _Stack) -> Tally:
         image = place.setting.images[0]
         assert (wrong(image)[1], without(image)[1]) == (403, 401)
     stack.expected = stack.answers()
-    tally.sent = tally.right = 1 + len(stack.expected)
     return tally
 
 
@@ -117,10 +116,7 @@ def _recreate_at_another_address(place: Place, stack: _Stack) -> Tally:
 def _kill_model(place: Place, stack: _Stack) -> Tally:
     with stack.load("model process killed") as (tally, _):
         place.engine.docker("exec", SERVER, "python3", "-c", KILL_MODEL)
-        time.sleep(1)
-        wait_until(
-            lambda: "was restarted in" in place.engine.logs(SERVER) or "replaced in" in place.engine.logs(SERVER)
-        )
+        wait_until(lambda: place.engine.has_said(SERVER, "was restarted in"))  # its repository is read-only
         place.engine.wait_until_healthy(SERVER)
     return tally
 
@@ -185,16 +181,15 @@ def _send_alerts(place: Place, stack: _Stack) -> Tally:
 
 
 def _stop_server(place: Place, stack: _Stack) -> Tally:
-    with stack.load("server stopped and started") as (tally, load):
+    with stack.load("server stopped and started") as (tally, _):
         time.sleep(2)
-        moment_s = time.monotonic()
+        began_s = time.monotonic()
         stack.compose("stop", "server")
-        took_s = time.monotonic() - moment_s
+        took_s = time.monotonic() - began_s
         code = exit_code(place.engine, SERVER)
         stack.compose("up", "--detach", "--wait", "server")
     assert code == 0, f"SIGTERM ended the server with code {code}"
     tally.notes.append(f"SIGTERM: exit code {code} after {took_s:.1f} s")
-    assert set(load.statuses_of_calls_in_flight(moment_s)) <= {200}
     return tally
 
 

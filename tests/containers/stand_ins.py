@@ -150,7 +150,7 @@ def make_stand_ins(engine: Engine, materials: Materials) -> dict[str, str]:
         What stands in for each image.
     """
     for image, system in ((SYSTEM, "base"), (MONITORING_SYSTEM, "monitoring")):
-        engine.import_system(materials.systems[system], image)
+        engine.docker("import", materials.systems[system], image)
     recipes = _recipes(materials)
     for name, recipe in recipes.items():
         with tempfile.TemporaryDirectory() as context:

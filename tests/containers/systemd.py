@@ -105,7 +105,7 @@ def prepare_context(folder: Path) -> None:
 def run_systemd(place: Place) -> Iterator[Tally]:
     """Boot systemd, follow the page, and break the server in the ways that the page speaks of."""
     engine, context = place.engine, place.systemd_context
-    engine.import_system(place.materials.systems["systemd"], _SYSTEM)
+    engine.docker("import", place.materials.systems["systemd"], _SYSTEM)
     (context / "pip.conf").write_text(PIP_CONF)
     (context / "Dockerfile").write_text(_DOCKERFILE)
     engine.docker("build", "--quiet", "--tag", _IMAGE, context)
