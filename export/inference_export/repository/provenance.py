@@ -48,7 +48,7 @@ class Provenance:
         base_data: Hash of the base images, before undecodable ones are left out; None: there are none.
         calibration: Hash of the images from the folder of ``--calibration``; None: no such folder was used.
         graph: Hash of the version's ONNX graph.
-        preprocessing: Hash of the version's ``preprocessing.py``.
+        preprocessing: Hash of the version's preprocessing: code and geometry.
         exported: Time of the export, in ISO 8601.
         network_version: Number of the network that the base set belongs to; None: the one that was exported with it.
     """
@@ -119,7 +119,7 @@ def describe(
         network_source: Fingerprint of the user's own network; None: the built-in one.
         sha256: Returns the hash of a file, given the file and its greatest length in bytes.
         graph: Hash of the ONNX graph.
-        preprocessing: Hash of ``preprocessing.py``.
+        preprocessing: Hash of the preprocessing, from ``hash_preprocessing``.
         exported: Time of the export.
 
     Returns:
