@@ -87,7 +87,10 @@ class ExportOptions:
         network: A network of your own: a function or class of a module that Python can import from the current
             folder. Called with the number of classes, it returns a torch.nn.Module that returns (embedding, logits).
             The export runs the module's code.
-        image_size: Side in pixels to which images are resized: the one that the network was trained with.
+        image_size: Side in pixels of the network's images: the one that the network was trained with.
+        preprocessing: A JSON file that says how training brought an image to the network: image_size, mean, std,
+            resize, interpolation, orientation and channels, or timm's pretrained_cfg. It replaces the network's own.
+            Without this option, a preprocessing.json beside the checkpoint or in the resources is read.
         max_batch_size: Most images in one request to the server, and in one run of the network.
         unknown_label: Label of a query that no base image matches. Clustering mode only; without it such a query gets
             the class of the most similar base image.
@@ -128,6 +131,7 @@ class ExportOptions:
     model_repository: Path = field(default=Path("model_repository"), metadata=_UNRECORDED)
     network: Annotated[str | None, _NETWORK] = field(default=None, metadata=_UNRECORDED)
     image_size: Annotated[int | None, Range(*IMAGE_SIZES)] = None
+    preprocessing: Path | None = field(default=None, metadata=_UNRECORDED)
     max_batch_size: Annotated[int, _BATCHES] = 32
     unknown_label: Annotated[str | None, _LABEL] = field(default=None, metadata=_BASE_SET)
     neighbors: Annotated[int, Range(1, 1000)] = field(default=5, metadata=_BASE_SET)

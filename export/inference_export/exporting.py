@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from inference_export.base_set.base_images import check_unknown_label, find_base_images
 from inference_export.base_set.building import build_base_set, check_base_images
-from inference_export.base_set.decoding import Limits
+from inference_export.base_set.decoding import Geometry, Limits, hash_preprocessing
 from inference_export.base_set.image_files import open_image_files
 from inference_export.base_set.known_images import nothing_known, record_files
 from inference_export.errors import ChangedError, PrecisionError
@@ -37,6 +37,7 @@ from inference_export.repository.version_files import SETTINGS_FILE, Settings, w
 from inference_export.repository.versions import PROVENANCE_FILE, exported_version
 from inference_export.resources.checkpoints import select_checkpoint
 from inference_export.resources.labels import read_labels
+from inference_export.resources.preprocessing_file import find_preprocessing_file, read_preprocessing_file
 from inference_export.summary import Summary
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
     labels = read_labels(options.resources, reader)
     checkpoint = select_checkpoint(options.resources, mode, reader)
     network, source = _load_network(options, checkpoint.path, len(labels), reader)
-    preprocessing = read_preprocessing(network, options.network, options.image_size)
+    preprocessing, described = _read_preprocessing(options, network, checkpoint.path, reader)
     shape = RepositoryShape(
         image_size=preprocessing.image_size,
         embedding_size=measure_embedding(network, options.network, preprocessing, len(labels)),
@@ -94,7 +95,13 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
     )
 
     with (
-        open_image_files(reader, image_size=shape.image_size, decode=options.decode, limits=limits) as images,
+        open_image_files(
+            reader,
+            image_size=shape.image_size,
+            decode=options.decode,
+            limits=limits,
+            geometry=Geometry(**preprocessing.geometry),
+        ) as images,
         staging(repository) as staged,
     ):
         all_base_images = base
@@ -135,7 +142,10 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
                 batch_size=options.batch_size,
                 progress=progress,
             )
-        write_json(staged / "preprocess" / "settings.json", {"decode": options.decode, "limits": limits._asdict()})
+        write_json(
+            staged / "preprocess" / SETTINGS_FILE,
+            {"decode": options.decode, "limits": limits._asdict(), "geometry": preprocessing.geometry},
+        )
         settings = Settings(
             mode=mode,
             classes=labels if base is None else list(base.classes),
@@ -153,7 +163,8 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
             network_source=source,
             sha256=lambda path, _: reader.sha256(path),
             graph=graph_hash,
-            preprocessing=hash_file(staged / "preprocess" / "preprocessing.py", _ANY_LENGTH),
+            described=described,
+            preprocessing=hash_preprocessing(staged / "preprocess", preprocessing.geometry),
             exported=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         write_provenance(staged / "cluster_head" / PROVENANCE_FILE, provenance)
@@ -184,7 +195,7 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
         checkpoint=checkpoint,
         options=options,
         embedding_size=shape.embedding_size,
-        image_size=shape.image_size,
+        preprocessing=preprocessing,
         network_classes=labels,
         base_images={} if base is None else {name: len(files) for name, files in base.classes.items()},
         parity=parity,
@@ -204,6 +215,17 @@ def _load_network(
     if fingerprint(options.network) != source:
         raise ChangedError(f"the source of --network {options.network} changed while it was loaded. Export again.")
     return network, source
+
+
+def _read_preprocessing(
+    options: ExportOptions, network: nn.Module, checkpoint: Path, reader: FileReader
+) -> tuple[Preprocessing, Path | None]:
+    """Read the preprocessing of the network's images, and name the file that describes it."""
+    path = find_preprocessing_file(checkpoint, options.resources, options.preprocessing)
+    file = None
+    if path is not None:
+        file = read_preprocessing_file(path, reader, is_named=options.preprocessing is not None)
+    return read_preprocessing(network, options.network, options.image_size, file), path
 
 
 def _check_precision(options: ExportOptions) -> None:
@@ -228,7 +250,7 @@ def _notes_on_repository(repository: Path, before: Version | None, *, replaces: 
 def _notes_on_options(options: ExportOptions, mode: str, preprocessing: Preprocessing) -> list[str]:
     notes = []
     size, own_size = preprocessing.image_size, preprocessing.own_image_size
-    if options.image_size is None and options.network is None:
+    if options.image_size is None and own_size is None and options.network is None:
         notes.append("the image size is the default; name the size that the network was trained at with --image_size")
     if own_size is not None and own_size != size:
         notes.append(

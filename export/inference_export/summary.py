@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from inference_export.export_options import ExportOptions
 from inference_export.graph.parity import Parity
 from inference_export.graph.precision import PrecisionLoss
+from inference_export.network.preprocessing import Preprocessing
 from inference_export.resources.checkpoints import Checkpoint
 
 
@@ -21,7 +22,7 @@ class Summary:
         checkpoint: The chosen checkpoint.
         options: The export's options.
         embedding_size: Length D of an embedding.
-        image_size: Side S in pixels.
+        preprocessing: The preprocessing of the network's images.
         network_classes: The network's C' class names in index order.
         base_images: Class name to number of base images; empty in classification mode.
         parity: The differences between the float32 graph and PyTorch.
@@ -35,7 +36,7 @@ class Summary:
     checkpoint: Checkpoint
     options: ExportOptions
     embedding_size: int
-    image_size: int
+    preprocessing: Preprocessing
     network_classes: list[str]
     base_images: dict[str, int]
     parity: Parity
@@ -45,14 +46,16 @@ class Summary:
 
 def format_summary(summary: Summary) -> str:
     """Return a summary as lines of text."""
-    parity, options = summary.parity, summary.options
+    parity, options, size = summary.parity, summary.options, summary.preprocessing.image_size
     before = "" if summary.mode_before in (None, summary.mode) else f" (before: {summary.mode_before})"
     lines = [
         f"exported          {options.model_repository}, version {summary.version}",
         f"mode              {summary.mode}{before}",
         f"checkpoint        {summary.checkpoint.path} ({summary.checkpoint.reason})",
         *([f"network           {options.network}, embeddings of {summary.embedding_size}"] if options.network else []),
-        f"image size        {summary.image_size} x {summary.image_size}",
+        f"image size        {size} x {size}",
+        f"preprocessing     {summary.preprocessing}",
+        f"{'':18}from {summary.preprocessing.origin}",
         f"network classes   {', '.join(summary.network_classes)}",
         *(
             f"{'base images' if row == 0 else '':18}{name}: {count}"

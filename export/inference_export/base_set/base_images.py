@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -171,20 +171,20 @@ def require_decodable(base: BaseImages, undecodable: dict[Path, str], *, skip: b
     return replace(base, classes=classes, notes=notes, undecodable=undecodable)
 
 
-def note_rotated(base: BaseImages, notes: Container[Path]) -> BaseImages:
+def note_rotated(base: BaseImages, notes: Collection[Path]) -> BaseImages:
     """Note which base images are not stored upright, and are taken as they are stored.
 
     Args:
         base: The base images.
         notes: The files of which the server's preprocessing notes that.
     """
-    rotated = [name for name in base.names if base.folder / name in notes]
+    rotated = [name for name in base.names if base.folder / name in notes] if notes else []
     if not rotated:
         return base
     lines = first_few(rotated, _SHOWN_FILES, separator="\n  ")
     note = (
-        f"base images not stored upright, by their EXIF orientation, and taken as stored: {len(rotated)}. If the network "
-        f"was trained on upright images, export with the preprocessing \"orientation\": \"upright\". They are\n  {lines}"
+        f"base images that are not stored upright, by their EXIF orientation, and are taken as stored: {len(rotated)}. "
+        f"If the network was trained on upright images, export it with the orientation upright.\n  {lines}"
     )
     return replace(base, notes=[*base.notes, note], rotated=rotated)
 

@@ -22,8 +22,8 @@ _decoding = load_served_module("preprocess", "decoding")
 UndecodableImageError: type[ValueError] = _module.UndecodableImageError
 Limits: Any = _module.Limits
 DEFAULT_LIMITS: Any = _module.DEFAULT_LIMITS
-Geometry: Any = _module.Geometry
 DEFAULT_GEOMETRY: Any = _module.DEFAULT_GEOMETRY
+Geometry: Any = type(DEFAULT_GEOMETRY)
 
 
 class DecodePixels(Protocol):

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class ImageFiles:
         start_decoder: Starts the server's decoder, or returns the one that was started.
         max_bytes: Longest file that is read.
         decoding: Name of this way to decode: a hash of the code and the settings.
-        geometry: The server's ``Geometry``.
+        read_note: Returns what there is to know about a file that decodes; "" for nothing.
         notes: Each file that was read or decoded and of which there is something to know, and what.
     """
 
@@ -44,7 +44,7 @@ class ImageFiles:
     start_decoder: Callable[[], Decoders]
     max_bytes: int
     decoding: str
-    geometry: Any = DEFAULT_GEOMETRY
+    read_note: Callable[[bytes], str]
     notes: dict[Path, str] = field(default_factory=dict)
     _kept: dict[Path, npt.NDArray[np.uint8]] = field(default_factory=dict)
 
@@ -72,7 +72,7 @@ class ImageFiles:
         contents, failures = self._read(files)
         unknown = [file for file in contents if self.content_key(file) not in known]
         for file in contents.keys() - unknown:
-            if note := read_note(contents[file], self.geometry):
+            if note := self.read_note(contents[file]):
                 self.notes[file] = note
         _, reasons = self._decode(unknown, contents)
         return failures | {file: reason for file, reason in zip(unknown, reasons, strict=True) if reason}
@@ -148,5 +148,5 @@ def open_image_files(
             start_decoder=cache(lambda: stack.enter_context(open_decoder(image_size, decode, limits, geometry))),
             max_bytes=limits.file_bytes,
             decoding=hashlib.sha256(settings.encode()).hexdigest()[:32],
-            geometry=geometry,
+            read_note=partial(read_note, geometry=geometry, limits=limits),
         )

@@ -24,6 +24,7 @@ from inference_export.resources.checkpoint_file import MAX_CHECKPOINT_BYTES
 from inference_export.resources.checkpoints import LOGS, list_checkpoints
 from inference_export.resources.checkpoints import MODELS as CHECKPOINTS
 from inference_export.resources.labels import LABELS
+from inference_export.resources.preprocessing_file import MAX_PREPROCESSING_BYTES, find_preprocessing_file
 from inference_export.resources.unpickling import MAX_PICKLE_BYTES
 from inference_export.template import MAX_SOURCE_BYTES, template_files
 
@@ -44,7 +45,8 @@ class Provenance:
         options: The options that change an export's result.
         network: ``name`` and hash of the ``source`` of the user's own network; None: the built-in one.
         checkpoint: File name of the chosen checkpoint.
-        resources: Hashes of ``labels``, ``logs`` and the ``chosen`` checkpoint, and the names of all ``checkpoints``.
+        resources: Hashes of ``labels``, ``logs``, the ``chosen`` checkpoint and the file that describes the
+            ``preprocessing``, and the names of all ``checkpoints``.
         base_data: Hash of the base images, before undecodable ones are left out; None: there are none.
         calibration: Hash of the images from the folder of ``--calibration``; None: no such folder was used.
         graph: Hash of the version's ONNX graph.
@@ -105,6 +107,7 @@ def describe(
     network_source: str | None,
     sha256: Callable[[Path, int], str],
     graph: str,
+    described: Path | None,
     preprocessing: str,
     exported: str | None,
 ) -> Provenance:
@@ -119,6 +122,7 @@ def describe(
         network_source: Fingerprint of the user's own network; None: the built-in one.
         sha256: Returns the hash of a file, given the file and its greatest length in bytes.
         graph: Hash of the ONNX graph.
+        described: The file that describes the preprocessing; None: there is none.
         preprocessing: Hash of the preprocessing, from ``hash_preprocessing``.
         exported: Time of the export.
 
@@ -140,6 +144,7 @@ def describe(
             "logs": sha256(options.resources / LOGS, MAX_PICKLE_BYTES) if len(candidates) > 1 else None,
             "checkpoints": candidates,
             "chosen": sha256(checkpoint, MAX_CHECKPOINT_BYTES),
+            "preprocessing": sha256(described, MAX_PREPROCESSING_BYTES) if described else None,
         },
         base_data=None if base is None else hash_images(base.names, map(hash_image, base.files)),
         calibration=(
@@ -184,15 +189,17 @@ def what_changed(provenance: Provenance, options: ExportOptions) -> list[str]:
     """
     try:
         base = None if options.base_data is None else find_base_images(options.base_data)
+        checkpoint = options.resources / CHECKPOINTS / str(provenance.checkpoint)
         wanted = describe(
             options,
             base=base,
             calibration=choose_images(options.calibration, base, options.precision),
-            checkpoint=options.resources / CHECKPOINTS / str(provenance.checkpoint),
+            checkpoint=checkpoint,
             candidates=[file.name for file in list_checkpoints(options.resources)],
             network_source=None if options.network is None else fingerprint(options.network),
             sha256=hash_if_readable,
             graph=provenance.graph,
+            described=find_preprocessing_file(checkpoint, options.resources, options.preprocessing),
             preprocessing=provenance.preprocessing,
             exported=provenance.exported,
         )

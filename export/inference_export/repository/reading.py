@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def read_export(repository: Path, version: Version | None = None) -> Export | No
     graph = repository / "classifier" / version.folder("classifier") / "model.onnx"
     preprocess = repository / "preprocess" / version.folder("preprocess")
     geometry = read_geometry(preprocess)
-    for what, recorded, file, compute_hash in (
+    hashes: tuple[tuple[str, str, Path, Callable[[], str]], ...] = (
         ("classifier (graph", provenance.graph, graph, lambda: hash_file(graph, _MAX_GRAPH_BYTES)),
         (
             "preprocessing (files and geometry",
@@ -63,7 +64,8 @@ def read_export(repository: Path, version: Version | None = None) -> Export | No
             preprocess / PIXEL_SOURCES[0],
             lambda: hash_preprocessing(preprocess, geometry),
         ),
-    ):
+    )
+    for what, recorded, file, compute_hash in hashes:
         try:
             served = compute_hash()
         except OSError as error:

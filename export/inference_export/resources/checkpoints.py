@@ -10,6 +10,7 @@ from typing import Any
 from inference_export.descriptions import describe_error, describe_value
 from inference_export.errors import ResourcesError
 from inference_export.regular_files import FileReader
+from inference_export.resources.preprocessing_file import PREPROCESSING_FILE
 from inference_export.resources.unpickling import read_plain_pickle
 
 MODELS = "models"
@@ -35,7 +36,7 @@ class Checkpoint:
 
 
 def list_checkpoints(resources: Path) -> list[Path]:
-    """List the files in ``models/``, sorted by name, except hidden ones.
+    """List the files in ``models/``, sorted by name, except hidden ones and the description of the preprocessing.
 
     Args:
         resources: Folder of the trained resources.
@@ -50,7 +51,7 @@ def list_checkpoints(resources: Path) -> list[Path]:
     for path in visible:
         if not path.exists():
             raise ResourcesError(f"{path} is a link that leads nowhere. Mend or remove it.", path)
-    files = [path for path in visible if path.is_file()]
+    files = [path for path in visible if path.is_file() and path.name != PREPROCESSING_FILE]
     if not files:
         raise ResourcesError(f"{folder} holds no file. It must hold one or more PyTorch state_dict files.", folder)
     return files

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from forking import COMMAND, DECODED, EXPENSIVE, FORK, OUT_OF_MEMORY, REFUSED, REPLY, TASK
+from geometry import Geometry
 
 # Imports the plugins too, so that no decoder has to import them for its first file.
 from PIL import GifImagePlugin, Image, MpoImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
-from preprocessing import ExpensiveImageError, Geometry, Limits, UndecodableImageError, decode
+from preprocessing import ExpensiveImageError, Limits, UndecodableImageError, decode
 
 KEPT_BLOCKS = 4  # of Pillow, at most 16 MiB each: for an image, the intermediate one of resizing, and the result
 FIRST_TO_BE_KILLED = "500"  # from -1000 to 1000, when the system is out of memory

@@ -55,13 +55,13 @@ class _Span(NamedTuple):
         length: Pixels of the image.
         resized: Pixels that the whole image has after resizing.
         start: First of the resized pixels that are taken.
-        count: Number of resized pixels that are taken, at most S.
+        taken: Number of resized pixels that are taken, at most S.
     """
 
     length: int
     resized: int
     start: int
-    count: int
+    taken: int
 
     @property
     def scale(self) -> float:
@@ -69,16 +69,16 @@ class _Span(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        return self.count == self.resized
+        return self.taken == self.resized
 
     def mirrored(self) -> _Span:
-        return self._replace(start=self.resized - self.start - self.count)
+        return self._replace(start=self.resized - self.start - self.taken)
 
     def source(self) -> tuple[float, float]:
         """Return where the taken pixels begin and end in the image."""
         if self.is_whole:
             return 0.0, float(self.length)
-        return self.start * self.scale, min((self.start + self.count) * self.scale, float(self.length))
+        return self.start * self.scale, min((self.start + self.taken) * self.scale, float(self.length))
 
     def reached(self, interpolation: str) -> tuple[int, int]:
         """Return the pixels of the image that the taken pixels depend on, as first and end."""
@@ -127,7 +127,7 @@ def working_bytes(sides: tuple[int, int], size: int, geometry: Geometry, orienta
     spans = _spans(_swap(sides, turn), size, geometry)
     reached = [high - low for low, high in (span.reached(geometry.interpolation) for span in spans)]
     is_cut = any(_is_small(span, geometry.interpolation) for span in spans)
-    return _PIXEL_BYTES * (spans[0].count * reached[1] + is_cut * reached[0] * reached[1])
+    return _PIXEL_BYTES * (spans[0].taken * reached[1] + is_cut * reached[0] * reached[1])
 
 
 def fit(image: Image.Image, size: int, geometry: Geometry, orientation: int) -> Image.Image:
@@ -169,7 +169,7 @@ def _fit_smoothly(image: Image.Image, size: int, geometry: Geometry, turn: Turn)
         image = image.crop((first_x, first_y, end_x, end_y))
         left, right, top, bottom = left - first_x, right - first_x, top - first_y, bottom - first_y
     resampling = FILTERS[geometry.interpolation]
-    width, height = spans[0].count, spans[1].count
+    width, height = spans[0].taken, spans[1].taken
     if turn.swaps_sides:  # Pillow resizes rows first, and rounds; the upright image's rows are these columns
         image = image.resize((image.width, height), resampling, box=(0, top, image.width, bottom))
         top, bottom = 0, height
@@ -183,7 +183,7 @@ def _fit_nearest(image: Image.Image, size: int, geometry: Geometry, turn: Turn) 
         image = image.transpose(turn.method)
     spans = _spans(image.size, size, geometry)
     image = image.resize((spans[0].resized, spans[1].resized), FILTERS["nearest"])
-    (left, width), (top, height) = ((span.start, span.count) for span in spans)
+    (left, width), (top, height) = ((span.start, span.taken) for span in spans)
     return image.crop((left, top, left + width, top + height))
 
 
@@ -198,7 +198,7 @@ def _swap(sides: tuple[int, int], turn: Turn) -> tuple[int, int]:
 def _spans(sides: tuple[int, int], size: int, geometry: Geometry) -> tuple[_Span, _Span]:
     x, y = (
         _Span(length, resized, round((resized - size) / 2) if resized > size else 0, min(resized, size))
-        for length, resized in zip(sides, resized_sides(sides, size, geometry))
+        for length, resized in zip(sides, resized_sides(sides, size, geometry), strict=True)
     )
     return x, y
 

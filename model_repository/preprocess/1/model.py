@@ -12,9 +12,10 @@ import triton_python_backend_utils as pb_utils
 from access_log import AccessLog, entry
 from decoding import BusyError, Decoders
 from forking import DecodingError
+from geometry import Geometry
 from metrics import BUSY, NO_DECODABLE_IMAGE, Metrics
 from parameters import Invalid, Parameters, read_parameters
-from preprocessing import Geometry, Limits
+from preprocessing import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
