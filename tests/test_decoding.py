@@ -82,7 +82,7 @@ def test_rows_left_when_a_request_is_over_its_time_have_the_reason(
     opened: Any, decoding: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "REQUEST_SECONDS", 0.01)  # of 4 s
-    pixels, reasons, _ = opened(processes=1).decode_request([LARGE] * 5 + [SMALL])
+    pixels, reasons, *_ = opened(processes=1).decode_request([LARGE] * 5 + [SMALL])
     assert reasons[-1] == ""  # the shortest file goes first
     assert set(reasons[:-1]) == {
         "too slow to decode: the images of this request take more than 0.04 s of processor time"

@@ -112,7 +112,7 @@ def test_failure_is_readable_on_stderr_and_exits_with_1(as_json, files):
 def test_options_reach_the_server(files, server):
     result = run("-l", "a", "-ip", server.url, "--sim_thres", "0.8", "--client_id", "me", "--api_key", "k")
     assert result.exit_code == 0
-    (request,) = server.requests
+    _, request = server.requests
     assert request.body["parameters"]["sim_thres"] == "0.8"
     assert (request.headers["x-client-id"], request.headers["x-api-key"]) == ("me", "k")
 
