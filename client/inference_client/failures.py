@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from inference_client.settings import Settings
+from inference_client.settings import KEY_REMEDY, Settings
 
 NO_DECODABLE_IMAGE = "no decodable image: "
 # Triton's words about a model whose process has died; ``inference-server`` replaces such a process within seconds.
@@ -84,8 +84,8 @@ class _Failure(NamedTuple):
 
 # What to do about a refusal, by its status.
 _REMEDIES: dict[int, str] = {
-    HTTPStatus.UNAUTHORIZED: "Is api_key right?",
-    HTTPStatus.FORBIDDEN: "Is api_key right?",
+    HTTPStatus.UNAUTHORIZED: KEY_REMEDY,
+    HTTPStatus.FORBIDDEN: KEY_REMEDY,
     HTTPStatus.NOT_FOUND: "Is the model ensemble loaded there, and the url's path right? "
     "Try: curl {url}/v2/models/ensemble/ready",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "This request is too large for a proxy: send smaller images, or raise its "

@@ -12,6 +12,10 @@ LARGEST_PORT = 65535
 CLIENT_ID_HEADER = "X-Client-Id"
 API_KEY_HEADER = "X-API-Key"
 
+# What the library says of keys. Commands put their options' names in its place.
+KEY_REMEDY = "Is api_key right?"
+KEY_INSTEAD = "give api_key= instead"
+
 _URL_EXAMPLE = "give http://host:port, host:port or https://host:port, for example http://localhost:8080"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -86,7 +90,7 @@ def _read_url(url: str) -> str:
     if scheme not in DEFAULT_PORTS:
         reason = f"its scheme is {scheme!r}"
     elif parts.username is not None or parts.password is not None:
-        raise ValueError("the server's url holds a user name or password: leave it out, and give api_key= instead")
+        raise ValueError(f"the server's url holds a user name or password: leave it out, and {KEY_INSTEAD}")
     elif not host or not (_IPV6 if ":" in host else _HOST_NAME).fullmatch(host):
         reason = "its host name is missing or misspelt"
     elif parts.query or parts.fragment or "?" in text or "#" in text:

@@ -126,7 +126,7 @@ def test_api_key_is_read_from_the_environment(files, server):
     ("arguments", "says"),
     [
         ("-l missing -ip h:1", "'missing' does not exist"),
-        ("-l . -ip h:1", "is a directory"),
+        ("-l . -ip h:1", "folder '.' holds no images, but only other files: 4 without ending. Name a folder of images"),
         ("-ip h:1", "Missing option '-l'"),
         ("-l a", "Missing option '-ip'"),
         ("-l -ip h:1", "needs at least one image"),
@@ -152,7 +152,7 @@ def test_wrong_usage_exits_with_2_and_says_why(arguments, says, files):
 def test_help_shows_examples_and_exit_status(option):
     result = run(option)
     assert result.exit_code == 0
-    assert "IMG [IMG ...]" in result.stdout
+    assert "PATH [PATH ...]" in result.stdout
     assert "classify -l a.jpg b.jpg -ip http://localhost:8080" in result.stdout
     assert "Exit status: 0" in result.stdout
 
