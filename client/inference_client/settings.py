@@ -18,6 +18,7 @@ KEY_INSTEAD = "give api_key= instead"
 
 _URL_EXAMPLE = "give http://host:port, host:port or https://host:port, for example http://localhost:8080"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+API_PATH = "/v2/"
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
@@ -97,6 +98,8 @@ def _read_url(url: str) -> str:
         reason = "a query or fragment has no meaning here"
     elif not _PATH.fullmatch(parts.path):
         reason = "its path holds a space or another character that must be percent-encoded"
+    elif API_PATH in f"{parts.path}/":
+        reason = f"the client adds {API_PATH} itself"
     elif port is None and not has_scheme:
         reason = "the port is missing"
     elif port == 0:
