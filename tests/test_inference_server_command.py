@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -45,8 +47,9 @@ def test_resources_are_exported_once_and_again_only_when_something_changed(
         taken = CliRunner().invoke(main, [*map(str, arguments), "--port", str(server.port)])
         assert taken.exit_code == 1
         assert taken.stderr == (
-            f"Error: 127.0.0.1:{server.port} can't be listened on (Address already in use). It is taken by tritonserver "
-            f"(process {server.triton_pid}); another inference-server? Choose another port with --port.\n"
+            f"Error: 127.0.0.1:{server.port} can't be listened on (Address already in use). It is taken by "
+            f"tritonserver (process {server.tritonserver().pid}); another inference-server? Choose another port with "
+            "--port.\n"
         )
     with watched_server(*arguments, log=log) as server:
         assert "exporting" not in server.said()
@@ -132,8 +135,8 @@ def test_port_of_the_metrics_is_looked_for_on_their_own_address(
     assert refused.exit_code == 1
     assert refused.stderr.endswith(
         f"Error: 127.0.0.2:{metrics_port} can't be listened on (Address already in use). It is taken by "
-        f"{Path('/proc/self/comm').read_text().strip()} (process {os.getpid()}); another inference-server? Choose another "
-        "port with --metrics_port.\n"
+        f"{psutil.Process().name()} (process {os.getpid()}); another inference-server? Choose another port with "
+        "--metrics_port.\n"
     )
 
 

@@ -38,11 +38,11 @@ def measure_embedding(network: nn.Module, name: str | None, preprocessing: Prepr
     import torch
 
     who = f"--network {name}: the network" if name else "the network"
-    size = preprocessing.image_size
-    images = torch.randn(max(_BATCH_SIZES), 3, size, size, generator=torch.Generator().manual_seed(0))
+    size, channels = preprocessing.image_size, len(preprocessing.channel_order)
+    images = torch.randn(max(_BATCH_SIZES), channels, size, size, generator=torch.Generator().manual_seed(0))
     results = []
     for count in _BATCH_SIZES:
-        what = f"{who} failed on {_images(count)}, float32 [{count}, 3, {size}, {size}]"
+        what = f"{who} failed on {_images(count)}, float32 [{count}, {channels}, {size}, {size}]"
         remedy = "It must accept any number of images, of this size (--image_size)."
         with users_code(what, remedy), torch.inference_mode():
             output = network(images[:count])
