@@ -28,7 +28,11 @@ class LinksCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Repeat the option before each of its values, as click wants it."""
-        return super().parse_args(ctx, list(_repeat_links(args, ctx)))
+        repeated = list(_repeat_links(args, ctx))
+        first = repeated[0] if repeated else ""
+        if not _is_option(first) and not set(LINKS_OPTIONS).intersection(repeated) and Path(first).is_file():
+            raise click.UsageError(f"{first!r} stands without an option: name images after -l, as in -l {first}", ctx)
+        return super().parse_args(ctx, repeated)
 
 
 @click.command(

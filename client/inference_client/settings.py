@@ -15,6 +15,9 @@ API_KEY_HEADER = "X-API-Key"
 # What the library says of keys. Commands put their options' names in its place.
 KEY_REMEDY = "Is api_key right?"
 KEY_INSTEAD = "give api_key= instead"
+HEADER_ARGUMENTS = ("client_id", "api_key")
+BAD_HEADER = "{argument} can't be sent as an HTTP header"
+FROM_FILE = "If you read it from a file, try {argument}=text.strip()"
 
 _URL_EXAMPLE = "give http://host:port, host:port or https://host:port, for example http://localhost:8080"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -65,7 +68,9 @@ def read_settings(
     """
     headers = {
         name: _header_value(argument, value)
-        for name, argument, value in ((CLIENT_ID_HEADER, "client_id", client_id), (API_KEY_HEADER, "api_key", api_key))
+        for name, argument, value in zip(
+            (CLIENT_ID_HEADER, API_KEY_HEADER), HEADER_ARGUMENTS, (client_id, api_key), strict=True
+        )
         if value is not None
     }
     return Settings(
@@ -129,7 +134,7 @@ def _header_value(argument: str, value: str) -> str:
     if not _HEADER_VALUE.fullmatch(value):
         # The value is not shown: it may be a key.
         raise ValueError(
-            f"{argument} can't be sent as an HTTP header: it must be printable ASCII, without a line break, and not "
-            f"empty. If you read it from a file, try {argument}=text.strip()"
+            f"{BAD_HEADER.format(argument=argument)}: it must be printable ASCII, without a line break, and not empty. "
+            f"{FROM_FILE.format(argument=argument)}"
         )
     return value

@@ -105,6 +105,8 @@ def _expanded(argument: str, left_out: Counter[str]) -> Iterator[str]:
             )
         yield from map(_readable, files)
         yield from in_folders
+    elif "://" in argument:
+        raise PathError(f"{printable(argument)!r} is an address: download the image, and name its file.")
     else:
         raise PathError(f"{printable(argument)!r} does not exist. Name a file, a folder or a pattern.")
 
