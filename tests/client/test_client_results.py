@@ -139,6 +139,18 @@ def test_parquet_has_the_columns_of_csv_with_their_types(images, server):
     assert parquet.read_table("r.parquet").num_rows == 10
 
 
+def test_parquet_keeps_what_resume_needs_while_an_image_may_still_get_a_result(images, server):
+    server.answer = FailsAt("4", refusal(400, "not today"))
+    first = classify(server, "-l", "photos", "-o", "r.parquet")
+    assert first.exit_code == 1
+    assert parquet.read_table("r.parquet").column("error").null_count == 6
+    assert names() == ["photos", "r.parquet", "r.parquet.jsonl"]
+    server.answer = echo
+    assert classify(server, "-l", "photos", "-o", "r.parquet", "--resume").exit_code == 0
+    assert parquet.read_table("r.parquet").column("error").null_count == 10
+    assert names() == ["photos", "r.parquet"]
+
+
 def test_parquet_without_its_package_is_refused_before_anything_is_sent(images, server, monkeypatch):
     monkeypatch.setattr(extras, "_installed", lambda name: name != "pyarrow")
     result = classify(server, "-l", "photos", "-o", "r.parquet")
@@ -186,7 +198,7 @@ def test_server_that_refuses_everything_leaves_no_file(images, server):
     assert result.exit_code == 1
     assert result.stderr == (
         f"Error: {server.url} answered 401: no key. Is the key in --api_key, or in the variable CLASSIFY_API_KEY, "
-        "right? (status 401)\n"
+        "right? (status 401).\n"
     )
     assert names() == ["photos"]
 

@@ -11,7 +11,8 @@ import pytest
 from stand_in import Reply, StandIn, echo, raw_server, refusal, unused_port
 
 from inference_client import AsyncClassify, Classify
-from inference_client.failures import _TABLE, describe
+from inference_client.command_line.results.resuming import may_pass
+from inference_client.failures import _TABLE, RefusedError, describe
 from inference_client.settings import read_settings
 
 HTML = Reply(502, b"<html><body>Bad Gateway</body></html>", {"Content-Type": "text/html"})
@@ -304,6 +305,13 @@ def test_http_to_a_tls_server_is_reported(classify):
         results, status_code = classify(server.url.replace("https:", "http:"))
     assert status_code == 503
     assert "curl" in results["error"]
+
+
+def test_every_message_begins_with_the_url_which_tells_it_from_what_the_server_says_of_an_image():
+    # classify --resume sends again the images whose requests failed.
+    assert all(failure.says.startswith("{url} ") for failure in _TABLE)
+    settings = read_settings("h:1", timeout_s=1, connect_timeout_s=1, client_id=None, api_key=None)
+    assert may_pass("a.jpg", describe(RefusedError(400, "no"), settings).message)
 
 
 def test_table_ends_in_a_row_for_everything_else():

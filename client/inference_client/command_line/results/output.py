@@ -113,7 +113,7 @@ class Output:
                     advance=advance,
                 )
         except StreamError as error:
-            reason, status = f"{in_options_words(error.message)} (status {error.status_code})", 1
+            reason, status = f"{in_options_words(error.message)} (status {error.status_code}).", 1
         except ColumnsError as error:
             reason, status = f"{error}. Write the other images into another file, or use --jsonl.", 1
         except DestinationError as error:
@@ -128,21 +128,23 @@ class Output:
         finally:
             destination.close()
         if reason:
-            click.echo(f"Error: {reason} {self._holds(already + done.written, len(files))}".rstrip(), err=True)
+            click.echo(
+                f"Error: {reason} {self._holds(already + done.written, len(files), done.failed)}".rstrip(), err=True
+            )
             return status
         return self._finish(done, len(files))
 
     def _destination(self) -> Destination:
         return StandardOutput() if self._kept_in is None else ResultsFile(self._kept_in, goes_on=self._resume)
 
-    def _holds(self, written: int, images: int) -> str:
-        if self._kept_in is None or not written:
-            return f"{written:,} of {images:,} images have been answered." if written else ""
-        return (
-            f"{self._kept_in} holds {written:,} of {images:,} images: go on with the same command and --resume."
-            if self._kept_in.exists()
-            else ""
-        )
+    def _holds(self, written: int, images: int, failed: int) -> str:
+        if not written:
+            return ""
+        without = f", {failed:,} of them without a result" if failed else ""
+        if self._kept_in is None:
+            return f"{written:,} of {images:,} images are done{without}."
+        holds = f"{self._kept_in} holds {written:,} of {images:,} images{without}"
+        return f"{holds}: go on with the same command and --resume."
 
     def _finish(self, done: Progress, images: int) -> int:
         if self._form is Form.PARQUET and self._file is not None and self._kept_in is not None and images:
