@@ -184,7 +184,7 @@ def note_rotated(base: BaseImages, notes: Container[Path]) -> BaseImages:
     lines = first_few(rotated, _SHOWN_FILES, separator="\n  ")
     note = (
         f"base images not stored upright, by their EXIF orientation, and taken as stored: {len(rotated)}. If the network "
-        f'was trained on upright images, export with the preprocessing "orientation": "upright". They are\n  {lines}'
+        f"was trained on upright images, export with the preprocessing \"orientation\": \"upright\". They are\n  {lines}"
     )
     return replace(base, notes=[*base.notes, note], rotated=rotated)
 

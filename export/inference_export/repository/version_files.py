@@ -74,9 +74,7 @@ def read_geometry(folder: Path) -> dict[str, Any]:
         RepositoryError: The settings can't be read, or no export wrote them.
     """
     file = folder / SETTINGS_FILE
-    geometry: dict[str, Any] = take_entry(
-        file, read_object(file), "geometry", lambda value: isinstance(value, dict), {}
-    )
+    geometry: dict[str, Any] = take_entry(file, read_object(file), "geometry", lambda value: isinstance(value, dict), {})
     return geometry
 
 
