@@ -21,7 +21,7 @@ from typing import Any
 
 from forking import COMMAND, DECODED, EXPENSIVE, FORK, OUT_OF_MEMORY, REFUSED, REPLY, TASK
 
-# Imports the plugins too, so that no decoder has to import them for its first file.
+# Imports the plugins too, so that no decoder has to import them for its first file. heif.py imports two more.
 from PIL import GifImagePlugin, Image, MpoImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
 from preprocessing import ExpensiveImageError, Limits, UndecodableImageError, decode_pixels
 
