@@ -175,7 +175,7 @@ def supported_formats() -> list[str]:
 
 def _unsupported(found: other_formats.Found | None) -> UndecodableImageError:
     text = f"no image in a supported format ({', '.join(supported_formats())})"
-    return UndecodableImageError(UNSUPPORTED, f"{text}, but {found.name}: {found.remedy}" if found else text)
+    return UndecodableImageError(UNSUPPORTED, f"{text}, but {found.name}; {found.remedy}" if found else text)
 
 
 def _too_long(data: bytes, limits: Limits) -> UndecodableImageError:
@@ -249,7 +249,8 @@ def _require_memory(memory_bytes: int, limits: Limits, budget_bytes: int | None)
 
 def _require_no_lack_of_memory(error: Exception) -> None:
     """Raise ``MemoryError`` for the exceptions in which libavif and libheif say that they lack memory."""
-    if isinstance(error, RuntimeError) and "memory" in str(error).lower():
+    text = str(error).lower()
+    if isinstance(error, RuntimeError) and "memory" in text and "security limit" not in text:
         raise MemoryError from error
 
 
