@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pillow_heif
 from PIL import Image
 
 from tests.corpus import encode
 
-pillow_heif.register_heif_opener()
 HEIF, AVIF = "HEIF", "AVIF"  # Pillow's names
 _BRAND = {HEIF: b"heic", AVIF: b"avif"}
 _CODED = {HEIF: b"hvc1", AVIF: b"av01"}

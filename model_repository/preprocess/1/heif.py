@@ -149,7 +149,7 @@ class _Reader:
     def _format(self) -> str:
         kind = self._kinds.get(self._primary if self._primary is not None else -1, b"")
         if kind in _DERIVED:
-            kind = next((coded for coded in _CODED if coded in self._kinds.values()), kind)
+            kind = next((coded for coded in _CODED if coded in self._kinds.values()), b"")
         if kind in _CODED:
             return _CODED[kind]
         if self._has_frames and self._brand in _SEQUENCES:

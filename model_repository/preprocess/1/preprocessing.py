@@ -207,6 +207,8 @@ def _identify(data: bytes, limits: Limits, budget_bytes: int | None) -> Image.Im
         raise
     except Exception as error:  # the format is known, but the header breaks its decoder
         _require_no_lack_of_memory(error)
+        if (found := other_formats.find(data)) is not None:  # camera RAW begins as TIFF does
+            raise _unsupported(found) from error
         raise UndecodableImageError(BROKEN, "broken image header") from error
 
 
@@ -217,15 +219,14 @@ def _claims(data: bytes, limits: Limits, budget_bytes: int | None) -> heif.Claim
     except heif.CrowdedError as error:
         raise UndecodableImageError(TOO_SLOW, f"too slow to decode: {error}") from error
     except heif.BrokenBoxesError as error:
-        raise UndecodableImageError(BROKEN, "broken image header") from error
+        raise UndecodableImageError(BROKEN, "broken or truncated AVIF or HEIC file") from error
     if claims is None:
         return None
     if claims.format not in heif.PLUGINS:
         raise _unsupported(other_formats.Found(claims.format, heif.REMEDIES.get(claims.format, other_formats.CONVERT)))
     _require_few_pixels(claims.width, claims.height, limits)
-    _require_memory(
-        int(claims.pixel_bytes * claims.width * claims.height) + FIXED_MEMORY_BYTES + len(data), limits, budget_bytes
-    )
+    pixels = claims.width * claims.height
+    _require_memory(int(claims.pixel_bytes * pixels) + FIXED_MEMORY_BYTES, limits, budget_bytes)
     return claims
 
 
