@@ -116,11 +116,11 @@ decoder_process.main()
 
 
 def test_file_that_crashes_its_decoder_is_a_row_and_the_others_are_decoded(
-    opened: Any, forking: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Any, decoding: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "program.py"
     program.write_text(CRASHING.format(folder=str(template_directory() / "preprocess" / "1")))
-    monkeypatch.setattr(forking, "PROGRAM", program)
+    monkeypatch.setitem(decoding.Forker._start.__globals__, "PROGRAM", program)
     decoders = opened(processes=2)
     for _ in range(2):  # ended processes are replaced
         pixels, reasons = decoders.decode([SMALL, b"crash", SMALL, b"crash"])
@@ -150,6 +150,17 @@ def test_heic_and_avif_decode_within_the_memory_that_is_reckoned_for_them(opened
     files = [grid(coded(kind, 512), 4, 4) for kind in (HEIF, AVIF)]  # 4 megapixels: more than an image may take untold
     _, reasons = opened().decode(files)
     assert reasons == ["", ""]
+
+
+def test_heic_decodes_below_a_server_with_a_stack_of_a_gigabyte(tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(encode(photograph(), "HEIF"))
+    program = "import sys, pathlib, decoding, preprocessing; "
+    program += "d = decoding.Decoders(8, reduced=False, limits=preprocessing.DEFAULT_LIMITS); "
+    program += "print(d.decode([pathlib.Path(sys.argv[1]).read_bytes()])[1])"
+    folder = template_directory() / "preprocess" / "1"
+    command = f"ulimit -s 1048576 && exec {sys.executable} -B -c '{program}' {tmp_path / 'image'}"
+    said = subprocess.run(["bash", "-c", command], cwd=folder, check=True, capture_output=True, text=True).stdout
+    assert said == "['']\n"
 
 
 def test_process_without_memory_answers_so_and_goes_on(opened: Any, forking: ModuleType) -> None:

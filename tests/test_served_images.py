@@ -132,8 +132,8 @@ def test_request_without_a_decodable_image_is_400_with_a_reason_for_each(cluster
     assert status == 400
     reasons = json.loads(answer["error"].split("no decodable image: ")[1])
     assert reasons == [
-        "no image in a supported format (AVIF, BMP, GIF, HEIC, JPEG, PNG, TIFF, WebP), but text; send the image's bytes, "
-        "or their base64 text",
+        "no image in a supported format (AVIF, BMP, GIF, HEIC, JPEG, PNG, TIFF, WebP), but text; send the image's "
+        "bytes, or their base64 text",
         "empty: 0 bytes",
     ]
 
