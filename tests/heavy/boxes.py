@@ -90,17 +90,17 @@ def heif(picture: Coded, items: Sequence[Item], properties: Sequence[bytes], *ex
         picture: The coded picture, which items without data of their own share.
         items: The items, numbered from 1.
         properties: The properties, numbered from 1.
-        extra: More boxes, in front of the picture.
+        extra: More boxes, in front of the description of the items.
     """
     brand = _BRAND[picture.kind]
     start = box(b"ftyp", brand, bytes(4), b"mif1", brand)
+    meta = _meta(items, properties, place=len(start) + 8, length=len(picture.data))
+    # The data come first, so that their place does not depend on the rest.
+    return start + box(b"mdat", picture.data) + b"".join(extra) + meta
+
+
+def _meta(items: Sequence[Item], properties: Sequence[bytes], *, place: int, length: int) -> bytes:
     own = b"".join(item.data or b"" for item in items)
-    place = len(start) + len(_meta(items, properties, own, 0, 0)) + sum(map(len, extra)) + 8
-    meta = _meta(items, properties, own, place, len(picture.data))
-    return start + meta + b"".join(extra) + box(b"mdat", picture.data)
-
-
-def _meta(items: Sequence[Item], properties: Sequence[bytes], own: bytes, place: int, length: int) -> bytes:
     infos, places, links, references, position = [], [], [], [], 0
     for number, item in enumerate(items, 1):
         infos.append(full_box(b"infe", struct.pack(">HH4s", number, 0, item.kind), b"\0", version=2))

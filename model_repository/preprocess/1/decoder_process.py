@@ -29,7 +29,7 @@ KEPT_BLOCKS = 4  # of Pillow, at most 16 MiB each: for an image, the intermediat
 FIRST_TO_BE_KILLED = "500"  # from -1000 to 1000, when the system is out of memory
 THREAD_STACK_BYTES = 2**21
 _PR_SET_PDEATHSIG = 1
-_THREAD_ATTRIBUTES_BYTES = 64  # more than sizeof(pthread_attr_t)
+_THREAD_ATTRIBUTES_BYTES = 128  # more than sizeof(pthread_attr_t)
 _OUT_OF_MEMORY = REPLY.pack(OUT_OF_MEMORY, 0)
 
 
