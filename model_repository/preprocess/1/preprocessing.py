@@ -42,6 +42,7 @@ REDUCED_MIN_SIZE = 224
 REDUCED_TARGET = 2
 REDUCED_MIN_SIDES = 4
 
+_LACK_OF_MEMORY = re.compile("[Oo]ut of memory|Allocating .* failed")
 # In coded data, 0 or a restart marker (D0 to D7) follows 0xFF; 0xFF may be repeated before a marker.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JPEG_BARE_MARKERS = (b"\xff\x01", JPEG_START, JPEG_END)  # without a length
@@ -250,8 +251,7 @@ def _require_memory(memory_bytes: int, limits: Limits, budget_bytes: int | None)
 
 def _require_no_lack_of_memory(error: Exception) -> None:
     """Raise ``MemoryError`` for the exceptions in which libavif and libheif say that they lack memory."""
-    text = str(error).lower()
-    if isinstance(error, RuntimeError) and "memory" in text and "security limit" not in text:
+    if isinstance(error, RuntimeError) and _LACK_OF_MEMORY.search(str(error)):
         raise MemoryError from error
 
 
