@@ -30,6 +30,7 @@ from tests.gateway import CERTIFICATE, Gateway, running_gateway
 pytestmark = pytest.mark.slow
 
 KEY, OTHER_KEY = "correct-horse-battery-staple", "another-key-of-another-client"
+ORIGIN = "https://photos.example.org"
 INFER = "/v2/models/ensemble/infer"
 HEAD = "/v2/models/cluster_head/versions/1"
 
@@ -50,7 +51,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, servers: list[RunningServe
     addresses = [server.url.removeprefix("http://") for server in servers]
     with (
         pytest.MonkeyPatch.context() as patch,
-        running_gateway(folder, addresses, {KEY: "ward 7", OTHER_KEY: "ward 8"}, evaluators=["ward 7"]) as running,
+        running_gateway(
+            folder, addresses, {KEY: "ward 7", OTHER_KEY: "ward 8"}, evaluators=["ward 7"], origins=[ORIGIN]
+        ) as running,
     ):
         patch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
         yield running
@@ -155,6 +158,64 @@ def test_missing_and_wrong_keys_are_told_through_the_client(gateway: Gateway, qu
     for key, status in ((None, 401), ("wrong", 403)):
         with Classify(gateway.url, api_key=key) as classify:
             assert classify(query_images)[1] == status
+
+
+def _headers(gateway: Gateway, method: str, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str]]:
+    """Send a request without a body; return the status, and the headers that tell browsers what they may do."""
+    context = ssl.create_default_context(cafile=str(CERTIFICATE))
+    with contextlib.closing(
+        http.client.HTTPSConnection("localhost", gateway.port, context=context, timeout=30)
+    ) as connection:
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+    prefix = "Access-Control-"
+    return answer.status, {name.removeprefix(prefix): text for name, text in answer.getheaders() if prefix in name}
+
+
+PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type,x-api-key"}
+
+
+def test_page_of_a_named_origin_may_ask_and_read_errors_too(gateway: Gateway) -> None:
+    status, allowed = _headers(gateway, "OPTIONS", INFER, {**PREFLIGHT, "Origin": ORIGIN})
+    assert status == 204
+    assert allowed == {
+        "Allow-Origin": ORIGIN,
+        "Allow-Methods": "GET, POST",
+        "Allow-Headers": "Content-Type, Inference-Header-Content-Length, X-API-Key",
+        "Max-Age": "600",
+    }
+    for method, path, headers, expected in (
+        ("GET", "/v2/models/ensemble/config", {"X-API-Key": KEY}, 200),
+        ("GET", "/v2/models/ensemble/config", {}, 401),
+        ("POST", INFER, {"X-API-Key": "wrong"}, 403),
+        ("GET", "/metrics", {}, 404),
+    ):
+        assert _headers(gateway, method, path, {**headers, "Origin": ORIGIN}) == (expected, {"Allow-Origin": ORIGIN})
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", f"{ORIGIN}.evil.example", "http://photos.example.org", "*"]
+)
+def test_page_of_another_origin_is_told_nothing_and_needs_a_key(gateway: Gateway, origin: str) -> None:
+    assert _headers(gateway, "OPTIONS", INFER, {**PREFLIGHT, "Origin": origin}) == (401, {})
+    assert _headers(gateway, "GET", "/v2/models/ensemble/config", {"X-API-Key": KEY, "Origin": origin}) == (200, {})
+
+
+def test_preflight_opens_no_other_path_and_nothing_without_an_origin(gateway: Gateway) -> None:
+    for path in ("/v2/repository/index", "/metrics", "/v2/models/ensemble/generate"):
+        assert _headers(gateway, "OPTIONS", path, {**PREFLIGHT, "Origin": ORIGIN})[0] == 404
+    assert _headers(gateway, "OPTIONS", INFER, PREFLIGHT) == (401, {})
+    assert _headers(gateway, "OPTIONS", INFER, {"X-API-Key": KEY}) == (405, {})
+
+
+def test_gateway_without_origins_says_nothing_to_browsers(tmp_path: Path) -> None:
+    with (
+        _StandIn(_answer("200 OK", b"{}")) as one,
+        running_gateway(tmp_path / "nginx", [one.address], {KEY: "ward 7"}) as gateway,
+    ):
+        assert _headers(gateway, "OPTIONS", INFER, {**PREFLIGHT, "Origin": ORIGIN}) == (401, {})
+        assert _headers(gateway, "GET", "/v2/models/ensemble/config", {"X-API-Key": KEY, "Origin": ORIGIN}) == (200, {})
 
 
 def test_plain_http_is_refused(gateway: Gateway) -> None:
