@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from inference_export.base_set.decoding import DEFAULT_LIMITS
 from inference_export.base_set.embedding_cache import default_cache_folder
 from inference_export.network.preprocessing import IMAGE_SIZES
-from inference_export.network.source import NETWORK_NAME
+from inference_export.network.source import NETWORK_NAME, suggest_name
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,12 @@ class Form:
     Attributes:
         admits: Tells whether a text has the form.
         name: The form in words.
+        suggest: Guesses from a text without the form what was meant; "": no guess.
     """
 
     admits: Callable[[str], object]
     name: str
+    suggest: Callable[[str], str] = lambda text: ""
 
     def __str__(self) -> str:
         return self.name
@@ -62,7 +64,9 @@ _UNRECORDED = {"recorded": False}
 _BASE_SET = {"base_set": True}
 _BATCHES = Range(1, 1024)
 _LABEL = Form(lambda text: text.strip() and text.isprintable(), "printable text, and not empty")
-_NETWORK = Form(NETWORK_NAME.fullmatch, "of the form package.module:factory, as in my_networks:make_network")
+_NETWORK = Form(
+    NETWORK_NAME.fullmatch, "of the form package.module:factory, as in my_networks:make_network", suggest_name
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +113,9 @@ class ExportOptions:
             times as long together. A photograph of 50 megapixels takes about 1 s. Raise the limit for a server with
             slow cores.
         precision: What the network computes with. int8: 1.6 to 2.9 times as fast on a CPU, depending on the processor.
-            fp16: for GPUs. Both are checked against fp32, on images that took no part in the calibration.
+            fp16: for GPUs. Both are checked against fp32, on images that took no part in the calibration. auto: int8 on
+            a CPU, fp16 on a GPU, if the check passes and this machine is faster with it; otherwise fp32. The summary
+            says why.
         calibration: Images like those that will be asked about, at any depth: half of them calibrate int8, the others
             check it. Needed for int8 and fp16 in classification mode.
         accept_loss: Export int8 or fp16 even if labels or embeddings differ from those of fp32 by more than is sound.
@@ -139,7 +145,7 @@ class ExportOptions:
     max_image_pixels: Annotated[int, Range(1, 10**9)] = DEFAULT_LIMITS.pixels
     max_jpeg_scans: Annotated[int, Range(1, 10_000)] = DEFAULT_LIMITS.scans
     max_image_seconds: Annotated[float, Range(0.1, 600)] = DEFAULT_LIMITS.seconds
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: Literal["fp32", "fp16", "int8", "auto"] = "fp32"
     calibration: Path | None = field(default=None, metadata=_UNRECORDED)
     accept_loss: bool = field(default=False, metadata=_UNRECORDED)
     cache: Path = field(default_factory=default_cache_folder, metadata=_UNRECORDED)
@@ -192,7 +198,9 @@ class Option:
         if self.choices and value not in self.choices:
             raise ValueError(f"{self.name} is {value!r}, and must be one of {', '.join(self.choices)}.")
         if self.limit is not None and not self.limit.admits(value):
-            raise ValueError(f"{self.name} is {value!r}, and must be {self.limit}.")
+            guess = self.limit.suggest(value) if isinstance(self.limit, Form) else ""
+            meant = f" Did you mean {guess}?" if guess else ""
+            raise ValueError(f"{self.name} is {value!r}, and must be {self.limit}.{meant}")
 
 
 @cache

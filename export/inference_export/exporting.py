@@ -13,12 +13,12 @@ from inference_export.base_set.building import build_base_set, check_base_images
 from inference_export.base_set.decoding import Limits
 from inference_export.base_set.image_files import open_image_files
 from inference_export.base_set.known_images import nothing_known, record_files
-from inference_export.errors import ChangedError, PrecisionError
+from inference_export.errors import ChangedError, PrecisionError, ResourcesError
 from inference_export.export_options import ExportOptions
 from inference_export.graph.calibration import choose_images
 from inference_export.graph.onnx_export import export_graph
 from inference_export.graph.parity import compare_with_pytorch
-from inference_export.graph.precision import reduce_precision
+from inference_export.graph.precision import set_precision
 from inference_export.network.loading import load_network
 from inference_export.network.preprocessing import Preprocessing, read_preprocessing
 from inference_export.network.probing import measure_embedding
@@ -35,7 +35,7 @@ from inference_export.repository.staging import staging
 from inference_export.repository.version_files import SETTINGS_FILE, Settings, write_json, write_settings
 from inference_export.repository.versions import PROVENANCE_FILE, exported_version
 from inference_export.resources.checkpoints import select_checkpoint
-from inference_export.resources.labels import read_labels
+from inference_export.resources.labels import LABELS, read_labels
 from inference_export.summary import Summary
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
     from inference_export.network.served import as_served
 
     reader = FileReader()
+    _refuse_swapped_folders(options)
     base = None if options.base_data is None else find_base_images(options.base_data)
     mode = "classification" if base is None else "clustering"
     repository = resolve_destination(options.model_repository)
@@ -108,18 +109,16 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
             export_graph(as_served(fold_batch_norms(network), preprocessing), shape.image_size, graph)
             advance(1)
         parity = compare_with_pytorch(open_graph(graph), served, base=base, images=images, image_size=shape.image_size)
-        loss = None
-        if calibration is not None:
-            loss = reduce_precision(
-                options=options,
-                network=network,
-                preprocessing=preprocessing,
-                graph=graph,
-                base=base,
-                chosen=calibration,
-                images=images,
-                progress=progress,
-            )
+        precision = set_precision(
+            options=options,
+            network=network,
+            preprocessing=preprocessing,
+            graph=graph,
+            base=base,
+            chosen=calibration,
+            images=images,
+            progress=progress,
+        )
         graph_hash = hash_file(graph, _ANY_LENGTH)
         if base is not None and known is not None:
             base = build_base_set(
@@ -151,6 +150,7 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
             candidates=checkpoint.candidates,
             network_source=source,
             sha256=lambda path, _: reader.sha256(path),
+            precision=precision.name,
             graph=graph_hash,
             preprocessing=hash_file(staged / "preprocess" / "preprocessing.py", _ANY_LENGTH),
             exported=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -187,7 +187,7 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
         network_classes=labels,
         base_images={} if base is None else {name: len(files) for name, files in base.classes.items()},
         parity=parity,
-        loss=loss,
+        precision=precision,
         notes=notes,
     )
 
@@ -203,6 +203,20 @@ def _load_network(
     if fingerprint(options.network) != source:
         raise ChangedError(f"the source of --network {options.network} changed while it was loaded. Export again.")
     return network, source
+
+
+def _refuse_swapped_folders(options: ExportOptions) -> None:
+    resources, base_data = options.resources, options.base_data
+    if base_data is not None and _holds_labels(base_data) and not _holds_labels(resources):
+        raise ResourcesError(
+            f"-r names {resources}, which holds no labels, and -data names {base_data}, which does. -r expects the "
+            f"trained resources, and -data the folders of base images. Swap the two.",
+            resources,
+        )
+
+
+def _holds_labels(folder: Path) -> bool:
+    return (folder / LABELS).is_file()
 
 
 def _check_precision(options: ExportOptions) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inference_export.export_options import ExportOptions
+from inference_export.graph.calibration import FLOAT32
 from inference_export.graph.parity import Parity
-from inference_export.graph.precision import PrecisionLoss
+from inference_export.graph.precision import Precision
 from inference_export.resources.checkpoints import Checkpoint
 
 
@@ -25,7 +26,7 @@ class Summary:
         network_classes: The network's C' class names in index order.
         base_images: Class name to number of base images; empty in classification mode.
         parity: The differences between the float32 graph and PyTorch.
-        loss: The loss through int8 or fp16; None for fp32.
+        precision: The precision of the exported graph.
         notes: Other notes for the user.
     """
 
@@ -39,7 +40,7 @@ class Summary:
     network_classes: list[str]
     base_images: dict[str, int]
     parity: Parity
-    loss: PrecisionLoss | None
+    precision: Precision
     notes: list[str]
 
 
@@ -60,7 +61,7 @@ def format_summary(summary: Summary) -> str:
         ),
         f"ONNX - PyTorch    at most {parity.similarity:.1e} in similarities, {parity.probability:.1e} in "
         f"probabilities, on {parity.images} {parity.source}",
-        *([f"{'fewer bits':18}{summary.loss}"] if summary.loss else []),
+        *([] if options.precision == FLOAT32 else [f"precision         {summary.precision}"]),
         f"cores             {options.cpus or 'all cores of the server'}, for decoding and for the network",
         *(f"note              {note}" for note in summary.notes),
     ]

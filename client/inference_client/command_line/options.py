@@ -11,6 +11,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 # For click.command(context_settings=...).
 COMMAND_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120}
 
+_LEAST_PERCENT = 5  # in place of a share: a smaller number is a slip
+
 
 class FiniteFloatRange(click.FloatRange):
     """A float in a range, neither nan nor infinite; click's own range lets nan through."""
@@ -19,10 +21,24 @@ class FiniteFloatRange(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Convert a value, or fail as wrong usage."""
-        number = float(super().convert(value, param, ctx))
+        try:
+            number = float(super().convert(value, param, ctx))
+        except click.BadParameter as error:
+            if self.max == 1 and (share := _as_share(value)):
+                self.fail(f"{error.message} For {value} percent, write {share}.", param, ctx)
+            raise
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
+
+
+def _as_share(value: Any) -> str:
+    """Return a percentage as a share of 1; "" if the value is hardly a percentage."""
+    try:
+        percent = float(value)
+    except ValueError:
+        return ""
+    return f"{percent / 100:g}" if _LEAST_PERCENT <= percent <= 100 else ""  # noqa: PLR2004 - percent
 
 
 def server_option(command: F) -> F:

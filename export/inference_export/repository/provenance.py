@@ -14,7 +14,7 @@ from inference_client.version import __version__
 from inference_export.base_set.base_images import BaseImages, find_base_images
 from inference_export.errors import ExportError
 from inference_export.export_options import ExportOptions, base_set_options, recorded_options
-from inference_export.graph.calibration import CalibrationSet, choose_images
+from inference_export.graph.calibration import FLOAT32, CalibrationSet, choose_images
 from inference_export.network.source import fingerprint
 from inference_export.regular_files import hash_file, hash_if_readable
 from inference_export.repository.configs import MODELS
@@ -47,6 +47,7 @@ class Provenance:
         resources: Hashes of ``labels``, ``logs`` and the ``chosen`` checkpoint, and the names of all ``checkpoints``.
         base_data: Hash of the base images, before undecodable ones are left out; None: there are none.
         calibration: Hash of the images from the folder of ``--calibration``; None: no such folder was used.
+        precision: ``fp32``, ``fp16`` or ``int8``: what the graph computes with.
         graph: Hash of the version's ONNX graph.
         preprocessing: Hash of the version's ``preprocessing.py``.
         exported: Time of the export, in ISO 8601.
@@ -60,6 +61,7 @@ class Provenance:
     resources: dict[str, Any]
     base_data: str | None
     calibration: str | None
+    precision: str
     graph: str
     preprocessing: str
     exported: str | None
@@ -78,9 +80,10 @@ def read_provenance(file: Path) -> Provenance:
         RepositoryError: The file can't be read, or no export wrote it.
     """
     take = partial(take_entry, file, read_object(file))
+    options = take("options", lambda value: isinstance(value, dict) and is_text(value.get("precision", "")), {})
     return Provenance(
         software=take("software", lambda value: isinstance(value, list), []),
-        options=take("options", lambda value: isinstance(value, dict) and is_text(value.get("precision", "")), {}),
+        options=options,
         network=take(
             "network", lambda value: value is None or (isinstance(value, dict) and is_text(value.get("name"))), None
         ),
@@ -88,6 +91,7 @@ def read_provenance(file: Path) -> Provenance:
         resources=take("resources", lambda value: isinstance(value, dict), {}),
         base_data=take("base data", lambda value: value is None or is_text(value), None),
         calibration=take("calibration", lambda value: value is None or is_text(value), None),
+        precision=take("precision", is_text, options.get("precision", FLOAT32)),
         graph=take("graph", is_text),
         preprocessing=take("preprocessing", is_text),
         exported=take("exported", is_text, None),
@@ -104,6 +108,7 @@ def describe(
     candidates: list[str],
     network_source: str | None,
     sha256: Callable[[Path, int], str],
+    precision: str,
     graph: str,
     preprocessing: str,
     exported: str | None,
@@ -118,6 +123,7 @@ def describe(
         candidates: File names of all checkpoints, sorted.
         network_source: Fingerprint of the user's own network; None: the built-in one.
         sha256: Returns the hash of a file, given the file and its greatest length in bytes.
+        precision: The precision of the graph: ``fp32``, ``fp16`` or ``int8``.
         graph: Hash of the ONNX graph.
         preprocessing: Hash of ``preprocessing.py``.
         exported: Time of the export.
@@ -149,6 +155,7 @@ def describe(
             if options.calibration and calibrated
             else None
         ),
+        precision=precision,
         graph=graph,
         preprocessing=preprocessing,
         exported=exported,
@@ -192,6 +199,7 @@ def what_changed(provenance: Provenance, options: ExportOptions) -> list[str]:
             candidates=[file.name for file in list_checkpoints(options.resources)],
             network_source=None if options.network is None else fingerprint(options.network),
             sha256=hash_if_readable,
+            precision=provenance.precision,
             graph=provenance.graph,
             preprocessing=provenance.preprocessing,
             exported=provenance.exported,
