@@ -19,8 +19,9 @@ from inference_export.graph.calibration import choose_images
 from inference_export.graph.onnx_export import export_graph
 from inference_export.graph.parity import compare_with_pytorch
 from inference_export.graph.precision import set_precision
+from inference_export.network.asking import read_preprocessing
 from inference_export.network.loading import load_network
-from inference_export.network.preprocessing import Preprocessing, read_preprocessing
+from inference_export.network.preprocessing import Preprocessing
 from inference_export.network.probing import measure_embedding
 from inference_export.network.source import fingerprint
 from inference_export.onnx_session import open_graph

@@ -121,7 +121,7 @@ def _open_pt2(file: Path) -> Any:
     from inference_export.resources.checkpoint_file import read_checkpoint_file
 
     program = read_program(read_checkpoint_file(file, FileReader()))
-    network = ProgramNetwork(program, tuple(program.outputs.values())).eval()
+    network = ProgramNetwork(program).eval()
 
     def run(images: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[Any]]:
         with torch.inference_mode():

@@ -18,18 +18,22 @@ class ProgramNetwork(nn.Module):
     """A network that runs the steps of a .pt2 file.
 
     Args:
-        program: The program.
-        outputs: Names, in the program, of the embeddings and of the logits.
+        program: The program. All its outputs are returned, unless some are selected.
     """
 
-    def __init__(self, program: Program, outputs: tuple[str, ...]) -> None:
+    def __init__(self, program: Program) -> None:
         super().__init__()
         self._names = list(program.tensors)
         for place, tensor in enumerate(program.tensors.values()):
             self.register_buffer(f"tensor_{place}", tensor)
         self._calls = [(find_operator(step.operator), step) for step in program.steps]
         self._image = program.image
-        self.outputs = outputs
+        self._outputs = program.outputs
+        self._selected = tuple(program.outputs)
+
+    def select(self, outputs: tuple[str, ...]) -> None:
+        """Select the outputs to return, by the names that the user knows."""
+        self._selected = outputs
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map mean/std-normalized images [N, 3, S, S] to the outputs."""
@@ -43,7 +47,7 @@ class ProgramNetwork(nn.Module):
             is_aten = step.operator.startswith("torch.")
             result = call(**arguments) if is_aten else _bounded(call(*arguments.values()))
             values.update(_name(result, step))
-        return tuple(values[name] for name in self.outputs)
+        return tuple(values[self._outputs[name]] for name in self._selected)
 
 
 def _fill(argument: Any, values: Mapping[str, Any]) -> Any:
