@@ -62,12 +62,14 @@ def load_network(
     for option, value in misplaced.items():
         if value is not None:
             what = "is a complete network" if is_complete else "holds weights, no complete network"
-            raise ResourcesError(f"{option} {value} has no meaning here: {checkpoint} {what}. Leave it out.", checkpoint)
+            raise ResourcesError(
+                f"{option} {value} has no meaning here: {checkpoint} {what}. Leave it out.", checkpoint
+            )
     if file.kind is Kind.ONNX:
         return _load_onnx(file, reader, outputs)
     if file.kind is Kind.PT2:
         return _load_pt2(file, outputs)
-    return _load_weights(file, classes, name, key)
+    return load_weights(file, classes, name, key)
 
 
 def _load_onnx(file: CheckpointFile, reader: FileReader, outputs: str | None) -> OnnxNetwork:
@@ -94,7 +96,20 @@ def _load_pt2(file: CheckpointFile, outputs: str | None) -> TorchNetwork:
     return TorchNetwork(module=ProgramNetwork(program).eval(), complete=complete)
 
 
-def _load_weights(file: CheckpointFile, classes: int, name: str | None, key: str | None) -> TorchNetwork:
+def load_weights(file: CheckpointFile, classes: int, name: str | None = None, key: str | None = None) -> TorchNetwork:
+    """Load weights into their network.
+
+    Args:
+        file: The weights.
+        classes: Number of classes C' that the labels name.
+        name: ``package.module:factory`` that makes the network; None: the built-in one.
+        key: The key of the weights in a training checkpoint; None: the only candidate.
+
+    Raises:
+        NetworkError: The network can't be made.
+        ResourcesError: The weights are unreadable or unsafe, belong to another network or number of classes, or have
+            values that are not finite.
+    """
     import torch
 
     checkpoint = file.path
@@ -125,9 +140,7 @@ def _load_weights(file: CheckpointFile, classes: int, name: str | None, key: str
 
 def _unwrap(state: dict[str, Tensor], expected: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Take a wrapper's prefix off the names of the weights, where the result fits the network better."""
-    best, prefix = max(
-        _unwrapped(state, ""), key=lambda each: (len(each[0].keys() & expected.keys()), -len(each[1]))
-    )
+    best, prefix = max(_unwrapped(state, ""), key=lambda each: (len(each[0].keys() & expected.keys()), -len(each[1])))
     if not prefix:
         return state, []
     wrappers = " and ".join(wrapper for part, wrapper in _WRAPPERS.items() if part in prefix)
@@ -147,8 +160,8 @@ def _compare_shapes(
     head = state.get("classifier.weight")
     if name is None and "resnet.conv1.weight" in state and head is not None and head.ndim and len(head) != classes:
         raise ResourcesError(
-            f"{checkpoint} was trained for {len(head)} classes, and labels names {classes}. Both must come from the same "
-            f"training.",
+            f"{checkpoint} was trained for {len(head)} classes, and labels names {classes}. Both must come from the "
+            f"same training.",
             checkpoint,
         )
     differences = {
@@ -169,10 +182,12 @@ def _compare_shapes(
     fits_nothing = not expected.keys() & state.keys()
     architecture = guess_architecture(state)
     if fits_nothing and state:
-        looks = f"Its weights look like {architecture}" if architecture else f"Its weights are {describe_keys([*state])}"
+        looks = (
+            f"Its weights look like {architecture}" if architecture else f"Its weights are {describe_keys([*state])}"
+        )
         raise ResourcesError(
-            f"{checkpoint} belongs to another network than the built-in one, torchvision's ResNet-50 under 'resnet' with "
-            f"an embedding head, and 'classifier'. {looks}.\n"
+            f"{checkpoint} belongs to another network than the built-in one, torchvision's ResNet-50 under 'resnet' "
+            f"with an embedding head, and 'classifier'. {looks}.\n"
             f"  Name the function that makes the network with --network package.module:factory; it must return "
             f"(embedding, logits).",
             checkpoint,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from inference_export.network.complete.onnx_file import OnnxModel
 
+PYTORCH = "PyTorch"
 Float32 = npt.NDArray[np.float32]
 Pair = tuple[Float32, Float32]
 
@@ -61,16 +62,17 @@ class CompleteFile:
         if self.side is not None and sizes != {self.side}:
             other = next(size for size in sizes if size != self.side)
             raise ResourcesError(
-                f"{self.path} takes images of {self.side} x {self.side} only, and {other} is asked for, by --image_size or "
-                f"by the preprocessing's file. Correct that, or export the network with any size.",
+                f"{self.path} takes images of {self.side} x {self.side} only, and {other} is asked for, by "
+                f"--image_size or by the preprocessing's file. Correct that, or export the network with any size.",
                 self.path,
             )
         channels, given = self.image_shape[1], len(preprocessing.channel_order)
         if channels not in (None, given):
+            order, halves = ("grey", [0.5]) if channels == 1 else ("rgb", [0.5] * 3)
             raise ResourcesError(
-                f"{self.path} takes images of {channels} channels, and the preprocessing gives {given}. Say what it was "
-                f'trained with in preprocessing.json, as in {{"channels": "{"grey" if channels == 1 else "rgb"}", "mean": '
-                f'{[0.5] * (channels or given)}, "std": {[0.5] * (channels or given)}}}.',
+                f"{self.path} takes images of {channels} channels, and the preprocessing gives {given}. Say what the "
+                f"network was trained with in preprocessing.json, for example "
+                f'{{"channels": "{order}", "mean": {halves}, "std": {halves}}}.',
                 self.path,
             )
 
@@ -123,7 +125,7 @@ class TorchNetwork:
     @property
     def reference(self) -> str:
         """What exported graphs are compared with."""
-        return "PyTorch" if self.complete is None else ".pt2 file"
+        return PYTORCH if self.complete is None else ".pt2 file"
 
     @property
     def says_preprocessing(self) -> nn.Module | None:
@@ -196,8 +198,10 @@ class OnnxNetwork:
             self._session = onnxruntime.InferenceSession(
                 self.complete.content, options, providers=["CPUExecutionProvider"]
             )
-        mean, std = (np.float32(each).reshape(-1, 1, 1) for each in (preprocessing.mean, preprocessing.std))
-        images = pixels.astype(np.float32)[..., list(preprocessing.channel_order)].transpose(0, 3, 1, 2) / np.float32(255)
+        mean, std = (np.array(each, np.float32).reshape(-1, 1, 1) for each in (preprocessing.mean, preprocessing.std))
+        images = pixels[..., list(preprocessing.channel_order)].transpose(0, 3, 1, 2).astype(np.float32) / np.float32(
+            255
+        )
         try:
             embeddings, logits = self._session.run(
                 list(self.outputs), {self.model.image: np.ascontiguousarray((images - mean) / std, np.float32)}

@@ -59,8 +59,8 @@ def select_checkpoint(resources: TrainedResources, mode: str, reader: FileReader
     path = folder / LOGS
     if not path.exists():
         raise ResourcesError(
-            f"{folder / MODELS} holds {first_few(candidates)}, and {path} is missing, which would tell which of them is "
-            f"best. Choose one, as in --checkpoint {candidates[-1]}, or keep only the file to be served.",
+            f"{folder / MODELS} holds {first_few(candidates)}, and {path} is missing, which would tell which of them "
+            f"is best. Choose one, as in --checkpoint {candidates[-1]}, or keep only the file to be served.",
             path,
         )
     epochs, values = _read_validation(reader, path, accuracy)
@@ -73,8 +73,8 @@ def select_checkpoint(resources: TrainedResources, mode: str, reader: FileReader
     if len(matching) != 1:
         problem = f"stands there {len(matching)} times" if matching else "is missing"
         raise ResourcesError(
-            f"{folder / MODELS / f'model_{epoch}'} {problem}: {path} has the best validation {accuracy}, {best:.4g}, at "
-            f"epoch {epoch}, and {folder / MODELS} holds {', '.join(candidates)}.\n"
+            f"{folder / MODELS / f'model_{epoch}'} {problem}: {path} has the best validation {accuracy}, {best:.4g}, "
+            f"at epoch {epoch}, and {folder / MODELS} holds {', '.join(candidates)}.\n"
             f"  Keep or put back that one, or choose a file with --checkpoint.",
             folder / MODELS,
         )

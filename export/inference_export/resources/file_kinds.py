@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 EXPECTED = (
-    "A checkpoint is a PyTorch state_dict or training checkpoint, a .safetensors file, or a complete network as .pt2 or "
-    ".onnx."
+    "A checkpoint is a PyTorch state_dict or training checkpoint, a .safetensors file, or a complete network as .pt2 "
+    "or .onnx."
 )
 _SAVE_WEIGHTS = "Save the weights alone: torch.save(network.state_dict(), file)"
 _TO_ONNX = "Convert the network to an .onnx file that returns (embedding, logits)"
@@ -74,7 +74,7 @@ _FLATBUFFERS = {
 }
 
 
-def identify(content: bytes) -> Kind | Other:
+def identify(content: bytes) -> Kind | Other:  # noqa: PLR0911 - a case each
     """Tell what a file is, without reading any object in it.
 
     Args:
@@ -85,8 +85,8 @@ def identify(content: bytes) -> Kind | Other:
     for magic, other in _MAGIC:
         if content.startswith(magic):
             return other
-    if other := _FLATBUFFERS.get(content[_FLATBUFFER_MAGIC]):
-        return other
+    if content[_FLATBUFFER_MAGIC] in _FLATBUFFERS:
+        return _FLATBUFFERS[content[_FLATBUFFER_MAGIC]]
     if content[_TAR_MAGIC] == b"ustar":
         return Other("a tar archive", _UNPACK)
     if content.startswith(b"PK\3\4"):
@@ -98,7 +98,7 @@ def identify(content: bytes) -> Kind | Other:
     return _identify_onnx(content) or _identify_text(content[:_HEAD_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n"), len(content))
 
 
-def _identify_zip(content: bytes) -> Kind | Other:
+def _identify_zip(content: bytes) -> Kind | Other:  # noqa: PLR0911 - a case each
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
@@ -167,7 +167,7 @@ _MOST_FIELDS = 100_000
 
 def _identify_onnx(content: bytes) -> Kind | Other | None:
     """Recognize the fields of an ONNX model, and how much of the last one is missing."""
-    seen = set()
+    seen: set[int] = set()
     expected = 0
     try:
         for number, wire, end in _fields(content):
@@ -182,9 +182,7 @@ def _identify_onnx(content: bytes) -> Kind | Other | None:
     if _ONNX_GRAPH not in seen:
         return None
     if expected > len(content):
-        return Other(
-            f"an .onnx file that breaks off: it has {len(content):,} of at least {expected:,} bytes", _FETCH
-        )
+        return Other(f"an .onnx file that breaks off: it has {len(content):,} of at least {expected:,} bytes", _FETCH)
     return Kind.ONNX
 
 

@@ -44,9 +44,9 @@ def read_labels(resources: TrainedResources, reader: FileReader) -> list[str]:
     if not files:
         places = " and ".join(map(str, resources.labels_folders))
         raise ResourcesError(
-            f"{resources.labels_folders[-1] / LABELS[0]} is missing, and so are {LABELS[1]} and {LABELS[2]} (looked for "
-            f"in {places}). One of them must name the classes: a pickle of {_FORM}, the same as JSON, or one name a "
-            f"line.",
+            f"{resources.labels_folders[-1] / LABELS[0]} is missing, and so are {LABELS[1]} and {LABELS[2]} (looked "
+            f"for in {places}). One of them must name the classes: a pickle of {_FORM}, the same as JSON, or one name "
+            f"a line.",
             resources.labels_folders[-1] / LABELS[0],
         )
     names = {file: _READERS[file.suffix](file, reader) for file in files}
@@ -154,7 +154,9 @@ def _check_names(names: list[Any], path: Path) -> list[str]:
                 path,
             )
         if name in seen:
-            raise ResourcesError(f"{path} names the class {describe_value(name)} twice. Each class needs its own.", path)
+            raise ResourcesError(
+                f"{path} names the class {describe_value(name)} twice. Each class needs its own.", path
+            )
         seen.add(name)
     if same := equal_names(names):
         raise ResourcesError(

@@ -34,7 +34,7 @@ class TrainedResources:
         return [path for folder in self.labels_folders for name in LABELS if (path := folder / name).exists()]
 
 
-def locate(resources: Path, checkpoint: Path | None) -> TrainedResources:
+def locate(resources: Path, checkpoint: Path | None = None) -> TrainedResources:
     """Locate trained resources, without reading any file.
 
     Args:

@@ -76,7 +76,9 @@ def read_plain_pickle(reader: FileReader, path: Path, allowed: str) -> Any:
             f"{path} can't be read ({error.strerror}). Check the file and its permissions.", path
         ) from error
     except Exception as error:  # a broken pickle raises almost any type
-        raise ResourcesError(f"{path} is no readable pickle of {allowed}, or breaks off. Create it again.", path) from error
+        raise ResourcesError(
+            f"{path} is no readable pickle of {allowed}, or breaks off. Create it again.", path
+        ) from error
 
 
 def _dict(*_: Any) -> dict[Any, Any]:

@@ -56,9 +56,7 @@ def run_first(kind: Kind, content: bytes, path: Path, *, channels: int, side: in
         (folder / "network").write_bytes(content)
         command = [sys.executable, "-P", "-m", __name__, kind.name, folder / "network", folder, channels, side]
         try:
-            done = subprocess.run(  # noqa: S603 - our own module
-                [str(part) for part in command], timeout=TIMEOUT_S, check=False, capture_output=True
-            )
+            done = subprocess.run([str(part) for part in command], timeout=TIMEOUT_S, check=False, capture_output=True)
         except subprocess.TimeoutExpired as error:
             raise NetworkError(
                 f"{path}: the network did not answer {sum(BATCH_SIZES)} images, {shape}, within {TIMEOUT_S} s. Check "
@@ -68,7 +66,8 @@ def run_first(kind: Kind, content: bytes, path: Path, *, channels: int, side: in
             raise NetworkError(f"{path}: the network failed on images, {shape}: {_reason(folder, done)} {_REMEDY}")
         names = json.loads((folder / _NAMES).read_text(encoding="utf-8"))
         return [
-            {each: np.load(folder / f"{count}-{place}.npy") for place, each in enumerate(names)} for count in BATCH_SIZES
+            {each: np.load(folder / f"{count}-{place}.npy") for place, each in enumerate(names)}
+            for count in BATCH_SIZES
         ]
 
 
@@ -97,7 +96,7 @@ def _main(kind: str, file: Path, folder: Path, channels: int, side: int) -> None
         for count in BATCH_SIZES:
             outputs = call(images[:count])
             if sum(values.nbytes for values in outputs.values()) > _MOST_OUTPUT_BYTES:
-                raise NetworkError(f"its outputs take more than {_MOST_OUTPUT_BYTES:,} bytes.")  # noqa: TRY301
+                raise NetworkError(f"its outputs take more than {_MOST_OUTPUT_BYTES:,} bytes.")
             for place, values in enumerate(outputs.values()):
                 np.save(folder / f"{count}-{place}.npy", values, allow_pickle=False)
             (folder / _NAMES).write_text(json.dumps(list(outputs)), encoding="utf-8")
@@ -107,7 +106,7 @@ def _main(kind: str, file: Path, folder: Path, channels: int, side: int) -> None
     except MemoryError:
         (folder / _REASON).write_text(f"it needs more than {limit / 2**30:.0f} GiB of memory.", encoding="utf-8")
         sys.exit(1)
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime and PyTorch raise many types
+    except Exception as error:
         (folder / _REASON).write_text(f"{describe_error(error)[:500]}.", encoding="utf-8")
         sys.exit(1)
 

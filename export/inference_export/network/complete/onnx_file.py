@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from inference_client.command_line.formatting import printable
 from inference_export.descriptions import describe_keys, describe_value
@@ -144,14 +144,15 @@ def _check(model: ModelProto) -> None:
     low, high = OPSETS
     if version is None or not low <= version <= high:
         raise _MalformedError(
-            f"it uses opset {version}, and opsets {low} to {high} can be served. Export the network again: {EXPORT}; or "
-            f"convert the file: onnx.save(onnx.version_converter.convert_version(onnx.load(file), 20), file)"
+            f"it uses opset {version}, and opsets {low} to {high} can be served. Export the network again: {EXPORT}; "
+            f"or convert the file: onnx.save(onnx.version_converter.convert_version(onnx.load(file), 20), file)"
         )
     nodes = parts = 0
     for graph in graphs_of(model.graph):
         nodes += len(graph.node)
         parts += sum(
-            len(each) for each in (graph.input, graph.output, graph.initializer, graph.value_info, graph.sparse_initializer)
+            len(each)
+            for each in (graph.input, graph.output, graph.initializer, graph.value_info, graph.sparse_initializer)
         )
         if nodes > MAX_NODES or parts > MAX_PARTS:
             raise _MalformedError(f"it has {max(nodes, parts):,} nodes, and may have {MAX_NODES:,}")
@@ -170,8 +171,8 @@ def _check_node(node: NodeProto) -> None:
         )
     if node.op_type in _REFUSED_OPERATORS:
         raise _MalformedError(
-            f"its node {printable(node.name[:100])!r} is {node.op_type}, {_REFUSED_OPERATORS[node.op_type]}. A network of "
-            f"images needs none. Export it without"
+            f"its node {printable(node.name[:100])!r} is {node.op_type}, {_REFUSED_OPERATORS[node.op_type]}. A "
+            f"network of images needs none. Export it without"
         )
 
 
@@ -213,14 +214,14 @@ def _load_external(model: ModelProto, path: Path, reader: FileReader) -> list[Pa
         length = _number(entries["length"]) if "length" in entries else len(content) - begin
         if begin + length > len(content) or length < 0:
             raise _MalformedError(
-                f"its tensor {printable(tensor.name[:100])!r} is said to lie at bytes {begin:,} to {begin + length:,} of "
-                f"{location}, which has {len(content):,}. Both files must come from the same export"
+                f"its tensor {printable(tensor.name[:100])!r} is said to lie at bytes {begin:,} to {begin + length:,} "
+                f"of {location}, which has {len(content):,}. Both files must come from the same export"
             )
         expected = _byte_length(tensor)
         if length != expected:
             raise _MalformedError(
-                f"its tensor {printable(tensor.name[:100])!r} has {length:,} bytes in {location}, and needs {expected:,}. "
-                f"Both files must come from the same export"
+                f"its tensor {printable(tensor.name[:100])!r} has {length:,} bytes in {location}, and needs "
+                f"{expected:,}. Both files must come from the same export"
             )
         total += length
         if total > MAX_MODEL_BYTES:
@@ -260,10 +261,11 @@ def _number(text: str) -> int:
 def _byte_length(tensor: TensorProto) -> int:
     from onnx import TensorProto
 
-    bits = {TensorProto.INT4: 4, TensorProto.UINT4: 4}.get(tensor.data_type) or _item_bits(tensor.data_type)
+    is_half_byte = tensor.data_type in (TensorProto.INT4, TensorProto.UINT4)
+    bits = 4 if is_half_byte else _item_bits(tensor.data_type)
     if any(size < 0 for size in tensor.dims):
         raise _MalformedError(f"its tensor {printable(tensor.name[:100])!r} has a negative size")
-    return -(-math.prod(tensor.dims) * bits // 8)
+    return -(-int(math.prod(tensor.dims)) * bits // 8)
 
 
 def _item_bits(data_type: int) -> int:
@@ -283,8 +285,8 @@ def _find_input(model: ModelProto) -> tuple[str, list[int | None]]:
     if len(inputs) != 1:
         names = describe_keys([each.name for each in inputs]) if inputs else "none"
         raise _MalformedError(
-            f"it takes {len(inputs)} inputs ({names}), and must take one: images, float32 [N, 3, S, S]. Export the network "
-            f"with one input: {EXPORT}"
+            f"it takes {len(inputs)} inputs ({names}), and must take one: images, float32 [N, 3, S, S]. Export the "
+            f"network with one input: {EXPORT}"
         )
     (image,) = inputs
     kind = image.type.tensor_type
@@ -319,4 +321,3 @@ def _find_input(model: ModelProto) -> tuple[str, list[int | None]]:
 
 def _show(shape: list[int | None]) -> str:
     return f"[{', '.join('any' if size is None else str(size) for size in shape)}]"
-

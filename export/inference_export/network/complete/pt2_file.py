@@ -11,11 +11,11 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inference_client.command_line.formatting import first_few, printable
+from inference_client.command_line.formatting import printable
 from inference_export.descriptions import describe_value
 from inference_export.errors import ResourcesError
 from inference_export.network.complete.pt2_operators import TEXTS, UnknownOperatorError, find_operator
@@ -112,8 +112,8 @@ def read_program(file: CheckpointFile) -> Program:
                 return _read(program, stored)
     except UnknownOperatorError as error:
         raise ResourcesError(
-            f"{file.path} was not read: it calls {printable(str(error)[:100])}. Only ATen's operators on tensors are run, "
-            f"no others and no code.\n"
+            f"{file.path} was not read: it calls {printable(str(error)[:100])}. Only ATen's operators on tensors are "
+            f"run, no others and no code.\n"
             f"  Call the network outside of torch.no_grad() when you export it, or export it to .onnx.",
             file.path,
         ) from error
@@ -165,8 +165,8 @@ def _check_version(program: Mapping[str, Any]) -> None:
         writer = program.get("torch_version")
         raise _MalformedError(
             f"PyTorch {printable(writer[:40]) if isinstance(writer, str) else 'of another version'} wrote it, with "
-            f"version {describe_value(major)} of the format. Version {_SCHEMA_MAJOR} is read, which the installed PyTorch "
-            f"{torch.__version__} writes. {_INSTEAD}"
+            f"version {describe_value(major)} of the format. Version {_SCHEMA_MAJOR} is read, which the installed "
+            f"PyTorch {torch.__version__} writes. {_INSTEAD}"
         )
 
 
@@ -289,11 +289,12 @@ def _output_names(module: Mapping[str, Any], count: int) -> list[str] | None:
     """Read the keys of the dictionary that the network returns; None: it returns another form."""
     try:
         form = json.loads(module["module_call_graph"][0]["signature"]["out_spec"])[1]
-        keys = json.loads(form["context"]) if form["type"] == "builtins.dict" else None
+        keys: Any = json.loads(form["context"]) if form["type"] == "builtins.dict" else None
     except (KeyError, IndexError, TypeError, ValueError, RecursionError):
         return None
-    is_names = isinstance(keys, list) and len(keys) == len(set(map(str, keys))) == count
-    return [str(key) for key in keys] if is_names else None
+    if isinstance(keys, list) and len(keys) == len(set(map(str, keys))) == count:
+        return [str(key) for key in keys]
+    return None
 
 
 def _step(node: Mapping[str, Any]) -> Step:
@@ -321,7 +322,7 @@ def _result(output: Mapping[str, Any]) -> str:
     raise _MalformedError(f"a step returns {printable(str(form)[:40])}. {_INSTEAD}")
 
 
-def _argument(argument: Mapping[str, Any]) -> Any:
+def _argument(argument: Mapping[str, Any]) -> Any:  # noqa: PLR0911 - a case each
     ((form, value),) = argument.items()
     if form == "as_none":
         return None

@@ -37,9 +37,9 @@ class ProgramNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map mean/std-normalized images [N, 3, S, S] to the outputs."""
-        values: dict[str, Any] = {
-            name: getattr(self, f"tensor_{place}") for place, name in enumerate(self._names)
-        } | {self._image: images}
+        values: dict[str, Any] = {name: getattr(self, f"tensor_{place}") for place, name in enumerate(self._names)} | {
+            self._image: images
+        }
         for call, step in self._calls:
             if call is None:
                 continue
