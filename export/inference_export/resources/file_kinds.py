@@ -161,7 +161,7 @@ def _identify_safetensors(content: bytes) -> Kind | Other:
 
 
 _ONNX_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
-_ONNX_GRAPH, _GRAPH_DEF_NODE = 7, 1
+_ONNX_GRAPH = 7
 _MOST_FIELDS = 100_000
 
 
@@ -172,8 +172,6 @@ def _identify_onnx(content: bytes) -> Kind | Other | None:
     try:
         for number, wire, end in _fields(content):
             if number not in _ONNX_FIELDS or (wire != _VARINT) == (number in (1, 5)):
-                if seen <= {_GRAPH_DEF_NODE, 2, 3, 4} and content[0] in b"\n\x08" and b"saved_model" in content:
-                    return Other("a TensorFlow SavedModel's graph (saved_model.pb)", _TF_TO_ONNX)
                 return None
             seen.add(number)
             expected = end
