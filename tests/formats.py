@@ -1,4 +1,4 @@
-"""One trained network in every form that a checkpoint may have. ``python -m tests.formats`` exports and compares all."""
+"""One trained network in every form that a checkpoint may have. ``python -m tests.formats`` compares them all."""
 
 from __future__ import annotations
 

@@ -195,8 +195,8 @@ def _onnx(nodes: int = 1) -> bytes:
 OTHER_FILES: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     "empty": (b"", r"an empty file of 0 bytes"),
     "html": (b"\n<!DOCTYPE html><html><title>Log in</title>", r"an HTML page"),
-    "lfs-pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", r"Git LFS pointer.*\n.*git lfs pull"),
-    "torchscript": (lambda: _zip("n/data.pkl", "n/constants.pkl", "n/code/__torch__.py"), r"TorchScript archive.*\n.*holds code"),
+    "lfs-pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", r"LFS pointer.*\n.*git lfs pull"),
+    "torchscript": (lambda: _zip("n/data.pkl", "n/constants.pkl", "n/code/a.py"), r"TorchScript.*\n.*holds code"),
     "keras-h5": (b"\x89HDF\r\n\x1a\n" + bytes(100), r"Keras or HDF5 file.*\n.*tf2onnx"),
     "keras": (lambda: _zip("config.json", "metadata.json", "model.weights.h5"), r"Keras file \(\.keras\)"),
     "tflite": (b"\x1c\0\0\0TFL3" + bytes(100), r"TensorFlow Lite"),
@@ -431,8 +431,8 @@ def _provenance(options: ExportOptions) -> Provenance:
         reader.read(each, 100)
     return describe(
         options, base=None, calibration=None, labels=files[2:], checkpoint=file, candidates=[file.name],
-        data_files=[files[1]], network_source=None, sha256=lambda path, _: reader.sha256(path), graph="", preprocessing="",
-        exported=None, precision="fp32",
+        data_files=[files[1]], network_source=None, sha256=lambda path, _: reader.sha256(path), precision="fp32",
+        graph="", preprocessing="", exported=None,
     )  # fmt: skip
 
 

@@ -6,9 +6,11 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
+
+from inference_export.resources.wire_format import VARINT, walk_fields
 
 EXPECTED = (
     "A checkpoint is a PyTorch state_dict or training checkpoint, a .safetensors file, or a complete network as .pt2 "
@@ -161,6 +163,7 @@ def _identify_safetensors(content: bytes) -> Kind | Other:
 
 
 _ONNX_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
+_ONNX_NUMBERS = frozenset({1, 5})  # the others are texts and messages
 _ONNX_GRAPH = 7
 _MOST_FIELDS = 100_000
 
@@ -170,11 +173,11 @@ def _identify_onnx(content: bytes) -> Kind | Other | None:
     seen: set[int] = set()
     expected = 0
     try:
-        for number, wire, end in _fields(content):
-            if number not in _ONNX_FIELDS or (wire != _VARINT) == (number in (1, 5)):
+        for field in islice(walk_fields(content, 0, len(content)), _MOST_FIELDS):
+            if field.number not in _ONNX_FIELDS or (field.wire_type == VARINT) != (field.number in _ONNX_NUMBERS):
                 return None
-            seen.add(number)
-            expected = end
+            seen.add(field.number)
+            expected = field.end
     except ValueError:
         return None
     if _ONNX_GRAPH not in seen:
@@ -182,44 +185,6 @@ def _identify_onnx(content: bytes) -> Kind | Other | None:
     if expected > len(content):
         return Other(f"an .onnx file that breaks off: it has {len(content):,} of at least {expected:,} bytes", _FETCH)
     return Kind.ONNX
-
-
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_MOST_VARINT_BITS = 70
-
-
-def _fields(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Walk over the fields of a protobuf message: number, wire type and end; the last may end beyond the content."""
-    place = 0
-    for _ in range(_MOST_FIELDS):
-        if place >= len(content):
-            return
-        tag, place = _varint(content, place)
-        wire = tag & 7
-        if wire == _VARINT:
-            _, place = _varint(content, place)
-        elif wire == _BYTES:
-            length, place = _varint(content, place)
-            place += length
-        elif wire in (_FIXED32, _FIXED64):
-            place += 4 if wire == _FIXED32 else 8
-        else:
-            raise ValueError("no protobuf")
-        yield tag >> 3, wire, place
-    raise ValueError("too many fields")
-
-
-def _varint(content: bytes, place: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, _MOST_VARINT_BITS, 7):
-        if place >= len(content):
-            break
-        byte = content[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004 - the last byte of a varint
-            return value, place
-    raise ValueError("no varint")
 
 
 def _identify_text(head: bytes, length: int) -> Other:

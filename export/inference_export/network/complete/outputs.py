@@ -49,14 +49,12 @@ def choose_outputs(
     named = _by_name(rows)
     if named is not None:
         return named
-    logits = [name for name, values in rows.items() if values.shape[1] == classes]
-    if len(rows) == 2 and len(logits) == 1:  # noqa: PLR2004
-        (embedding,) = (name for name in rows if name not in logits)
-        return embedding, logits[0]
-    if ordered and len(results) == 2:  # noqa: PLR2004
-        embedding, logit = results
-        return embedding, logit
-    first, second, *_ = rows
+    first, second, *others = rows
+    fitting = [name for name, values in rows.items() if values.shape[1] == classes]
+    if not others and (fitting == [second] or (ordered and fitting != [first])):
+        return first, second
+    if not others and fitting == [first]:
+        return second, first
     raise NetworkError(
         f"{path}: which of its outputs are the embeddings, and which the logits? It returns {shown} for 3 images, and "
         f"labels names {classes} classes. Say so with --outputs EMBEDDING,LOGITS, as in --outputs "

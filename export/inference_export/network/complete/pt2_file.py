@@ -40,6 +40,8 @@ SAVE = (
 )
 _INSTEAD = f"Save it again with the installed PyTorch: {SAVE}; or export the network to .onnx"
 
+_TRAINING = f"its network was exported in training mode. Call network.eval(), then: {SAVE}"
+
 
 @dataclass(frozen=True)
 class Ref:
@@ -78,7 +80,7 @@ class Program:
         tensors: Weights and constants by name.
         image: Name of the one input.
         image_shape: Its shape; None where any size is admitted.
-        outputs: Names of the outputs, as the user knows them, to their names in the program.
+        outputs: Names of the outputs, keys of a dictionary or places from 0, to their names in the program.
     """
 
     steps: list[Step]
@@ -258,8 +260,16 @@ def _read(program: Mapping[str, Any], stored: Mapping[str, Tensor]) -> Program:
             f"its network was exported for exactly {shape[0]} images, and the server needs any number. Export it with "
             f"dynamic_shapes: {SAVE}"
         )
+    steps = [_step(node) for node in nodes]
+    for step in steps:
+        changed = step.arguments.get("self")
+        changes_weights = (
+            step.operator.split(".")[-2].endswith("_") and isinstance(changed, Ref) and changed.name in tensors
+        )
+        if changes_weights or any(step.arguments.get(name) is True for name in ("training", "train")):
+            raise _MalformedError(_TRAINING)
     return Program(
-        steps=[_step(node) for node in nodes],
+        steps=steps,
         tensors=tensors,
         image=images[0],
         image_shape=shape,
@@ -275,14 +285,12 @@ def _outputs(module: Mapping[str, Any], signature: Mapping[str, Any]) -> dict[st
     for spec in signature["output_specs"]:
         ((kind, value),) = spec.items()
         if kind == "buffer_mutation":
-            raise _MalformedError(
-                "its network changes its own buffers: it was exported in training mode. Call network.eval(), then: "
-                + SAVE
-            )
+            raise _MalformedError(_TRAINING)
         if kind != "user_output" or "as_tensor" not in value["arg"]:
             raise _MalformedError(f"it returns something else than tensors ({printable(str(kind)[:40])}). {_INSTEAD}")
         inside.append(value["arg"]["as_tensor"]["name"])
-    return dict(zip(_output_names(module, len(inside)) or inside, inside, strict=True))
+    names = _output_names(module, len(inside)) or map(str, range(len(inside)))
+    return dict(zip(names, inside, strict=True))
 
 
 def _output_names(module: Mapping[str, Any], count: int) -> list[str] | None:
