@@ -27,30 +27,34 @@ from inference_export.onnx_session import open_graph, run_graph
 from tests import tiny_network
 
 CLASSES = ["a", "b"]
-OUTPUTS = ["embedding", "logits"]
 TOLERANCE = 1e-5
 IMAGES = 8
 SIZE = tiny_network.IMAGE_SIZE
 
 
-def export_pt2(network: nn.Module, path: Path, size: int = SIZE, channels: int = 3) -> None:
+def export_pt2(network: nn.Module, path: Path) -> None:
     """Write a network as torch.export saves it, for any number of images."""
-    images = torch.randn(2, channels, size, size)
+    images = torch.randn(2, 3, SIZE, SIZE)
     program = torch.export.export(network.eval(), (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     torch.export.save(program, path)
 
 
-def export_onnx(network: nn.Module, path: Path, size: int = SIZE, channels: int = 3, **options: Any) -> None:
+def export_onnx(network: nn.Module, path: Path) -> None:
     """Write a network as PyTorch's ONNX exporter does by default: with its larger weights in a second file."""
-    images = torch.randn(2, channels, size, size)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network.eval(), (images,), path, dynamo=True, verbose=False,
-            **{"dynamic_shapes": ({0: torch.export.Dim("batch")},), "input_names": ["images"],
-               "output_names": OUTPUTS, "opset_version": 20} | options,
-        )  # fmt: skip
+            network.eval(),
+            (torch.randn(2, 3, SIZE, SIZE),),
+            path,
+            dynamo=True,
+            verbose=False,
+            opset_version=20,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=["images"],
+            output_names=["embedding", "logits"],
+        )
 
 
 def _training_checkpoint(network: nn.Module, path: Path) -> None:
@@ -122,7 +126,7 @@ def difference(graph: Path, network: nn.Module) -> tuple[float, float]:
 def main() -> None:
     """Print how far each form's answers are from PyTorch's; exit code 1 if one is further than ``TOLERANCE``."""
     network = make_network()
-    rows = [("checkpoint", "largest difference of an embedding", "of a probability")]
+    rows: list[tuple[str, ...]] = [("checkpoint", "largest difference of an embedding", "of a probability")]
     worst = 0.0
     with tempfile.TemporaryDirectory() as name:
         for each in FORMATS:

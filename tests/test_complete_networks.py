@@ -169,7 +169,7 @@ def _graph(
     ]
     weights = []
     for place, (name, (weight, width)) in enumerate(outputs.items()):
-        values = np.random.default_rng(place).standard_normal((image[1], width)).astype(np.float32)
+        values = np.random.default_rng(place).standard_normal((int(image[1]), width)).astype(np.float32)
         weights.append(onnx.numpy_helper.from_array(values, weight))
         made.append(helper.make_node("MatMul", ["planes", weight], [f"{name}_" if softmax else name]))
         if softmax:
@@ -280,7 +280,7 @@ def test_names_opset_and_file_version_of_an_onnx_file_are_kept_out_of_the_way(tm
     served = onnx.load(tmp_path / "out" / "classifier" / "1" / "model.onnx")
     assert served.ir_version <= 10
     assert [opset.version for opset in served.opset_import] == [13]
-    mean, std = (np.float32(each) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = (np.array(each, np.float32) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     means = ((formats.make_pixels() / np.float32(255) - mean) / std).mean((1, 2))
     weights = [onnx.numpy_helper.to_array(each) for each in model.graph.initializer]
     assert np.allclose(embeddings, means @ weights[0], atol=1e-5)
@@ -386,7 +386,7 @@ def test_grey_and_bgr_reach_an_onnx_file_in_its_order(tmp_path: Path) -> None:
     export_network(network, asked, tmp_path / "served.onnx")
     pixels = formats.make_pixels()
     embeddings, _ = run_graph(open_graph(tmp_path / "served.onnx"), pixels)
-    means = ((pixels[..., ::-1] / np.float32(255) - np.float32(asked.mean)) / np.float32(asked.std)).mean((1, 2))
+    means = ((pixels[..., ::-1] / np.float32(255) - np.array(asked.mean)) / np.array(asked.std)).mean((1, 2))
     weights = onnx.numpy_helper.to_array(_graph(PAIR).graph.initializer[0])
     assert np.allclose(embeddings, means @ weights, atol=1e-5)
     assert np.allclose(network.answer(pixels, asked)[0], embeddings, atol=1e-5)
