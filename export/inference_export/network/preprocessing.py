@@ -97,7 +97,8 @@ class Preprocessing:
             "pad": f"longer side to {resized}{middle}, around it the color {', '.join(map(str, self.pad_color))}",
         }[self.resize]
         mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
-        return f"{how}; {self.interpolation}; {self.orientation.replace('_', ' ')}; {self.channels}; mean {mean}; std {std}"
+        orientation = self.orientation.replace("_", " ")
+        return f"{how}; {self.interpolation}; {orientation}; {self.channels}; mean {mean}; std {std}"
 
 
 def find_problem(values: Any) -> str | None:

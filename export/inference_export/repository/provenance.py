@@ -49,7 +49,7 @@ class Provenance:
         calibration: Hash of the images from the folder of ``--calibration``; None: no such folder was used.
         precision: ``fp32``, ``fp16`` or ``int8``: what the graph computes with.
         graph: Hash of the version's ONNX graph.
-        preprocessing: Hash of the version's ``preprocessing.py``.
+        preprocessing: Hash of the version's preprocessing: code and geometry.
         exported: Time of the export, in ISO 8601.
         network_version: Number of the network that the base set belongs to; None: the one that was exported with it.
     """
@@ -129,7 +129,7 @@ def describe(
         sha256: Returns the hash of a file, given the file and its greatest length in bytes.
         precision: The precision of the graph: ``fp32``, ``fp16`` or ``int8``.
         graph: Hash of the ONNX graph.
-        preprocessing: Hash of ``preprocessing.py``.
+        preprocessing: Hash of the preprocessing, from ``hash_preprocessing``.
         exported: Time of the export.
 
     Returns:

@@ -89,8 +89,8 @@ class _Steps:
         values["image_size"] = resize_size if crop is None else _only(_sides(crop.size), "CenterCrop")
         if values["image_size"] > resize_size:
             raise UnsupportedError(
-                f"has CenterCrop({values['image_size']}) after Resize({resize_size}), which adds black borders. The server "
-                f"can't do that"
+                f"has CenterCrop({values['image_size']}) after Resize({resize_size}), which adds black borders, as "
+                f"the server can't"
             )
         return values | {"resize_size": resize_size}
 
