@@ -431,7 +431,7 @@ def _provenance(options: ExportOptions) -> Provenance:
         reader.read(each, 100)
     return describe(
         options, base=None, calibration=None, labels=files[2:], checkpoint=file, candidates=[file.name],
-        data_files=[files[1]], network_source=None, sha256=lambda path, _: reader.sha256(path), precision="fp32",
+        data_files=[files[1]], described=None, network_source=None, sha256=lambda path, _: reader.sha256(path), precision="fp32",
         graph="", preprocessing="", exported=None,
     )  # fmt: skip
 
