@@ -1,7 +1,7 @@
 """torchvision and timm, whose transforms are the reference for preprocessing.
 
-PyPI's torchvision has compiled operators, which don't load beside the PyTorch build for CPUs. Its transforms need none of
-them, and its import only wants two of them to be declared.
+PyPI's torchvision has compiled operators, which don't load beside the PyTorch build for CPUs. Its transforms need none
+of them, and its import only wants two of them to be declared.
 """
 
 from __future__ import annotations
