@@ -84,7 +84,7 @@ def describe(orientation: str, resize: str, interpolation: str) -> dict[str, Any
     values = {
         "image_size": IMAGE_SIZE, "orientation": orientation, "resize": resize, "interpolation": interpolation
     }  # fmt: skip
-    extra = {"crop": {"resize_size": RESIZE_SIZE}, "pad": {"pad_color": PAD_COLOR}}
+    extra: dict[str, dict[str, Any]] = {"crop": {"resize_size": RESIZE_SIZE}, "pad": {"pad_color": PAD_COLOR}}
     return values | extra.get(resize, {})
 
 
@@ -92,7 +92,7 @@ def torchvision_pixels(file: Path, values: Mapping[str, Any]) -> npt.NDArray[np.
     """Bring an image to the network with Pillow and torchvision alone, as ``values`` says."""
     functional, size = transforms.functional, values["image_size"]
     interpolation = transforms.InterpolationMode(values["interpolation"])
-    image = Image.open(file)
+    image: Image.Image = Image.open(file)
     if values["orientation"] == "upright":
         image = ImageOps.exif_transpose(image)
     image = image.convert("RGB")

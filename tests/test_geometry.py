@@ -28,6 +28,7 @@ from inference_export.regular_files import FileReader
 from inference_export.template import load_served_module, template_directory
 from tests import preprocessing_parity
 from tests.corpus import encode, photograph
+from tests.resources import PHOTOGRAPHS
 
 SIZE = 48
 TAG = 0x0112
@@ -183,7 +184,7 @@ def test_large_portrait_of_a_phone_is_turned_within_the_default_limits() -> None
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_reduced_decoding_keeps_twice_the_resized_sides(orientation: int) -> None:
-    image = ImageOps.fit(Image.open(preprocessing_parity.PHOTOGRAPHS / "chelsea.png"), (4000, 2600))
+    image = ImageOps.fit(Image.open(PHOTOGRAPHS / "chelsea.png"), (4000, 2600))
     data = encode(image, "JPEG", quality=92, exif=_exif(orientation))
     geometry = Geometry("crop", 292, orientation="upright")
     exact, reduced = (decode_pixels(data, 256, geometry=geometry, reduced=each).astype(int) for each in (False, True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_served_probabilities_are_pytorchs_on_torchvisions_pixels(tmp_path: Path
 
 
 @pytest.fixture(scope="module")
-def as_stored(tmp_path_factory: pytest.TempPathFactory) -> RunningServer:
+def as_stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server whose network takes images as they are stored."""
     folder = tmp_path_factory.mktemp("as_stored")
     tiny_network.write_tiny_resources(folder / "trained")

@@ -13,7 +13,8 @@ for _name in ("nms", "qnms"):
     if not hasattr(torch.ops.torchvision, _name):
         _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-from timm.data import create_transform, resolve_data_config  # noqa: E402
+from timm.data.config import resolve_data_config  # noqa: E402
+from timm.data.transforms_factory import create_transform  # noqa: E402
 from torchvision import transforms  # noqa: E402
 from torchvision.models import ResNet50_Weights  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
