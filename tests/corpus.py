@@ -9,10 +9,13 @@ import zlib
 from collections.abc import Iterator
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
+pillow_heif.register_heif_opener()
+
 SEED = 5
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP")
 TRUNCATIONS = 60  # of each file
 BIT_FLIPS = 150  # of each file
 SIDES = (120, 90)
@@ -25,6 +28,7 @@ def hostile_files() -> Iterator[tuple[str, bytes]]:
     good = dict(_good_files())
     yield from _others()
     yield from _bombs()
+    yield from _boxes()
     yield from _dimensions(good)
     yield from _metadata(good)
     yield from _heavy()
@@ -98,6 +102,8 @@ def _good_files() -> Iterator[tuple[str, bytes]]:
     yield "palette", encode(image.convert("P"), "PNG")
     yield "deflate", encode(image, "TIFF", compression="tiff_adobe_deflate")
     yield "lossless", encode(image, "WEBP", lossless=True)
+    yield "tiles", encode(image, "HEIF", tile_size=64)
+    yield "alpha", encode(image.convert("RGBA"), "AVIF")
 
 
 def _flipped(data: bytes, chance: random.Random, *, header: bool) -> bytes:
@@ -118,6 +124,9 @@ def _others() -> Iterator[tuple[str, bytes]]:
     yield "html", b"<html><script>alert(1)</script></html>"
     yield "pickle", b"cos\nsystem\n(S'true'\ntR."
     yield "zip", b"PK\x03\x04" + bytes(100)
+    yield "video", b"\0\0\0\x18ftypisom" + bytes(100)
+    yield "address", b"https://example.com/a.jpg"
+    yield "data-url-without-base64", b"data:image/png,abc"
     for kind in ("ICO", "PPM", "TGA", "PCX"):  # formats that Pillow reads but this project does not
         yield kind.lower(), encode(photograph(), kind)
 
@@ -135,6 +144,29 @@ def _bombs() -> Iterator[tuple[str, bytes]]:
     yield "bomb-jpeg-scans", progressive_jpeg(800)
     yield "bomb-jpeg-dimensions", _jpeg_of_dimensions(65_000, 65_000)
     yield "bomb-png-text", _png_with_text(50_000_000)
+
+
+def _boxes() -> Iterator[tuple[str, bytes]]:
+    from tests.heavy import boxes  # which builds on this module
+
+    for kind in (boxes.HEIF, boxes.AVIF):
+        small, large = boxes.coded(kind, 64), boxes.coded(kind, 1024)
+        for side in (0, 1, 65_535, 2**32 - 1):
+            yield f"{kind}-claims-{side}", boxes.still(small, (side, side))
+            yield f"{kind}-tiles-claim-{side}", boxes.grid(small, 2, 2, (side, side))
+        yield f"{kind}-claims-less-than-its-picture", boxes.still(large, (8, 8))
+        yield f"{kind}-tiles-beyond-the-edge", boxes.grid(small, 30, 20, (100, 100))
+        yield f"{kind}-overlay", boxes.overlay(small, 50)
+        yield f"{kind}-cut-within-a-box", boxes.still(small)[:200]
+        yield f"{kind}-many-boxes", boxes.still(small, None, boxes.box(b"free") * 5000)
+        nested = b""
+        for _ in range(2000):
+            nested = boxes.full_box(b"meta", nested)
+        yield f"{kind}-deep-boxes", boxes.still(small, None, nested)
+        itself = boxes.Item(b"grid", bytes(4) + struct.pack(">HH", 64, 64), [1], [1])
+        yield f"{kind}-tile-of-itself", boxes.heif(small, [itself], [boxes.size_box(64, 64)])
+    for count in (0, 10_000, 10_001, 2**32 - 1):
+        yield f"avif-{count}-frames", boxes.frames(count)
 
 
 def _dimensions(good: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:

@@ -43,7 +43,12 @@ def distributions_nginx() -> Path:
 
 @contextlib.contextmanager
 def running_gateway(
-    folder: Path, servers: Sequence[str], keys: Mapping[str, str], *, evaluators: Sequence[str] = ()
+    folder: Path,
+    servers: Sequence[str],
+    keys: Mapping[str, str],
+    *,
+    evaluators: Sequence[str] = (),
+    origins: Sequence[str] = (),
 ) -> Iterator[Gateway]:
     """Run nginx with the files of ``deploy/gateway``.
 
@@ -52,6 +57,7 @@ def running_gateway(
         servers: ``host:port`` of each tritonserver.
         keys: Client id of each key.
         evaluators: Ids of the clients that reach ``cluster_head``.
+        origins: Origins of the web pages that may ask from a browser.
     """
     shutil.copytree(CONFIGURATION, folder)
     (port,) = free_ports(1)
@@ -68,6 +74,8 @@ def running_gateway(
     )
     if evaluators:
         (folder / "evaluators.map").write_text("".join(f'"{client}" 1;\n' for client in evaluators))
+    if origins:
+        (folder / "origins.map").write_text("".join(f'"{origin}" 1;\n' for origin in origins))
     with (folder / "errors").open("wb") as output:
         command = [distributions_nginx(), "-p", str(folder), "-c", str(configuration), "-g", FOREGROUND]
         process = start_child([*map(str, command)], output=output)

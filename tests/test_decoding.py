@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +22,7 @@ from PIL import Image
 from inference_export.base_set.decoding import DEFAULT_LIMITS, decode_pixels
 from inference_export.template import load_served_module, template_directory
 from tests.corpus import encode, photograph
+from tests.heavy.boxes import AVIF, HEIF, box, coded, grid, still
 
 SIZE = 32
 SMALL = encode(photograph(), "JPEG")
@@ -98,6 +100,67 @@ def test_image_over_its_memory_is_a_row_whether_that_was_known_before_or_not(ope
     assert reasons[0].startswith("too large to decode: it takes ")
     assert reasons[1] == ""
     assert reasons[2].startswith("no image")
+
+
+CRASHING = """
+import os, sys
+sys.path.insert(0, {folder!r})
+import decoder_process, preprocessing
+
+def decode_pixels(data, *arguments, **options):
+    return os.abort() if data == b"crash" else preprocessing.decode_pixels(data, *arguments, **options)
+
+decoder_process.decode_pixels = decode_pixels
+decoder_process.main()
+"""
+
+
+def test_file_that_crashes_its_decoder_is_a_row_and_the_others_are_decoded(
+    opened: Any, decoding: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(CRASHING.format(folder=str(template_directory() / "preprocess" / "1")))
+    monkeypatch.setitem(decoding.Forker._start.__globals__, "PROGRAM", program)
+    decoders = opened(processes=2)
+    for _ in range(2):  # ended processes are replaced
+        pixels, reasons = decoders.decode([SMALL, b"crash", SMALL, b"crash"])
+        assert reasons == ["", "broken file: it crashes its decoder"] * 2
+        assert pixels[0].any()
+        assert pixels[2].any()
+
+
+def test_heavy_heic_and_avif_files_are_rows_and_the_others_are_decoded(opened: Any) -> None:
+    small, tile = coded(HEIF, 64), coded(HEIF, 512, noisy=True)
+    bombs = {
+        "too large to decode: 65535 x 65535": grid(small, 2, 2, (65535, 65535)),
+        "too large to decode: 60000 x 60000": still(coded(AVIF, 64), (60000, 60000)),
+        "too slow to decode: more than 0.02 s": grid(tile, 4, 200, (64, 64)),
+        "too slow to decode: more than 4,000 boxes": still(small, None, box(b"free") * 5000),
+        "broken or truncated HEIF": still(tile, (8, 8)),
+    }
+    pixels, reasons = opened(NO_TIME).decode([SMALL, *bombs.values(), SMALL])
+    assert (reasons[0], reasons[-1]) == ("", "")
+    for reason, begins in zip(reasons[1:-1], bombs, strict=True):
+        assert reason.startswith(begins)
+    assert pixels[0].any()
+    assert pixels[-1].any()
+
+
+def test_heic_and_avif_decode_within_the_memory_that_is_reckoned_for_them(opened: Any) -> None:
+    files = [grid(coded(kind, 512), 4, 4) for kind in (HEIF, AVIF)]  # 4 megapixels: more than an image may take untold
+    _, reasons = opened().decode(files)
+    assert reasons == ["", ""]
+
+
+def test_heic_decodes_below_a_server_with_a_stack_of_a_gigabyte(tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(encode(photograph(), "HEIF"))
+    program = "import sys, pathlib, decoding, preprocessing; "
+    program += "d = decoding.Decoders(8, reduced=False, limits=preprocessing.DEFAULT_LIMITS); "
+    program += "print(d.decode([pathlib.Path(sys.argv[1]).read_bytes()])[1])"
+    folder = template_directory() / "preprocess" / "1"
+    command = f"ulimit -s 1048576 && exec {sys.executable} -B -c '{program}' {tmp_path / 'image'}"
+    said = subprocess.run(["bash", "-c", command], cwd=folder, check=True, capture_output=True, text=True).stdout
+    assert said == "['']\n"
 
 
 def test_process_without_memory_answers_so_and_goes_on(opened: Any, forking: ModuleType) -> None:

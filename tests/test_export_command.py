@@ -435,7 +435,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("before", ["export_graph", "publish"])
+@pytest.mark.parametrize("before", ["export_network", "publish"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_export_that_is_stopped_leaves_the_repository_as_it_was(
     tmp_path: Path, before: str, how: signal.Signals

@@ -30,6 +30,7 @@ from tests.gateway import CERTIFICATE, Gateway, running_gateway
 pytestmark = pytest.mark.slow
 
 KEY, OTHER_KEY = "correct-horse-battery-staple", "another-key-of-another-client"
+ORIGIN = "https://photos.example.org"
 INFER = "/v2/models/ensemble/infer"
 HEAD = "/v2/models/cluster_head/versions/1"
 
@@ -50,7 +51,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, servers: list[RunningServe
     addresses = [server.url.removeprefix("http://") for server in servers]
     with (
         pytest.MonkeyPatch.context() as patch,
-        running_gateway(folder, addresses, {KEY: "ward 7", OTHER_KEY: "ward 8"}, evaluators=["ward 7"]) as running,
+        running_gateway(
+            folder, addresses, {KEY: "ward 7", OTHER_KEY: "ward 8"}, evaluators=["ward 7"], origins=[ORIGIN]
+        ) as running,
     ):
         patch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
         yield running
@@ -103,7 +106,12 @@ def test_right_key_is_answered_and_the_id_of_its_client_counted(
         pytest.param("POST", INFER, {**JSON, "X-API-Key": "wrong"}, 403, "not known", id="wrong-key"),
         pytest.param("GET", INFER, {"X-API-Key": KEY}, 405, "POST", id="method"),
         pytest.param(
-            "POST", "/v2/models/ensemble/generate", {**JSON, "X-API-Key": KEY}, 404, "not served", id="generate"
+            "POST",
+            "/v2/models/ensemble/generate",
+            JSON,
+            404,
+            "POST the image to /v2/models/ensemble/infer",
+            id="generate",
         ),
         pytest.param("POST", "/v2/repository/index", {**JSON, "X-API-Key": KEY}, 404, "not served", id="repository"),
         pytest.param("POST", "/v2/models/ensemble/../preprocess/infer", {**JSON, "X-API-Key": KEY}, 404, "", id="dots"),
@@ -113,7 +121,7 @@ def test_right_key_is_answered_and_the_id_of_its_client_counted(
         pytest.param("POST", f"{HEAD}/infer", {**JSON, "X-API-Key": OTHER_KEY}, 404, "not served", id="head-infer"),
         pytest.param("POST", f"{HEAD}/generate", {**JSON, "X-API-Key": KEY}, 404, "not served", id="head-generate"),
         pytest.param("GET", "/v2/logging", {"X-API-Key": KEY}, 404, "not served", id="logging"),
-        pytest.param("GET", "/metrics", {"X-API-Key": KEY}, 404, "not served", id="metrics"),
+        pytest.param("GET", "/metrics", {"X-API-Key": KEY}, 404, "POST /v2/models/ensemble/infer", id="metrics"),
     ],
 )
 def test_request_that_is_not_for_clients_is_refused(
@@ -150,6 +158,64 @@ def test_missing_and_wrong_keys_are_told_through_the_client(gateway: Gateway, qu
     for key, status in ((None, 401), ("wrong", 403)):
         with Classify(gateway.url, api_key=key) as classify:
             assert classify(query_images)[1] == status
+
+
+def _headers(gateway: Gateway, method: str, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str]]:
+    """Send a request without a body; return the status, and the headers that tell browsers what they may do."""
+    context = ssl.create_default_context(cafile=str(CERTIFICATE))
+    with contextlib.closing(
+        http.client.HTTPSConnection("localhost", gateway.port, context=context, timeout=30)
+    ) as connection:
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+    prefix = "Access-Control-"
+    return answer.status, {name.removeprefix(prefix): text for name, text in answer.getheaders() if prefix in name}
+
+
+PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type,x-api-key"}
+
+
+def test_page_of_a_named_origin_may_ask_and_read_errors_too(gateway: Gateway) -> None:
+    status, allowed = _headers(gateway, "OPTIONS", INFER, {**PREFLIGHT, "Origin": ORIGIN})
+    assert status == 204
+    assert allowed == {
+        "Allow-Origin": ORIGIN,
+        "Allow-Methods": "GET, POST",
+        "Allow-Headers": "Content-Type, Inference-Header-Content-Length, X-API-Key",
+        "Max-Age": "600",
+    }
+    for method, path, headers, expected in (
+        ("GET", "/v2/models/ensemble/config", {"X-API-Key": KEY}, 200),
+        ("GET", "/v2/models/ensemble/config", {}, 401),
+        ("POST", INFER, {"X-API-Key": "wrong"}, 403),
+        ("GET", "/metrics", {}, 404),
+    ):
+        assert _headers(gateway, method, path, {**headers, "Origin": ORIGIN}) == (expected, {"Allow-Origin": ORIGIN})
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", f"{ORIGIN}.evil.example", "http://photos.example.org", "*"]
+)
+def test_page_of_another_origin_is_told_nothing_and_needs_a_key(gateway: Gateway, origin: str) -> None:
+    assert _headers(gateway, "OPTIONS", INFER, {**PREFLIGHT, "Origin": origin}) == (401, {})
+    assert _headers(gateway, "GET", "/v2/models/ensemble/config", {"X-API-Key": KEY, "Origin": origin}) == (200, {})
+
+
+def test_preflight_opens_no_other_path_and_nothing_without_an_origin(gateway: Gateway) -> None:
+    for path in ("/v2/repository/index", "/metrics", "/v2/models/ensemble/generate"):
+        assert _headers(gateway, "OPTIONS", path, {**PREFLIGHT, "Origin": ORIGIN})[0] == 404
+    assert _headers(gateway, "OPTIONS", INFER, PREFLIGHT) == (401, {})
+    assert _headers(gateway, "OPTIONS", INFER, {"X-API-Key": KEY}) == (405, {})
+
+
+def test_gateway_without_origins_says_nothing_to_browsers(tmp_path: Path) -> None:
+    with (
+        _StandIn(_answer("200 OK", b"{}")) as one,
+        running_gateway(tmp_path / "nginx", [one.address], {KEY: "ward 7"}) as gateway,
+    ):
+        assert _headers(gateway, "OPTIONS", INFER, {**PREFLIGHT, "Origin": ORIGIN}) == (401, {})
+        assert _headers(gateway, "GET", "/v2/models/ensemble/config", {"X-API-Key": KEY, "Origin": ORIGIN}) == (200, {})
 
 
 def test_plain_http_is_refused(gateway: Gateway) -> None:

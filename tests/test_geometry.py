@@ -63,7 +63,7 @@ def test_pixels_are_torchvisions_within_a_level(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_upright_is_what_pillow_makes_of_any_orientation(kind: str, orientation: int) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encode(photograph(), kind, exif=_exif(orientation), **options)

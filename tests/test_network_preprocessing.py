@@ -17,12 +17,12 @@ from inference_export.network.asking import read_preprocessing
 from inference_export.network.preprocessing import MEAN, STD, Preprocessing
 from inference_export.network.served import as_served
 from inference_export.regular_files import FileReader
-from inference_export.resources.checkpoints import list_checkpoints
 from inference_export.resources.preprocessing_file import (
     PREPROCESSING_FILE,
     find_preprocessing_file,
     read_preprocessing_file,
 )
+from inference_export.resources.trained import list_checkpoints
 from tests.preprocessing_parity import server_pixels
 from tests.resources import PHOTOGRAPHS
 from tests.training_transforms import ResNet50_Weights, create_transform, resolve_data_config, transforms, v2

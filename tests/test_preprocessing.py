@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import struct
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,9 @@ import pytest
 from PIL import Image
 
 from inference_export.base_set.decoding import Limits, UndecodableImageError, decode_pixels, open_decoder
+from inference_export.template import template_directory
 from tests.corpus import progressive_jpeg, tiled_tiff, webp_canvas
+from tests.heavy.boxes import AVIF, HEIF, box, coded, frames, grid, still
 from tests.resources import PHOTOGRAPHS
 
 SIZE = 32
@@ -94,11 +99,111 @@ def test_first_frame_is_decoded(kind: str) -> None:
     assert (decode_pixels(data, SIZE) == (255, 0, 0)).all()
 
 
-@pytest.mark.parametrize("wrap", [False, True], ids=["one-line", "wrapped"])
-def test_base64_text_of_a_file_decodes_as_the_file(wrap: bool) -> None:
-    data = _encode(_photograph(), "JPEG")
-    text = base64.encodebytes(data) if wrap else base64.b64encode(data)
-    np.testing.assert_array_equal(decode_pixels(text, SIZE), decode_pixels(data, SIZE))
+def _in_url(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        pytest.param(base64.b64encode, id="one-line"),
+        pytest.param(base64.encodebytes, id="wrapped"),
+        pytest.param(base64.urlsafe_b64encode, id="url-safe"),
+        pytest.param(_in_url, id="url-safe-without-padding"),
+        pytest.param(lambda data: b"data:image/jpeg;base64," + base64.b64encode(data), id="data-url"),
+        pytest.param(lambda data: b"DATA:IMAGE/jpeg;name=a;BASE64," + _in_url(data), id="data-url-with-parameters"),
+        pytest.param(
+            lambda data: b"data:;base64," + base64.b64encode(data).replace(b"=", b"%3D").replace(b"/", b"%2f"),
+            id="data-url-with-escapes",
+        ),
+    ],
+)
+def test_base64_text_of_a_file_decodes_as_the_file(encode: Any) -> None:
+    data = _encode(_photograph(), "JPEG") + b"\xff\xfe\xfb"  # both alphabets' own characters, and padding
+    assert set(b"+/=") <= set(base64.b64encode(data))
+    np.testing.assert_array_equal(decode_pixels(encode(data), SIZE), decode_pixels(data, SIZE))
+
+
+def test_data_url_over_the_limit_of_bytes_is_refused() -> None:
+    data = _encode(_photograph((300, 200)), "BMP")
+    text = b"data:image/bmp;base64," + base64.b64encode(data)
+    decode_pixels(text, SIZE, limits=Limits(file_bytes=len(data)))
+    with pytest.raises(UndecodableImageError, match="bytes, at most"):
+        decode_pixels(text, SIZE, limits=Limits(file_bytes=len(data) - 1))
+
+
+@pytest.mark.parametrize("kind", [AVIF, HEIF])
+@pytest.mark.parametrize(
+    ("image", "options"),
+    [
+        pytest.param(_photograph(), {}, id="color"),
+        pytest.param(_photograph().convert("L"), {}, id="grey"),
+        pytest.param(_photograph((200, 150)), {"tile_size": 64, "tile_cols": 1}, id="tiles"),
+    ],
+)
+def test_avif_and_heic_decode_as_pillow_does(image: Image.Image, options: dict[str, Any], kind: str) -> None:
+    data = _encode(image, kind, quality=90, **options)
+    pixels = decode_pixels(data, SIZE)
+    np.testing.assert_array_equal(pixels, _plain(Image.open(io.BytesIO(data))))
+    assert np.abs(pixels.astype(int) - _plain(image)).mean() < 8
+
+
+@pytest.mark.parametrize("kind", [AVIF, HEIF])
+def test_alpha_of_avif_and_heic_is_dropped_not_blended(kind: str) -> None:
+    data = _encode(Image.new("RGBA", (64, 64), (200, 100, 50, 0)), kind, quality=100)
+    np.testing.assert_allclose(decode_pixels(data, SIZE)[0, 0].astype(int), (200, 100, 50), atol=3)
+
+
+@pytest.mark.parametrize("mode", ["RGB;16", "L;16"])
+def test_heic_of_10_bits_is_scaled_to_8_bits(mode: str) -> None:
+    import pillow_heif
+
+    values = np.tile(np.linspace(0, 65535, 64, dtype=np.uint16), (64, 1))
+    values = np.stack([values] * 3, -1) if mode == "RGB;16" else values
+    file = io.BytesIO()
+    pillow_heif.from_bytes(mode, (64, 64), values.tobytes()).save(file, quality=-1, chroma=444)
+    assert b"hvcC" in file.getvalue()
+    ramp = np.linspace(2, 253, SIZE)
+    np.testing.assert_allclose(decode_pixels(file.getvalue(), SIZE)[5, :, 1].astype(float), ramp, atol=4)
+
+
+def test_heic_is_as_its_container_turns_it_and_avif_as_it_is_stored() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = _photograph()
+    turned = [_encode(image, kind, exif=exif.tobytes(), quality=95) for kind in (HEIF, AVIF)]
+    assert all(b"irot" in data for data in turned)
+    upright = _plain(image.transpose(Image.Transpose.ROTATE_270))
+    for data, expected in zip(turned, (upright, _plain(image)), strict=True):
+        assert np.abs(decode_pixels(data, SIZE).astype(int) - expected).mean() < 5
+
+
+@pytest.mark.parametrize(
+    ("package", "kind", "reason"),
+    [
+        pytest.param("pillow_heif", HEIF, "HEIC; install the extra heif on the server", id="heic"),
+        pytest.param("PIL.AvifImagePlugin", AVIF, "AVIF; install Pillow 11.3 or later on the server", id="avif"),
+    ],
+)
+def test_format_whose_decoder_is_not_installed_is_named_with_the_remedy(
+    package: str, kind: str, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "image").write_bytes(_encode(_photograph(), kind))
+    program = (
+        f"import sys, pathlib; sys.modules[{package!r}] = None; import preprocessing\n"
+        "assert preprocessing.decode_pixels(pathlib.Path(sys.argv[2]).read_bytes(), 8).any()\n"
+        "try: preprocessing.decode_pixels(pathlib.Path(sys.argv[1]).read_bytes(), 8)\n"
+        "except preprocessing.UndecodableImageError as error: print(error.reason.code, error)"
+    )
+    (tmp_path / "other").write_bytes(PNG)
+    folder = template_directory() / "preprocess" / "1"
+    said = subprocess.run(
+        [sys.executable, "-B", "-c", program, tmp_path / "image", tmp_path / "other"],
+        cwd=folder, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert said.startswith("unsupported no image in a supported format (")
+    assert reason in said
+    assert {HEIF: "HEIC", AVIF: "AVIF"}[kind] not in said.partition(")")[0]
 
 
 def _tiff(values: np.ndarray[Any, Any], bits: int, sample_format: int) -> bytes:
@@ -168,9 +273,28 @@ def _huge_png() -> bytes:
     ("data", "reason"),
     [
         pytest.param(b"", "empty: 0 bytes", id="empty"),
-        pytest.param(b"not an image", "no image in a supported format", id="text"),
-        pytest.param(b"%PDF-1.7 stuff", "no image in a supported format", id="pdf"),
+        pytest.param(b"not an image", r"no image in a supported format \(AVIF, BMP.*\), but text; send", id="text"),
+        pytest.param(bytes(range(256)), r"no image in a supported format \([^()]*\)$", id="nothing-known"),
+        pytest.param(b"%PDF-1.7 stuff", "but a PDF document; send its page as an image", id="pdf"),
+        pytest.param(base64.b64encode(b"%PDF-1.7 stuff"), "but a PDF document", id="base64-of-pdf"),
         pytest.param(base64.b64encode(b"not an image"), "no image in a supported format", id="base64-of-text"),
+        pytest.param(b'<?xml version="1.0"?><svg/>', "but an SVG drawing; convert it", id="svg"),
+        pytest.param(b"<!DOCTYPE html><p>login", "but an HTML page", id="html"),
+        pytest.param(b'{"IMAGE": "abc"}', "but JSON; send the image itself", id="json"),
+        pytest.param(b"PK\x03\x04" + bytes(99), "but a ZIP archive", id="zip"),
+        pytest.param(b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml", "but an Office document", id="office"),
+        pytest.param(b"https://example.com/a.jpg", "the server fetches nothing", id="address"),
+        pytest.param(b"data:image/png,abc", "but a data URL without base64", id="data-url"),
+        pytest.param(b"data:image/png;base64,", "empty: 0 bytes", id="empty-data-url"),
+        pytest.param(b"version https://git-lfs.github.com/spec/v1", "run: git lfs pull", id="git-lfs"),
+        pytest.param(b"\0\0\0\x14ftypqt  " + bytes(99), "but an MP4 or MOV video", id="video"),
+        pytest.param(b"\0\0\0\x0cJXL \r\n\x87\n", "but JPEG XL; convert it to JPEG or PNG", id="jpeg-xl"),
+        pytest.param(b"II*\0\x10\0\0\0CR\2\0", "but camera RAW", id="raw"),
+        pytest.param(bytes(5000), "but zero bytes", id="zeros"),
+        pytest.param(_encode(_photograph(), HEIF)[:-50], "broken or truncated HEIF file", id="truncated-heic"),
+        pytest.param(_encode(_photograph(), AVIF)[:-50], "broken or truncated AVIF file", id="truncated-avif"),
+        pytest.param(_encode(_photograph(), HEIF)[:200], "broken or truncated AVIF or HEIC", id="cut-within-a-box"),
+        pytest.param(still(coded(HEIF, 512), (8, 8)), "broken or truncated HEIF file", id="heic-larger-than-it-says"),
         pytest.param(JPEG[: len(JPEG) // 2], "broken", id="truncated-jpeg"),
         pytest.param(JPEG[:-200], "broken or truncated JPEG file", id="jpeg-without-its-end"),
         pytest.param(PNG[: len(PNG) // 2], "broken or truncated PNG file", id="truncated-png"),
@@ -197,6 +321,13 @@ def test_undecodable_image_has_a_reason_without_path_or_address(data: bytes, rea
         pytest.param(
             _encode(_photograph(), "WEBP", lossless=True), Limits(pixels=99), "pixels, at most 99", id="webp-lossless"
         ),
+        pytest.param(_encode(_photograph(), AVIF), Limits(pixels=99), "90 x 60 pixels, at most 99", id="avif"),
+        pytest.param(_encode(_photograph(), HEIF), Limits(pixels=99), "pixels, at most 99", id="heic"),
+        pytest.param(grid(coded(HEIF, 64), 2, 2, (65535, 65535)), Limits(), "65535 x 65535 pixels", id="heic-grid"),
+        pytest.param(grid(coded(AVIF, 64), 2, 2, (70000, 70000)), Limits(), "70000 x 70000 pixels", id="avif-grid"),
+        pytest.param(still(coded(AVIF, 64), (7000, 7000)), Limits(), "MB of memory, at most", id="avif-memory"),
+        pytest.param(still(coded(HEIF, 64), None, box(b"free") * 5000), Limits(), "4,000 boxes", id="boxes"),
+        pytest.param(frames(10_001), Limits(), "more than 10,000 frames", id="frames"),
         pytest.param(tiled_tiff(2**14), Limits(), "16384 x 16384 pixels", id="tiff-tile"),
         pytest.param(progressive_jpeg(800, (64, 64)), Limits(), "more than 32 scans", id="scans"),
         pytest.param(_encode(_photograph(), "JPEG", progressive=True), Limits(scans=9), "more than 9 scans", id="ten"),

@@ -52,6 +52,8 @@ def odd_images(tmp_path_factory: pytest.TempPathFactory, query_images: list[Path
         _save(folder, "rotated.jpg", photograph, exif=exif),
         _save(folder, "photograph.webp", photograph),
         _save(folder, "photograph.bmp", photograph),
+        _save(folder, "photograph.avif", photograph),
+        _save(folder, "IMG_0001.HEIC", photograph),
         _save(folder, "photograph.tiff", photograph),
         _save(folder, "animated.gif", photograph, save_all=True, append_images=[photograph.rotate(90)]),
         _save(folder, "one_pixel.png", Image.new("RGB", (1, 1), (10, 200, 30))),
@@ -129,22 +131,30 @@ def test_request_without_a_decodable_image_is_400_with_a_reason_for_each(cluster
     status, answer = _post(f"{clustering_server.url}/v2/models/ensemble/infer", body)
     assert status == 400
     reasons = json.loads(answer["error"].split("no decodable image: ")[1])
-    assert reasons == ["no image in a supported format (BMP, GIF, JPEG, PNG, TIFF, WebP)", "empty: 0 bytes"]
+    assert reasons == [
+        "no image in a supported format (AVIF, BMP, GIF, HEIC, JPEG, PNG, TIFF, WebP), but text; send the image's "
+        "bytes, or their base64 text",
+        "empty: 0 bytes",
+    ]
 
 
 def test_base64_is_answered_through_generate_and_infer_as_the_file_through_the_client(
     clustering_server: RunningServer, query_images: list[Path], classify: Classify
 ) -> None:
-    text = base64.b64encode(query_images[1].read_bytes()).decode()
+    file = query_images[1].read_bytes()
     (expected,), _ = classify(query_images[1], details=True)
-    status, generated = _post(f"{clustering_server.url}/v2/models/ensemble/generate", {"IMAGE": text})
-    assert status == 200
-    assert generated["LABEL"] == expected["Label"]
-    assert generated["PROBABILITY"] == pytest.approx(expected["Probability"], abs=TOLERANCE)
-    body = {"inputs": [{"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "data": [text]}]}
+    standard, url_safe = base64.b64encode(file).decode(), base64.urlsafe_b64encode(file).decode().rstrip("=")
+    texts = [standard, url_safe, f"data:image/png;base64,{standard}"]
+    for text in texts:
+        status, generated = _post(f"{clustering_server.url}/v2/models/ensemble/generate", {"IMAGE": text})
+        assert status == 200
+        assert generated["LABEL"] == expected["Label"]
+        assert generated["PROBABILITY"] == pytest.approx(expected["Probability"], abs=TOLERANCE)
+    body = {"inputs": [{"name": "IMAGE", "shape": [len(texts), 1], "datatype": "BYTES", "data": texts}]}
     status, inferred = _post(f"{clustering_server.url}/v2/models/ensemble/infer", body)
     assert status == 200
-    assert {output["name"]: output["data"] for output in inferred["outputs"]}["LABEL"] == [expected["Label"]]
+    outputs = {output["name"]: output["data"] for output in inferred["outputs"]}
+    assert outputs["LABEL"] == [expected["Label"]] * len(texts)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", 1.5, -2, "high", True, "1e9"], ids=str)

@@ -28,6 +28,7 @@ from yarl import URL
 from inference_client.answers import ImageTensors, split_by_image
 from inference_client.failures import (
     CONNECTION_CLOSED,
+    CertificatesError,
     RefusedError,
     RequestError,
     describe,
@@ -413,6 +414,13 @@ async def _read_content(response: aiohttp.ClientResponse, most_bytes: int) -> by
 def _tls_context() -> ssl.SSLContext:
     # Not aiohttp's, which reads SSL_CERT_FILE when aiohttp is imported: our messages tell people to set that variable.
     context = ssl.create_default_context()
-    if not os.environ.get("SSL_CERT_FILE"):
-        context.load_verify_locations(certifi.where())  # the system may have none
+    file = os.environ.get("SSL_CERT_FILE")
+    try:
+        context.load_verify_locations(file or certifi.where())  # the system may have none
+    except OSError as error:  # which Python passes over when it loads the defaults
+        reason = "no certificates in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+        raise CertificatesError(
+            f"the environment variable SSL_CERT_FILE names {file!r}, which can't be read ({reason}). Set it to a file "
+            "of certificates in PEM that you trust, or unset it to trust the system's."
+        ) from error
     return context

@@ -68,6 +68,8 @@ _NETWORK = Form(
     NETWORK_NAME.fullmatch, "of the form package.module:factory, as in my_networks:make_network", suggest_name
 )
 
+_OUTPUTS = Form(re.compile(r"[^,]+,[^,]+").fullmatch, "two names with a comma between them, as in embedding,logits")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
@@ -77,7 +79,8 @@ class ExportOptions:
     be text as well.
 
     Attributes:
-        resources: Trained resources: labels, models/ and logs/logs, as the trainer wrote them.
+        resources: Trained resources: labels, models/ and logs/logs, as the trainer wrote them. Or a checkpoint file,
+            with its labels beside it.
         base_data: Base data: a folder for each class, with its reference images inside. With base data the server
             answers in clustering mode, without them in classification mode. A folder that is named and empty is an
             error.
@@ -88,9 +91,14 @@ class ExportOptions:
         batch_size: Base images embedded at a time during the export. A larger batch takes more memory and changes no
             result.
         model_repository: The model repository to write.
+        checkpoint: The checkpoint to serve, where the resources hold several and no logs: a name in models/, or a path.
+        checkpoint_key: The key of the weights in a training checkpoint that holds several, such as model_ema, or
+            outer.inner.
         network: A network of your own: a function or class of a module that Python can import from the current
             folder. Called with the number of classes, it returns a torch.nn.Module that returns (embedding, logits).
             The export runs the module's code.
+        outputs: The outputs of a complete network (.pt2, .onnx) that are the embeddings and the logits, where their
+            names and shapes don't tell.
         image_size: Side in pixels of the network's images: the one that the network was trained with.
         preprocessing: A JSON file that says how training brought an image to the network: image_size, mean, std,
             resize, interpolation, orientation and channels, or timm's pretrained_cfg. It replaces the network's own.
@@ -135,7 +143,10 @@ class ExportOptions:
     sim_thres: Annotated[float, Range(-1, 1)] = field(default=0.75, metadata=_BASE_SET)
     batch_size: Annotated[int, _BATCHES] = field(default=32, metadata=_UNRECORDED)
     model_repository: Path = field(default=Path("model_repository"), metadata=_UNRECORDED)
+    checkpoint: Path | None = field(default=None, metadata=_UNRECORDED)
+    checkpoint_key: str | None = None
     network: Annotated[str | None, _NETWORK] = field(default=None, metadata=_UNRECORDED)
+    outputs: Annotated[str | None, _OUTPUTS] = None
     image_size: Annotated[int | None, Range(*IMAGE_SIZES)] = None
     preprocessing: Path | None = field(default=None, metadata=_UNRECORDED)
     max_batch_size: Annotated[int, _BATCHES] = 32

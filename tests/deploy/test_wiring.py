@@ -117,13 +117,13 @@ def test_gateway_finds_the_server_by_its_service_and_all_its_files(overlay: list
         item["path"] for source in volume["projected"]["sources"] for item in source.get("secret", {}).get("items", ())
     }
     assert set(files) | paths == {
-        "nginx.conf", "checks.conf", "proxy.conf", "servers.conf", "keys.map", "evaluators.map",
+        "nginx.conf", "checks.conf", "proxy.conf", "servers.conf", "keys.map", "evaluators.map", "origins.map",
         "tls/server.crt", "tls/server.key",
     }  # fmt: skip
     secrets = [source["secret"] for source in volume["projected"]["sources"] if "secret" in source]
     assert [item["path"] for source in secrets if source.get("optional") for item in source["items"]] == [
-        "evaluators.map"
-    ]
+        "evaluators.map", "origins.map",
+    ]  # fmt: skip
     upstream = f"server inference-server.{namespace}.svc.cluster.local:{http} resolve"
     assert upstream in files["servers.conf"]
 

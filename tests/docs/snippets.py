@@ -25,7 +25,7 @@ from markdown_it import MarkdownIt
 from inference_server.triton.process import start_child
 
 EXECUTED = ("sh", "python")
-SHOWN = ("text", "json", "yaml", "nginx", "ini", "promql", "http")
+SHOWN = ("text", "json", "yaml", "nginx", "ini", "promql", "http", "html")
 BLOCK_TIMEOUT_S = 240.0
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from PIL import Image, ImageCms, PngImagePlugin
 
 from tests.corpus import encode, photograph
+from tests.heavy.boxes import AVIF, HEIF, Coded, box, coded, described, full_box, grid, still
 from tests.heavy.containers import (
     JPEG_START,
     PNG_START,
@@ -87,9 +88,18 @@ def seeds() -> list[tuple[str, bytes]]:
         ("TIFF", _striped(image.convert("L"))),
         ("WEBP", encode(image, "WEBP", **common)),
         ("WEBP", encode(image, "WEBP", lossless=True, **frames)),
+        *((kind, build(coded(kind, 64))) for kind in (AVIF, HEIF) for build in (still, _grid, _described)),
         ("BMP", encode(image, "BMP")),
         ("BMP", _run_lengths(image.convert("P"))),
     ]
+
+
+def _grid(picture: Coded) -> bytes:
+    return grid(picture, 3, 2)
+
+
+def _described(picture: Coded) -> bytes:
+    return described(picture, 2, 40)
 
 
 def _striped(image: Image.Image) -> bytes:
@@ -212,6 +222,40 @@ def _build_tiff(pieces: Sequence[Piece]) -> bytes:
     return tiff(tags, b"".join(data for kind, data in pieces if kind == _RAW))
 
 
+def _read_heif(data: bytes) -> list[Piece]:
+    """Read what the box ``meta`` and its box of properties hold, and the rest as it is: the picture comes first."""
+    start = data.index(b"meta") - 4
+    pieces = [Piece(_RAW, data[:start])]
+    for piece in _read_boxes(data[start + 12 :]):
+        if piece.kind != b"iprp":
+            pieces.append(piece)
+            continue
+        properties, links = _read_boxes(piece.data)
+        pieces += [*_read_boxes(properties.data), links]
+    return pieces
+
+
+def _read_boxes(data: bytes) -> list[Piece]:
+    pieces, position = [], 0
+    while position < len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        pieces.append(Piece(data[position + 4 : position + 8], data[position + 8 : position + length]))
+        position += length
+    return pieces
+
+
+def _build_heif(pieces: Sequence[Piece]) -> bytes:
+    def boxes(*, only: Sequence[bytes] = (), but: Sequence[bytes] = ()) -> bytes:
+        chosen = [
+            piece for piece in pieces if piece.kind != _RAW and (piece.kind in only if only else piece.kind not in but)
+        ]
+        return _join(chosen, lambda piece: box(_name(piece), piece.data))
+
+    properties = box(b"iprp", box(b"ipco", boxes(only=_HEIF_PROPERTIES)), boxes(only=[b"ipma"]))
+    rest = boxes(but=[*_HEIF_PROPERTIES, b"ipma"])
+    return b"".join(data for kind, data in pieces if kind == _RAW) + full_box(b"meta", rest, properties)
+
+
 def _read_bmp(data: bytes) -> list[Piece]:
     return [Piece(_RAW, data[:54]), Piece(_RAW, data[54:])]
 
@@ -231,8 +275,12 @@ _GIF_KINDS = tuple(b"!" + bytes([label]) for label in (0x01, 0xF9, 0xFE))
 _WEBP_KINDS = (b"VP8X", b"ICCP", b"EXIF", b"XMP ", b"ANIM", b"ANMF", b"ALPH", b"none")
 _TIFF_NUMBERS = (254, 258, 270, 273, 278, 279, 282, 284, 305, 317, 320, 322, 323, 324, 325, 330, 338, 339, 34675, 34665)
 _TIFF_KINDS = tuple((number, kind) for number in _TIFF_NUMBERS for kind in TYPE_BYTES)
+_HEIF_PROPERTIES = (b"ispe", b"pixi", b"hvcC", b"av1C", b"colr", b"irot", b"imir", b"clap", b"auxC", b"pasp")
+_HEIF_KINDS = (*_HEIF_PROPERTIES, b"free", b"grpl", b"dinf", b"iref", b"idat", b"infe")
 
 CONTAINERS = {
+    AVIF: Container(_HEIF_KINDS, 2**31, _read_heif, _build_heif),
+    HEIF: Container(_HEIF_KINDS, 2**31, _read_heif, _build_heif),
     "JPEG": Container(range(0xC0, 0xFF), _MOST_SEGMENT, _read_jpeg, _build_jpeg),
     "PNG": Container(_PNG_KINDS, 2**31, _read_png, _build_png),
     "GIF": Container(_GIF_KINDS, 2**31, _read_gif, _build_gif),

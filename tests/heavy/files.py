@@ -66,6 +66,9 @@ FILES = [
         metadata.bigtiff_entries,
         metadata.webp_chunks,
         metadata.webp_frames,
+        metadata.heic_boxes,
+        metadata.heic_descriptions,
+        metadata.avif_descriptions,
         metadata.base64_words,
     ),
     *_heavy(
@@ -91,6 +94,8 @@ FILES = [
         pixels.png_colors_of_16_bits,
         pixels.png_palette,
     ),
+    *_heavy(_most_pixels(8), pixels.heic_tiles),
+    *_heavy(_most_pixels(11), pixels.avif_tiles),
     *_heavy(_most_pixels(10), pixels.jpeg_progressive),
     *_heavy(_most_pixels(16), pixels.tiff_deflated, pixels.tiff_lab, pixels.tiff_bits),
     *_heavy(
@@ -108,13 +113,15 @@ FILES = [
         repetition.tiff_strips_of_empty_blocks,
         repetition.tiff_strips_of_tables,
     ),
-    *_heavy(800, repetition.jpeg_scans),
+    *_heavy(2000, repetition.heic_overlays),
+    *_heavy(800, repetition.heic_tiles_over_the_edge, repetition.jpeg_scans),
 ]
 
 _HEAVIEST = (
     "jpeg-exif", "jpeg-comments", "jpeg-progressive", "png-empty-chunks", "png-inflated-texts-that-do-not-count",
     "png-interlaced", "gif-comments", "tiff-strip-offsets", "tiff-exif-directories", "tiff-progressive-jpeg",
     "tiff-strips-over-each-other", "tiff-strips-of-empty-blocks", "bmp-run-lengths", "webp-lossless", "webp-animation",
+    "heic-tiles", "heic-descriptions", "heic-tiles-over-the-edge", "avif-tiles", "avif-descriptions",
 )  # fmt: skip
 # The most expensive files of each format and way, for attacks on a server.
 HEAVIEST = [heavy for heavy in FILES if heavy.name in _HEAVIEST]

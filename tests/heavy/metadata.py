@@ -7,6 +7,7 @@ import struct
 import zlib
 
 from tests.corpus import encode, photograph
+from tests.heavy.boxes import AVIF, HEIF, box, coded, described, still
 from tests.heavy.containers import (
     ASCII,
     JPEG_START,
@@ -171,6 +172,20 @@ def webp_frames(size: int) -> bytes:
     chunk = riff_chunk(b"ANMF", bytes(16) + frame)
     extended = riff_chunk(b"VP8X", b"\x02\0\0\0" + bytes(6))
     return riff(extended, riff_chunk(b"ANIM", bytes(6)), chunk * (size // len(chunk)))
+
+
+def heic_boxes(size: int) -> bytes:
+    """Empty boxes before the picture."""
+    return still(coded(HEIF, 64), None, box(b"free") * (size // 8))
+
+
+def heic_descriptions(size: int) -> bytes:
+    """Metadata that are read again and again: the same bytes, as often as there may be items."""
+    return described(coded(HEIF, 64), 900, size)
+
+
+def avif_descriptions(size: int) -> bytes:
+    return described(coded(AVIF, 64), 900, size)
 
 
 def base64_words(size: int) -> bytes:

@@ -6,6 +6,7 @@ import math
 import struct
 
 from tests.corpus import webp_canvas
+from tests.heavy.boxes import AVIF, HEIF, coded, grid
 from tests.heavy.containers import (
     JPEG_END,
     JPEG_START,
@@ -25,6 +26,7 @@ MOST_SIDE = 65_500  # of a JPEG, in pixels
 _PAETH = 4  # the most expensive filter of a PNG's row
 _BLOCK = 8  # side of a JPEG's blocks, pixels
 _LONGEST_RUN = 0x7FFF  # blocks without another coefficient
+_TILE = 512  # side of a tile as phones make them, pixels
 _COPIED = 4096  # most pixels that a lossless WebP repeats
 
 
@@ -181,6 +183,20 @@ def webp_animation(pixels: int) -> bytes:
     """A large canvas, and a frame of one pixel."""
     side = min(sides(pixels)[0], 16_383)
     return webp_canvas(side, side)
+
+
+def heic_tiles(pixels: int) -> bytes:
+    """Tiles of noise, which share their data."""
+    return _tiles(HEIF, pixels)
+
+
+def avif_tiles(pixels: int) -> bytes:
+    return _tiles(AVIF, pixels)
+
+
+def _tiles(kind: str, pixels: int) -> bytes:
+    count = max(1, math.isqrt(pixels) // _TILE)
+    return grid(coded(kind, _TILE, noisy=True), count, count)
 
 
 def _bmp_of_runs(width: int, height: int, bits: int, runs: bytes) -> bytes:

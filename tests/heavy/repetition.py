@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.corpus import encode, photograph, progressive_jpeg
+from tests.heavy.boxes import HEIF, coded, grid, overlay
 from tests.heavy.containers import JPEG_START, deflate, jpeg_segment, longs, shorts, tiff
 
 _ROW = 8  # pixels
@@ -51,6 +52,17 @@ def tiff_strips_of_tables(times: int) -> bytes:
 def jpeg_scans(times: int) -> bytes:
     """Scans of a progressive JPEG, more than are allowed."""
     return progressive_jpeg(times)
+
+
+def heic_overlays(times: int) -> bytes:
+    """A picture of noise laid over itself."""
+    return overlay(coded(HEIF, 512, noisy=True), times)
+
+
+def heic_tiles_over_the_edge(times: int) -> bytes:
+    """A small image of large tiles, most of them beyond its edge."""
+    rows = min(256, -(-times // 4))
+    return grid(coded(HEIF, 512, noisy=True), 4, rows, (64, 64))
 
 
 def _short_strips(times: int, data: bytes, *, compression: int, order: int = 1, rows: int = 1) -> bytes:

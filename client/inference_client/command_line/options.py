@@ -6,6 +6,19 @@ from typing import Any, TypeVar
 
 import click
 
+from inference_client.settings import BAD_HEADER, FROM_FILE, HEADER_ARGUMENTS, KEY_INSTEAD, KEY_REMEDY
+
+# What messages of the client tell a program, and what they tell whoever types a command.
+_WORDS = {
+    KEY_REMEDY: "Is the key in --api_key, or in the variable CLASSIFY_API_KEY, right?",
+    KEY_INSTEAD: "give --api_key instead",
+    **{BAD_HEADER.format(argument=name): BAD_HEADER.format(argument=f"--{name}") for name in HEADER_ARGUMENTS},
+    **{
+        FROM_FILE.format(argument=name): f'From a file, --{name} "$(cat FILE)" leaves the line break out'
+        for name in HEADER_ARGUMENTS
+    },
+}
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 # For click.command(context_settings=...).
@@ -30,6 +43,13 @@ class FiniteFloatRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
+
+
+def in_options_words(message: str) -> str:
+    """Name the options of a command where a message names the client's arguments."""
+    for words, options_words in _WORDS.items():
+        message = message.replace(words, options_words)
+    return message
 
 
 def _as_share(value: Any) -> str:

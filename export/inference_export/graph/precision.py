@@ -21,13 +21,13 @@ from inference_export.export_options import ExportOptions
 from inference_export.graph.calibration import AUTO, FLOAT32, MIN_IMAGES, CalibrationSet, spread
 from inference_export.graph.onnx_export import export_graph
 from inference_export.graph.quantization import quantize
+from inference_export.network.networks import Network, OnnxNetwork
 from inference_export.network.users_code import users_code
 from inference_export.onnx_session import open_graph, run_batches, run_graph
 from inference_export.progress import Progress
 
 if TYPE_CHECKING:
     import onnxruntime
-    from torch import nn
 
     from inference_export.network.preprocessing import Preprocessing
 
@@ -106,7 +106,7 @@ class Precision:
 def set_precision(
     *,
     options: ExportOptions,
-    network: nn.Module,
+    network: Network,
     preprocessing: Preprocessing,
     graph: Path,
     base: BaseImages | None,
@@ -176,14 +176,19 @@ def set_precision(
     return Precision(name=name, loss=loss, reason=reason)
 
 
-def _export_half(network: nn.Module, preprocessing: Preprocessing, file: Path) -> None:
+def _export_half(network: Network, preprocessing: Preprocessing, file: Path) -> None:
+    if isinstance(network, OnnxNetwork):
+        raise PrecisionError(
+            f"fp16 is made from a PyTorch network, and {network.complete.path} is an .onnx file. Export the weights "
+            f"with --network in its place, or stay with fp32"
+        )
     import torch
 
     from inference_export.network.resnet50 import fold_batch_norms
     from inference_export.network.served import as_served
 
     with users_code("copying the network failed"):
-        half = as_served(copy.deepcopy(fold_batch_norms(network)), preprocessing, torch.float16)
+        half = as_served(copy.deepcopy(fold_batch_norms(network.module)), preprocessing, torch.float16)
     export_graph(half, preprocessing.image_size, file)
 
 

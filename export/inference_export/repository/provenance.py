@@ -21,10 +21,9 @@ from inference_export.repository.configs import MODELS
 from inference_export.repository.version_files import is_count, is_text, read_object, take_entry, write_json
 from inference_export.repository.versions import NETWORK_VERSION
 from inference_export.resources.checkpoint_file import MAX_CHECKPOINT_BYTES
-from inference_export.resources.checkpoints import LOGS, list_checkpoints
-from inference_export.resources.checkpoints import MODELS as CHECKPOINTS
-from inference_export.resources.labels import LABELS
 from inference_export.resources.preprocessing_file import MAX_PREPROCESSING_BYTES, find_preprocessing_file
+from inference_export.resources.trained import LOGS, list_checkpoints, locate
+from inference_export.resources.trained import MODELS as CHECKPOINTS
 from inference_export.resources.unpickling import MAX_PICKLE_BYTES
 from inference_export.template import MAX_SOURCE_BYTES, template_files
 
@@ -45,8 +44,8 @@ class Provenance:
         options: The options that change an export's result.
         network: ``name`` and hash of the ``source`` of the user's own network; None: the built-in one.
         checkpoint: File name of the chosen checkpoint.
-        resources: Hashes of ``labels``, ``logs``, the ``chosen`` checkpoint and the file that describes the
-            ``preprocessing``, and the names of all ``checkpoints``.
+        resources: Hashes of the files of ``labels``, ``logs``, the ``chosen`` checkpoint, its external ``data`` and the
+            file that describes the ``preprocessing``; and the names of all ``checkpoints``.
         base_data: Hash of the base images, before undecodable ones are left out; None: there are none.
         calibration: Hash of the images from the folder of ``--calibration``; None: no such folder was used.
         precision: ``fp32``, ``fp16`` or ``int8``: what the graph computes with.
@@ -106,8 +105,10 @@ def describe(
     *,
     base: BaseImages | None,
     calibration: CalibrationSet | None,
+    labels: list[Path],
     checkpoint: Path,
     candidates: list[str],
+    data_files: list[Path],
     network_source: str | None,
     sha256: Callable[[Path, int], str],
     precision: str,
@@ -122,8 +123,10 @@ def describe(
         options: The options of the export.
         base: The base images, before undecodable ones are left out; None: there are none.
         calibration: The images that calibrate and check int8 and fp16; None: fp32.
+        labels: The files that name the classes.
         checkpoint: The chosen checkpoint.
         candidates: File names of all checkpoints, sorted.
+        data_files: Files of the checkpoint's external data.
         network_source: Fingerprint of the user's own network; None: the built-in one.
         sha256: Returns the hash of a file, given the file and its greatest length in bytes.
         precision: The precision of the graph: ``fp32``, ``fp16`` or ``int8``.
@@ -146,10 +149,11 @@ def describe(
         network=None if options.network is None else {"name": options.network, "source": network_source},
         checkpoint=checkpoint.name,
         resources={
-            "labels": sha256(options.resources / LABELS, MAX_PICKLE_BYTES),
+            "labels": {file.name: sha256(file, MAX_PICKLE_BYTES) for file in labels},
             "logs": sha256(options.resources / LOGS, MAX_PICKLE_BYTES) if len(candidates) > 1 else None,
             "checkpoints": candidates,
             "chosen": sha256(checkpoint, MAX_CHECKPOINT_BYTES),
+            "data": {file.name: sha256(file, MAX_CHECKPOINT_BYTES) for file in data_files},
             "preprocessing": sha256(described, MAX_PREPROCESSING_BYTES) if described else None,
         },
         base_data=None if base is None else hash_images(base.names, map(hash_image, base.files)),
@@ -196,18 +200,26 @@ def what_changed(provenance: Provenance, options: ExportOptions) -> list[str]:
     """
     try:
         base = None if options.base_data is None else find_base_images(options.base_data)
-        checkpoint = options.resources / CHECKPOINTS / str(provenance.checkpoint)
+        resources = locate(options.resources, options.checkpoint)
+        checkpoint = resources.named or resources.folder / CHECKPOINTS / str(provenance.checkpoint)
+        data = provenance.resources.get("data", {})
         wanted = describe(
             options,
             base=base,
             calibration=choose_images(options.calibration, base, options.precision),
+            labels=resources.labels_files(),
             checkpoint=checkpoint,
-            candidates=[file.name for file in list_checkpoints(options.resources)],
+            candidates=(
+                [file.name for file in list_checkpoints(resources.folder)]
+                if resources.named is None
+                else [checkpoint.name]
+            ),
+            data_files=[checkpoint.parent / name for name in data] if isinstance(data, dict) else [],
             network_source=None if options.network is None else fingerprint(options.network),
             sha256=hash_if_readable,
             precision=provenance.precision,
             graph=provenance.graph,
-            described=find_preprocessing_file(checkpoint, options.resources, options.preprocessing),
+            described=find_preprocessing_file(checkpoint, resources.folder, options.preprocessing),
             preprocessing=provenance.preprocessing,
             exported=provenance.exported,
         )

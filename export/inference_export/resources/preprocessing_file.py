@@ -40,7 +40,7 @@ def find_preprocessing_file(checkpoint: Path, resources: Path, named: Path | Non
 
     Args:
         checkpoint: The checkpoint, or the complete network. ``preprocessing.json`` may lie beside it.
-        resources: Folder of the trained resources, where it may lie too, beside ``labels``; or their only file.
+        resources: Folder of the trained resources, where it may lie too, beside ``labels``.
         named: The file that the user named; None: none.
 
     Returns:
@@ -51,8 +51,7 @@ def find_preprocessing_file(checkpoint: Path, resources: Path, named: Path | Non
     """
     if named is not None:
         return named
-    folder = resources if resources.is_dir() else resources.parent
-    places = dict.fromkeys((checkpoint.parent / PREPROCESSING_FILE, folder / PREPROCESSING_FILE))
+    places = dict.fromkeys((checkpoint.parent / PREPROCESSING_FILE, resources / PREPROCESSING_FILE))
     files = [file for file in places if file.exists() or file.is_symlink()]
     if len(files) > 1:
         raise ResourcesError(

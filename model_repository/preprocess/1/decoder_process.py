@@ -22,13 +22,15 @@ from typing import Any
 from forking import COMMAND, DECODED, EXPENSIVE, FORK, OUT_OF_MEMORY, REFUSED, REPLY, TASK
 from geometry import Geometry
 
-# Imports the plugins too, so that no decoder has to import them for its first file.
+# Imports the plugins too, so that no decoder has to import them for its first file. heif.py imports two more.
 from PIL import GifImagePlugin, Image, MpoImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
 from preprocessing import ExpensiveImageError, Limits, UndecodableImageError, decode
 
 KEPT_BLOCKS = 4  # of Pillow, at most 16 MiB each: for an image, the intermediate one of resizing, and the result
 FIRST_TO_BE_KILLED = "500"  # from -1000 to 1000, when the system is out of memory
+THREAD_STACK_BYTES = 2**21
 _PR_SET_PDEATHSIG = 1
+_THREAD_ATTRIBUTES_BYTES = 128  # more than sizeof(pthread_attr_t)
 _OUT_OF_MEMORY = REPLY.pack(OUT_OF_MEMORY, 0)
 
 
@@ -41,6 +43,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_BE_KILLED, encoding="ascii")
+    _limit_thread_stacks()
     # Pillow normally gives memory back after each image; getting it again page by page takes half of the decoding time.
     Image.core.set_blocks_max(KEPT_BLOCKS)  # type: ignore[attr-defined]
     parent = os.getpid()
@@ -70,6 +73,16 @@ def main() -> None:
             decoders.remove(command)
             _end(command)
         control.send(COMMAND.pack(command))
+
+
+def _limit_thread_stacks() -> None:
+    """Give libraries' threads small stacks: by default they are as large as tritonserver's, which needs a gigabyte."""
+    library = ctypes.CDLL(None)
+    attributes = ctypes.create_string_buffer(_THREAD_ATTRIBUTES_BYTES)
+    library.pthread_attr_init(attributes)
+    library.pthread_attr_setstacksize(attributes, ctypes.c_size_t(THREAD_STACK_BYTES))
+    with contextlib.suppress(AttributeError):  # a C library without it
+        library.pthread_setattr_default_np(attributes)
 
 
 def _end(decoder: int) -> None:

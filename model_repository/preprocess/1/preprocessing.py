@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 import itertools
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+import base64_text
+import heif
 import numpy as np
+import other_formats
 from geometry import DEFAULT_GEOMETRY, UPRIGHT, Geometry, fit, stored_sides_to_keep, working_bytes
 from orientation import AS_STORED, TURNED, note, read_orientation
 from PIL import Image, UnidentifiedImageError
@@ -22,10 +23,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-# Pillow's names; JPEG includes the MPO that phones write. Pillow's other formats are left out: photographs rarely have
-# them, and strangers could attack their decoders.
+# Pillow's names; JPEG includes the MPO that phones write. AVIF and HEIC are in heif.py. Pillow's other formats are left
+# out: photographs rarely have them, and strangers could attack their decoders.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-WHITESPACE = b" \t\n\r\v\f"
 BASE64_LENGTH = 1.4  # longest text for each byte of its file: 4/3, and line breaks
 GREY_ROWS = 256  # converted at a time, so that intermediate values take little memory
 EIGHT_BITS, SIXTEEN_BITS = 8, 16
@@ -44,6 +44,7 @@ REDUCED_MIN_SIZE = 224
 REDUCED_TARGET = 2
 REDUCED_MIN_SIDES = 4
 
+_LACK_OF_MEMORY = re.compile("[Oo]ut of memory|Allocating .* failed")
 # In coded data, 0 or a restart marker (D0 to D7) follows 0xFF; 0xFF may be repeated before a marker.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JPEG_BARE_MARKERS = (b"\xff\x01", JPEG_START, JPEG_END)  # without a length
@@ -162,8 +163,6 @@ def decode(
         ExpensiveImageError: Over ``budget_bytes``.
         MemoryError: This process can't have the memory.
     """
-    if not data:
-        raise UndecodableImageError(EMPTY, "empty: 0 bytes")
     with _open(data, limits, budget_bytes) as image:
         try:
             if reduced:
@@ -175,6 +174,7 @@ def decode(
         except (MemoryError, ExpensiveImageError, UndecodableImageError):
             raise
         except Exception as error:  # Pillow's decoders raise almost any exception on broken files
+            _require_no_lack_of_memory(error)
             raise UndecodableImageError(BROKEN, f"broken or truncated {image.format} file") from error
     if square.mode == "L":
         square = Image.merge("RGB", (square, square, square))
@@ -192,21 +192,33 @@ def read_note(data: bytes, geometry: Geometry, limits: Limits = DEFAULT_LIMITS) 
 def _open(data: bytes, limits: Limits, budget_bytes: int | None) -> Image.Image:
     if len(data) > BASE64_LENGTH * limits.file_bytes:
         raise _too_long(data, limits)
-    image = _identify(data, limits, budget_bytes)
+    image, sent = _identify(data, limits, budget_bytes), data
     if image is None:
-        text = _decode_base64(data)
-        if text is not None:
-            data, image = text, _identify(text, limits, budget_bytes)
+        decoded = base64_text.decode(data)
+        if decoded is not None:
+            data, image = decoded, _identify(decoded, limits, budget_bytes)
     if len(data) > limits.file_bytes:
         raise _too_long(data, limits)
+    if not data:
+        raise UndecodableImageError(EMPTY, "empty: 0 bytes")
     if image is None:
-        raise UndecodableImageError(UNSUPPORTED, "no image in a supported format (BMP, GIF, JPEG, PNG, TIFF, WebP)")
+        raise _unsupported(other_formats.find(data) or other_formats.find(sent))
     _require_few_pixels(*image.size, limits)
     if isinstance(image, TiffImageFile):
         _require_sound_strips(image, limits)
     if isinstance(image, JpegImageFile) and _has_more_scans(data, limits.scans):
         raise UndecodableImageError(TOO_SLOW, f"too slow to decode: more than {limits.scans} scans in a JPEG file")
     return image
+
+
+def supported_formats() -> list[str]:
+    """Return the names of the formats that this installation decodes."""
+    return sorted(["BMP", "GIF", "JPEG", "PNG", "TIFF", "WebP", *heif.PLUGINS])
+
+
+def _unsupported(found: other_formats.Found | None) -> UndecodableImageError:
+    text = f"no image in a supported format ({', '.join(supported_formats())})"
+    return UndecodableImageError(UNSUPPORTED, f"{text}, but {found.name}; {found.remedy}" if found else text)
 
 
 def _too_long(data: bytes, limits: Limits) -> UndecodableImageError:
@@ -218,29 +230,47 @@ def _too_long(data: bytes, limits: Limits) -> UndecodableImageError:
 def _identify(data: bytes, limits: Limits, budget_bytes: int | None) -> Image.Image | None:
     if _has_more_segments(data) or _has_more_chunks(data):
         raise UndecodableImageError(TOO_SLOW, f"too slow to decode: more than {MOST_SEGMENTS:,} pieces of metadata")
+    claims = _claims(data, limits, budget_bytes)
     canvas = _webp_canvas(data)
     if canvas is not None:  # libwebp allocates the canvas as soon as Pillow opens the file
         _require_few_pixels(*canvas, limits)
         _require_memory((8 + WEBP_PIXEL_BYTES) * canvas[0] * canvas[1] + FIXED_MEMORY_BYTES, limits, budget_bytes)
+    formats = FORMATS if claims is None else (heif.PLUGINS[claims.format],)
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
         raise UndecodableImageError(
             TOO_LARGE, f"too large to decode: far too many pixels, at most {limits.pixels:,} are decoded"
         ) from error
-    except UnidentifiedImageError:
+    except UnidentifiedImageError as error:
+        if claims is not None:
+            raise UndecodableImageError(BROKEN, f"broken or truncated {heif.PLUGINS[claims.format]} file") from error
         return None
     except MemoryError:
         raise
     except Exception as error:  # the format is known, but the header breaks its decoder
+        _require_no_lack_of_memory(error)
+        if (found := other_formats.find(data)) is not None:  # camera RAW begins as TIFF does
+            raise _unsupported(found) from error
         raise UndecodableImageError(BROKEN, "broken image header") from error
 
 
-def _decode_base64(data: bytes) -> bytes | None:
+def _claims(data: bytes, limits: Limits, budget_bytes: int | None) -> heif.Claims | None:
+    """Read what an AVIF or HEIC file claims, and refuse it if that is too much, before its decoder allocates it."""
     try:
-        return base64.b64decode(data.translate(None, WHITESPACE), validate=True)
-    except binascii.Error:
+        claims = heif.read_claims(data)
+    except heif.CrowdedError as error:
+        raise UndecodableImageError(TOO_SLOW, f"too slow to decode: {error}") from error
+    except heif.BrokenBoxesError as error:
+        raise UndecodableImageError(BROKEN, "broken or truncated AVIF or HEIC file") from error
+    if claims is None:
         return None
+    if claims.format not in heif.PLUGINS:
+        raise _unsupported(other_formats.Found(claims.format, heif.REMEDIES.get(claims.format, other_formats.CONVERT)))
+    _require_few_pixels(claims.width, claims.height, limits)
+    pixels = claims.width * claims.height
+    _require_memory(int(claims.pixel_bytes * pixels) + FIXED_MEMORY_BYTES, limits, budget_bytes)
+    return claims
 
 
 def _require_few_pixels(width: int, height: int, limits: Limits) -> None:
@@ -259,6 +289,12 @@ def _require_memory(memory_bytes: int, limits: Limits, budget_bytes: int | None)
         )
     if budget_bytes is not None and memory_bytes > budget_bytes:
         raise ExpensiveImageError(memory_bytes)
+
+
+def _require_no_lack_of_memory(error: Exception) -> None:
+    """Raise ``MemoryError`` for the exceptions in which libavif and libheif say that they lack memory."""
+    if isinstance(error, RuntimeError) and _LACK_OF_MEMORY.search(str(error)):
+        raise MemoryError from error
 
 
 def _memory_bytes(image: Image.Image, size: int, geometry: Geometry) -> int:
