@@ -1,7 +1,7 @@
 """torchvision and timm, whose transforms are the reference for preprocessing.
 
-PyPI's torchvision has compiled operators, which don't load beside the PyTorch build for CPUs. Its transforms need none of
-them, and its import only wants two of them to be declared.
+PyPI's torchvision has compiled operators, which don't load beside the PyTorch build for CPUs. Its transforms need none
+of them, and its import only wants two of them to be declared.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ for _name in ("nms", "qnms"):
     if not hasattr(torch.ops.torchvision, _name):
         _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-from timm.data import create_transform, resolve_data_config  # noqa: E402
+from timm.data.config import resolve_data_config  # noqa: E402
+from timm.data.transforms_factory import create_transform  # noqa: E402
 from torchvision import transforms  # noqa: E402
 from torchvision.models import ResNet50_Weights  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402

@@ -33,7 +33,7 @@ from inference_export.repository.modes import mode_change, read_mode, require_mo
 from inference_export.repository.provenance import describe, write_provenance
 from inference_export.repository.publishing import is_replaced, previous_path, publish, unremoved
 from inference_export.repository.staging import staging
-from inference_export.repository.version_files import SETTINGS_FILE, Settings, write_json, write_settings
+from inference_export.repository.version_files import PREPROCESSING, SETTINGS_FILE, Settings, write_json, write_settings
 from inference_export.repository.versions import PROVENANCE_FILE, exported_version
 from inference_export.resources.checkpoints import select_checkpoint
 from inference_export.resources.labels import read_labels
@@ -138,7 +138,12 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
             )
         write_json(
             staged / "preprocess" / SETTINGS_FILE,
-            {"decode": options.decode, "limits": limits._asdict(), "geometry": preprocessing.geometry},
+            {
+                "decode": options.decode,
+                "limits": limits._asdict(),
+                "geometry": preprocessing.geometry,
+                PREPROCESSING: preprocessing.mapping,
+            },
         )
         settings = Settings(
             mode=mode,

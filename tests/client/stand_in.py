@@ -46,9 +46,10 @@ def refusal(status: int, message: str) -> Reply:
     return Reply(status, json.dumps({"error": message}).encode())
 
 
-def config(max_batch_size: int = 4) -> Reply:
+def config(max_batch_size: int = 4, *, outputs: tuple[str, ...] = ()) -> Reply:
     """Make the answer to a request for the ensemble's configuration."""
-    return Reply(body=json.dumps({"name": "ensemble", "max_batch_size": max_batch_size}).encode())
+    values = {"name": "ensemble", "max_batch_size": max_batch_size, "output": [{"name": name} for name in outputs]}
+    return Reply(body=json.dumps(values).encode())
 
 
 def echo(request: Request, *, neighbors: tuple[str, ...] = ("", "")) -> Reply:
@@ -72,6 +73,7 @@ def echo(request: Request, *, neighbors: tuple[str, ...] = ("", "")) -> Reply:
         "NEIGHBOR_SIMILARITY": ("FP32", [[0.75] * len(neighbors)] * len(texts)),
         "VERSION": ("INT64", [[3]] * len(texts)),
         "THRESHOLD": ("FP32", [[0.8]] * len(texts)),
+        "NOTE": ("BYTES", [["it is turned" if text.startswith("turned") else ""] for text in texts]),
     }
     outputs, tensors = [], []
     for name in (output["name"] for output in request.body["outputs"]):

@@ -180,6 +180,27 @@ def test_details_without_a_base_set_have_no_matches_and_no_neighbors():
     assert set(bad) == {"Label", "Probability", "Error"}
 
 
+def test_details_have_the_note_of_an_image_where_the_server_says_one():
+    with (
+        StandIn(configuration=lambda _: config(outputs=("LABEL", "NOTE"))) as server,
+        Classify(server.url) as target_server,
+    ):
+        (turned, upright, bad), status_code = target_server([b"turned", b"x", b"bad"], details=True)
+        assert target_server(b"turned")[0] == [{"Label": "turned", "Probability": 0.5}]
+    assert (turned["Note"], status_code) == ("it is turned", 207)
+    assert "Note" not in upright
+    assert "Note" not in bad
+
+
+def test_server_exported_before_there_were_notes_answers_without_one():
+    with StandIn() as server, Classify(server.url, details=True) as target_server:
+        (entry,), status_code = target_server(b"turned")
+        target_server(b"turned")
+    assert (entry["Label"], status_code) == ("turned", 200)
+    assert "Note" not in entry
+    assert len(server.requests) == 3, "the configuration is read once"
+
+
 def test_progress_hears_of_every_image_in_the_calling_thread():
     heard = []
     with StandIn() as server, Classify(server.url) as target_server:

@@ -37,6 +37,7 @@ def as_json(contents: Contents, analysis: Analysis | None) -> dict[str, Any]:
         "graph_sha256": provenance.graph,
         "precision": provenance.precision,
         "image_size": contents.shape.image_size,
+        "preprocessing": contents.preprocessing and contents.preprocessing.mapping,
         "embedding_size": contents.shape.embedding_size,
         "max_batch_size": contents.shape.max_batch_size,
         "classes": settings.classes,
@@ -91,6 +92,7 @@ def _facts(contents: Contents) -> Iterator[tuple[str, object]]:
     yield "network", f"{_network(provenance)}, checkpoint {provenance.checkpoint}, version {export.version.network}"
     yield "graph", f"{provenance.graph[:_HASH_DIGITS]}, {provenance.precision}"
     yield "image size", f"{contents.shape.image_size} x {contents.shape.image_size}"
+    yield "preprocessing", contents.preprocessing or "unknown"
     yield "embedding", f"{contents.shape.embedding_size} values"
     yield "batch limit", f"{contents.shape.max_batch_size} images a request"
     if contents.base is None:

@@ -88,6 +88,13 @@ class Preprocessing:
             "is_grey": self.channels == "grey",
         }
 
+    @property
+    def mapping(self) -> dict[str, Any]:
+        """The values as ``preprocessing.json`` may hold them."""
+        values = {key: getattr(self, key) for key in ("image_size", *CHOICES)}
+        values |= {"resize_size": self.resized_to, "mean": list(self.mean), "std": list(self.std)}
+        return values | ({"pad_color": list(self.pad_color)} if self.resize == "pad" else {})
+
     def __str__(self) -> str:
         size, resized = self.image_size, self.resized_to
         middle = "" if resized == size else f", then the middle {size} x {size}"

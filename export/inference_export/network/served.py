@@ -31,11 +31,16 @@ class ServedNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map pixels, uint8 [N, S, S, 3], to embeddings float32 [N, D] and probabilities float32 [N, C']."""
+        embedding, logits = self.network(self.normalize(pixels).to(self.dtype))
+        return embedding.to(torch.float32), torch.softmax(logits.to(torch.float32), dim=1)
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Map pixels, uint8 [N, S, S, 3], to the network's input, float32 [N, channels, S, S]."""
         images = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
         if self.channel_order != (0, 1, 2):
             images = torch.cat([images[:, channel : channel + 1] for channel in self.channel_order], dim=1)
-        embedding, logits = self.network(((images - self.mean) / self.std).to(self.dtype))
-        return embedding.to(torch.float32), torch.softmax(logits.to(torch.float32), dim=1)
+        normalized: Tensor = (images - self.mean) / self.std
+        return normalized
 
 
 def as_served(network: nn.Module, preprocessing: Preprocessing, dtype: torch.dtype = torch.float32) -> ServedNetwork:

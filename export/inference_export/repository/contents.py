@@ -11,6 +11,7 @@ from numpy.lib.format import open_memmap
 
 from inference_export.base_set.scoring import Float32, Index
 from inference_export.errors import RepositoryError
+from inference_export.network.preprocessing import Preprocessing
 from inference_export.regular_files import open_regular_file
 from inference_export.repository.configs import (
     CONFIG_FILE,
@@ -23,7 +24,13 @@ from inference_export.repository.configs import (
     read_shape,
 )
 from inference_export.repository.reading import Export, read_export
-from inference_export.repository.version_files import MAX_NAMES_BYTES, check_class_sizes, damaged, read_text
+from inference_export.repository.version_files import (
+    MAX_NAMES_BYTES,
+    check_class_sizes,
+    damaged,
+    read_exported_preprocessing,
+    read_text,
+)
 from inference_export.repository.versions import PROVENANCE_FILE, complete_versions, find_version, missing_files
 from inference_export.template import load_served_module
 
@@ -74,6 +81,7 @@ class Contents:
         pinned: Number of the version that the ensemble answers with.
         versions: Numbers of all complete versions, ascending.
         shape: The shared values.
+        preprocessing: What happens to an image before the network; None: an earlier export did not say.
         base: The base set; None in classification mode.
     """
 
@@ -82,6 +90,7 @@ class Contents:
     pinned: int
     versions: list[int]
     shape: RepositoryShape
+    preprocessing: Preprocessing | None
     base: StoredBase | None
 
 
@@ -110,6 +119,7 @@ def read_contents(repository: Path, version: int | None = None) -> Contents:
         pinned=pinned.number,
         versions=[version.number for version in versions],
         shape=shape,
+        preprocessing=read_exported_preprocessing(repository / "preprocess" / export.version.folder("preprocess")),
         base=(
             read_base(
                 repository / HEAD / export.version.folder(HEAD), len(export.settings.classes), shape.embedding_size

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from inference_export.errors import RepositoryError
+from inference_export.network.preprocessing import Preprocessing, find_problem, make_preprocessing
 from inference_export.regular_files import read_regular_file
 
 SETTINGS_FILE = "settings.json"
+PREPROCESSING = "preprocessing"  # in the settings of ``preprocess``, for people
 MAX_JSON_BYTES = 2**24
 MAX_NAMES_BYTES = 2**28
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL ends a file name, and a lone surrogate has no UTF-8
@@ -78,6 +80,18 @@ def read_geometry(folder: Path) -> dict[str, Any]:
         file, read_object(file), "geometry", lambda value: isinstance(value, dict), {}
     )
     return geometry
+
+
+def read_exported_preprocessing(folder: Path) -> Preprocessing | None:
+    """Read the preprocessing that a version folder of ``preprocess`` was exported with; None: an earlier export.
+
+    Raises:
+        RepositoryError: The settings can't be read, or no export wrote them.
+    """
+    file = folder / SETTINGS_FILE
+    take = partial(take_entry, file, read_object(file))
+    values = take(PREPROCESSING, lambda value: value is None or find_problem(value) is None, None)
+    return None if values is None else make_preprocessing(values, None, str(file))
 
 
 def check_class_sizes(file: Path, classes: int, images: int) -> None:

@@ -97,6 +97,7 @@ def check_json(change: PreparedChange, doubts: Doubts, queries: QueryComparison 
         "version": change.before.export.version.number,
         **asdict(change.difference),
         "undecodable": doubts.undecodable,
+        "rotated": _rotated(change),
         "base_images_before": _class_sizes(change.before.export.settings.classes, change.base_before),
         "base_images_after": _class_sizes(change.settings.classes, change.base),
         "closer_to_another_class": [
@@ -243,6 +244,14 @@ def _doubt_lines(change: PreparedChange, doubts: Doubts) -> Iterator[str]:
     if doubts.undecodable:
         reasons = [f"{name}: {reason}" for name, reason in doubts.undecodable.items()]
         yield _INDENT + first_few(reasons, _SHOWN_NAMES, separator=f"\n{_INDENT}")
+    if rotated := _rotated(change):
+        yield f"new images not stored upright, by their EXIF orientation, and taken as stored: {len(rotated)}"
+        yield _INDENT + first_few(rotated, _SHOWN_NAMES, separator=f"\n{_INDENT}")
+
+
+def _rotated(change: PreparedChange) -> list[str]:
+    """List the images among those that were read which are not stored upright, and are not turned."""
+    return [] if change.images is None else change.images.rotated
 
 
 def _query_lines(queries: QueryComparison) -> Iterator[str]:

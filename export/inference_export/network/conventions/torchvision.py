@@ -14,6 +14,7 @@ from inference_export.network.preprocessing import CHOICES
 _PRESET = "ImageClassification"
 _PILLOW_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # what old versions keep
 _SAME_ON_PILLOW = {"nearest-exact": "nearest"}
+_TO_TENSOR = ("ToTensor", "ToImage", "PILToTensor")
 _FORM = "RGB, Grayscale, Resize, CenterCrop, ToTensor (or ToImage and ToDtype), Normalize"
 
 
@@ -60,7 +61,7 @@ class _Steps:
         self._read_scaling()
         normalize = self._take("Normalize")
         for key, neutral in (("mean", 0.0), ("std", 1.0)):
-            numbers = [neutral] * channels if normalize is None else [float(each) for each in getattr(normalize, key)]
+            numbers = [neutral] if normalize is None else _numbers(getattr(normalize, key))
             if len(numbers) not in (1, channels):
                 raise UnsupportedError(f"has Normalize with {key} of {len(numbers)} values for {channels} channels")
             values[key] = numbers * channels if len(numbers) == 1 else numbers
@@ -72,6 +73,11 @@ class _Steps:
 
     def _read_sides(self) -> dict[str, Any]:
         resize, crop = self._take("Resize"), self._take("CenterCrop")
+        if resize is None and self._take(*_TO_TENSOR) is not None:
+            raise UnsupportedError(
+                "resizes tensors, whose pixels differ from those of Pillow's images by up to 2 levels, and the server "
+                "resizes images. If so much does not matter, put Resize and CenterCrop before ToImage or ToTensor"
+            )
         if resize is None:
             raise UnsupportedError(f"has no Resize before its other steps. The server can do, in this order: {_FORM}")
         if getattr(resize, "max_size", None) is not None:
@@ -96,10 +102,11 @@ class _Steps:
 
     def _read_scaling(self) -> None:
         """Take the steps from 0 to 255 to 0 to 1."""
-        if self._take("ToTensor") is not None:
-            return
-        if self._take("ToImage", "PILToTensor") is None:
+        step = self._take(*_TO_TENSOR)
+        if step is None:
             raise UnsupportedError(f"has no ToTensor after its Resize and CenterCrop. The server can do: {_FORM}")
+        if type(step).__name__ == "ToTensor":
+            return
         conversion = self._take("ToDtype", "ConvertImageDtype")
         is_scaled = type(conversion).__name__ == "ConvertImageDtype" or getattr(conversion, "scale", False)
         if str(getattr(conversion, "dtype", None)) != "torch.float32" or not is_scaled:
@@ -122,6 +129,10 @@ def _flatten(transform: Any) -> Iterator[Any]:
 
 def _sides(size: Any) -> list[int]:
     return [int(side) for side in size] if isinstance(size, Sequence) else [int(size)]
+
+
+def _numbers(values: Any) -> list[float]:
+    return [float(value) for value in values] if isinstance(values, Sequence) else [float(values)]
 
 
 def _only(sides: Any, what: str) -> int:
