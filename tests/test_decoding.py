@@ -64,7 +64,7 @@ def programs() -> Callable[[], list[psutil.Process]]:
 
 def test_pixels_and_reasons_are_in_the_order_of_the_files(opened: Any) -> None:
     files = [LARGE, SMALL, b"", SMALL[:300], SMALL, LARGE]
-    pixels, reasons = opened(processes=3).decode(files)
+    pixels, reasons, *_ = opened(processes=3).decode(files)
     assert [reason[:6] for reason in reasons] == ["", "", "empty:", "broken", "", ""]
     for row in (0, 1, 4, 5):
         np.testing.assert_array_equal(pixels[row], decode_pixels(files[row], SIZE))
@@ -74,7 +74,7 @@ def test_pixels_and_reasons_are_in_the_order_of_the_files(opened: Any) -> None:
 def test_image_over_its_time_is_a_row_and_the_others_are_decoded(opened: Any) -> None:
     decoders = opened(NO_TIME)
     for _ in range(2):  # ended processes are replaced
-        pixels, reasons, _ = decoders.decode_request([SMALL, LARGE, SMALL])
+        pixels, reasons, *_ = decoders.decode_request([SMALL, LARGE, SMALL])
         assert reasons == ["", "too slow to decode: more than 0.02 s of processor time", ""]
         assert pixels[0].any()
         assert pixels[2].any()
@@ -84,7 +84,7 @@ def test_rows_left_when_a_request_is_over_its_time_have_the_reason(
     opened: Any, decoding: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "REQUEST_SECONDS", 0.01)  # of 4 s
-    pixels, reasons, _ = opened(processes=1).decode_request([LARGE] * 5 + [SMALL])
+    pixels, reasons, *_ = opened(processes=1).decode_request([LARGE] * 5 + [SMALL])
     assert reasons[-1] == ""  # the shortest file goes first
     assert set(reasons[:-1]) == {
         "too slow to decode: the images of this request take more than 0.04 s of processor time"
@@ -96,7 +96,7 @@ def test_image_over_its_memory_is_a_row_whether_that_was_known_before_or_not(ope
     decoders = opened(DEFAULT_LIMITS._replace(pixels=12_000_000))
     progressive = encode(Image.new("CMYK", (4000, 3000)), "JPEG", progressive=True)
     words = b"abc " * 2_000_000 + b"!"  # text that is not base64
-    _, reasons = decoders.decode([progressive, SMALL, words])
+    _, reasons, *_ = decoders.decode([progressive, SMALL, words])
     assert reasons[0].startswith("too large to decode: it takes ")
     assert reasons[1] == ""
     assert reasons[2].startswith("no image")

@@ -28,6 +28,7 @@ from examples.demonstration.trained_resources import (
 from inference_export.regular_files import FileReader
 from inference_export.resources.checkpoints import select_checkpoint
 from inference_export.resources.labels import read_labels
+from inference_export.resources.trained import locate
 
 SIZES = {"train": 60, "base": 10, "query": 30}
 EPOCHS = (3, 6, 9)
@@ -128,7 +129,7 @@ def test_writing_images_again_removes_an_image_that_belongs_to_another_part(tmp_
 
 def test_resources_name_the_classes_in_index_order(resources: Path) -> None:
     assert pickle.loads((resources / "labels").read_bytes()) == {"face": 0, "not_face": 1}
-    assert read_labels(resources, FileReader()) == ["face", "not_face"]
+    assert read_labels(locate(resources), FileReader()) == ["face", "not_face"]
 
 
 def test_resources_hold_a_state_dict_for_each_validated_epoch(resources: Path) -> None:
@@ -152,7 +153,7 @@ def test_logs_have_the_form_that_the_original_trainer_left(resources: Path) -> N
 
 @pytest.mark.parametrize(("mode", "best"), [("classification", "model_9"), ("clustering", "model_6")])
 def test_export_selects_the_checkpoint_that_the_logs_call_best(resources: Path, mode: str, best: str) -> None:
-    assert select_checkpoint(resources, mode, FileReader()).path.name == best
+    assert select_checkpoint(locate(resources), mode, FileReader()).path.name == best
 
 
 def test_written_resources_are_complete_for_their_settings(resources: Path) -> None:

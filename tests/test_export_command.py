@@ -95,6 +95,20 @@ def test_wrong_usage_ends_with_code_2(small: Trained, arguments: list[str]) -> N
     assert _run("-r", small.folder, *arguments).exit_code == 2
 
 
+def test_threshold_in_percent_is_wrong_usage_that_names_the_share(small: Trained) -> None:
+    result = _run("-r", small.folder, "-thres", "75")
+    assert result.exit_code == 2
+    assert "For 75 percent, write 0.75." in result.stderr
+
+
+def test_resources_and_base_data_that_are_swapped_are_told_apart(small: Trained, tmp_path: Path) -> None:
+    write_faces(tmp_path / "base" / "a", [1, 2], "x")
+    result = _run("-r", tmp_path / "base", "-data", small.folder, "--model_repository", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "Swap the two" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_export_without_resources_names_the_missing_option() -> None:
     result = _run()
     assert result.exit_code == 2
@@ -421,7 +435,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("before", ["export_graph", "publish"])
+@pytest.mark.parametrize("before", ["export_network", "publish"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_export_that_is_stopped_leaves_the_repository_as_it_was(
     tmp_path: Path, before: str, how: signal.Signals

@@ -106,7 +106,12 @@ def test_right_key_is_answered_and_the_id_of_its_client_counted(
         pytest.param("POST", INFER, {**JSON, "X-API-Key": "wrong"}, 403, "not known", id="wrong-key"),
         pytest.param("GET", INFER, {"X-API-Key": KEY}, 405, "POST", id="method"),
         pytest.param(
-            "POST", "/v2/models/ensemble/generate", {**JSON, "X-API-Key": KEY}, 404, "not served", id="generate"
+            "POST",
+            "/v2/models/ensemble/generate",
+            JSON,
+            404,
+            "POST the image to /v2/models/ensemble/infer",
+            id="generate",
         ),
         pytest.param("POST", "/v2/repository/index", {**JSON, "X-API-Key": KEY}, 404, "not served", id="repository"),
         pytest.param("POST", "/v2/models/ensemble/../preprocess/infer", {**JSON, "X-API-Key": KEY}, 404, "", id="dots"),
@@ -116,7 +121,7 @@ def test_right_key_is_answered_and_the_id_of_its_client_counted(
         pytest.param("POST", f"{HEAD}/infer", {**JSON, "X-API-Key": OTHER_KEY}, 404, "not served", id="head-infer"),
         pytest.param("POST", f"{HEAD}/generate", {**JSON, "X-API-Key": KEY}, 404, "not served", id="head-generate"),
         pytest.param("GET", "/v2/logging", {"X-API-Key": KEY}, 404, "not served", id="logging"),
-        pytest.param("GET", "/metrics", {"X-API-Key": KEY}, 404, "not served", id="metrics"),
+        pytest.param("GET", "/metrics", {"X-API-Key": KEY}, 404, "POST /v2/models/ensemble/infer", id="metrics"),
     ],
 )
 def test_request_that_is_not_for_clients_is_refused(

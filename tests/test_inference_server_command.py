@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -44,7 +46,11 @@ def test_resources_are_exported_once_and_again_only_when_something_changed(
             assert classify(query_images[0])[1] == 200
         taken = CliRunner().invoke(main, [*map(str, arguments), "--port", str(server.port)])
         assert taken.exit_code == 1
-        assert "can't be listened on (Address already in use)" in taken.stderr
+        assert taken.stderr == (
+            f"Error: 127.0.0.1:{server.port} can't be listened on (Address already in use). It is taken by "
+            f"tritonserver (process {server.tritonserver().pid}); another inference-server? Choose another port with "
+            "--port.\n"
+        )
     with watched_server(*arguments, log=log) as server:
         assert "exporting" not in server.said()
         assert "version 1" in server.said()
@@ -127,7 +133,17 @@ def test_port_of_the_metrics_is_looked_for_on_their_own_address(
         assert CliRunner().invoke(main, given).exit_code == 0
         refused = CliRunner().invoke(main, [*given, "--", "--metrics-address=127.0.0.2"])
     assert refused.exit_code == 1
-    assert f"127.0.0.2:{metrics_port} can't be listened on" in refused.stderr
+    assert refused.stderr.endswith(
+        f"Error: 127.0.0.2:{metrics_port} can't be listened on (Address already in use). It is taken by "
+        f"{psutil.Process().name()} (process {os.getpid()}); another inference-server? Choose another port with "
+        "--metrics_port.\n"
+    )
+
+
+def test_two_listeners_on_one_port_are_refused(tiny: list[object]) -> None:
+    result = CliRunner().invoke(main, [*map(str, tiny), "--port", "8002"])
+    assert result.exit_code == 1
+    assert result.stderr == "Error: --port and --metrics_port are both 8002. Give each a port of its own.\n"
 
 
 def test_export_lying_there_is_served_without_torch_or_onnx(small_clustering: Path) -> None:
@@ -186,3 +202,4 @@ def test_address_of_another_machine_is_refused_before_anything_else(small_cluste
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1
     assert "300.1.1.1:8080 can't be listened on" in result.stderr
+    assert "Is 300.1.1.1 an address of this machine? Choose one with --host." in result.stderr

@@ -275,10 +275,22 @@ def test_module_that_is_not_there_is_named_before_any_code_runs(here: Path, name
     assert f"there is no module {name.partition(':')[0]}, neither here ({here})" in result.stderr
 
 
-def test_malformed_name_is_wrong_usage(tmp_path: Path) -> None:
-    result = _export("-r", tmp_path, "--network", "nets.Net")
+@pytest.mark.parametrize(
+    ("name", "guess"),
+    [
+        ("nets.Net", ""),
+        ("nets.py:Net", "nets:Net"),
+        ("./my/nets.py:Net", "my.nets:Net"),
+        ("my/nets:Net", "my.nets:Net"),
+    ],
+)
+def test_malformed_name_is_wrong_usage_and_the_name_that_was_meant_is_guessed(
+    tmp_path: Path, name: str, guess: str
+) -> None:
+    result = _export("-r", tmp_path, "--network", name)
     assert result.exit_code == 2
     assert "must be of the form package.module:factory" in result.stderr
+    assert result.stderr.partition("Did you mean ")[2].partition("?")[0] == guess
 
 
 def test_size_mean_and_std_of_the_network_are_those_of_the_exported_graph(here: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from click.testing import CliRunner, Result
 from inference_client import Classify
 from inference_export.base_set.base_images import BaseImages
 from inference_export.command import main
+from inference_export.graph import precision as precision_module
 from inference_export.graph.calibration import HELD_OUT_IMAGES, choose_images
 from inference_export.graph.precision import PrecisionLoss
+from inference_export.inspection.command import main as inspect_main
 from inference_server.triton.process import running_server
 from tests import tiny_network
 from tests.conftest import SMALL, Trained
@@ -94,6 +97,57 @@ def test_fp16_is_exported_for_a_gpu_and_its_loss_is_reported(tiny: list[object],
     assert onnx.TensorProto.FLOAT16 in kinds
     assert [value.type.tensor_type.elem_type for value in graph.output] == [onnx.TensorProto.FLOAT] * 2
     assert "KIND_GPU" in (repository / "classifier" / "config.pbtxt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("least_speedup", "least_agreement", "precision", "reason"),
+    [
+        pytest.param(0, 0, "int8", "times as fast as fp32 on this machine", id="gains-and-loses-little"),
+        pytest.param(1000, 0, "fp32", "at least 1000 times would be a gain", id="gains-nothing"),
+        pytest.param(0, 1.1, "fp32", "of labels equal those of float32", id="loses-much"),
+    ],
+)
+def test_auto_takes_int8_where_the_check_passes_and_this_machine_gains(
+    tiny: list[object], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    least_speedup: float, least_agreement: float, precision: str, reason: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(precision_module, "MIN_SPEEDUP", least_speedup)
+    monkeypatch.setattr(precision_module, "MIN_AGREEMENT", least_agreement)
+    monkeypatch.setattr(precision_module, "MIN_COSINE", -1)
+    repository = tmp_path / "repository"
+    result = _export(tiny, repository, "-data", base, "--precision", "auto")
+    assert result.exit_code == 0, result.output
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("precision ")]
+    assert line.split()[1] == f"{precision},"
+    assert "chosen by auto" in line
+    assert reason in line
+    assert ("QuantizeLinear" in _operators(repository)) == (precision == "int8")
+    assert [file.name for file in (repository / "classifier" / "1").iterdir()] == ["model.onnx"]
+    inspected = CliRunner().invoke(inspect_main, [str(repository), "--json"], catch_exceptions=False)
+    assert json.loads(inspected.stdout)["precision"] == precision
+
+
+@pytest.mark.parametrize("images", [0, 15])
+def test_auto_without_images_to_check_with_exports_fp32_and_names_the_remedy(
+    tiny: list[object], tmp_path: Path, images: int
+) -> None:
+    write_faces(tmp_path / "few", range(images), "x")
+    calibration = ["--calibration", tmp_path / "few"] if images else []
+    result = _export(tiny, tmp_path / "out", "--precision", "auto", *calibration)
+    assert result.exit_code == 0, result.output
+    assert "fp32, chosen by auto: there are fewer than 16 images to check int8 with. Name a folder" in result.stdout
+    assert "--calibration" in result.stdout
+    assert "QuantizeLinear" not in _operators(tmp_path / "out")
+
+
+def test_auto_takes_fp16_on_a_gpu_whose_speed_can_not_be_measured_here(
+    tiny: list[object], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision_module, "MIN_AGREEMENT", 0)
+    monkeypatch.setattr(precision_module, "MIN_COSINE", -1)
+    result = _export(tiny, tmp_path / "out", "--precision", "auto", "--device", "gpu", "--calibration", base)
+    assert result.exit_code == 0, result.output
+    assert "fp16, chosen by auto: its loss is small; its speed was not measured" in result.stdout
 
 
 @pytest.mark.parametrize(

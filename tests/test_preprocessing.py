@@ -372,7 +372,7 @@ def test_large_grey_image_takes_little_more_memory_than_itself() -> None:
 
 def test_undecodable_image_in_a_batch_leaves_the_others_decoded() -> None:
     with open_decoder(SIZE, "exact") as decoder:
-        pixels, reasons = decoder.decode([PNG, b"", JPEG])
+        pixels, reasons, *_ = decoder.decode([PNG, b"", JPEG])
     np.testing.assert_array_equal(pixels[0], decode_pixels(PNG, SIZE))
     np.testing.assert_array_equal(pixels[2], decode_pixels(JPEG, SIZE))
     assert not pixels[1].any()

@@ -18,12 +18,14 @@ import pytest
 import torch
 
 from inference_export.errors import ResourcesError
-from inference_export.network.loading import load_network
+from inference_export.network.loading import load_network, load_weights
 from inference_export.network.resnet50 import TwoHeadedResNet50
 from inference_export.regular_files import FileReader
 from inference_export.resources import pickle_limits
+from inference_export.resources.checkpoint_file import read_checkpoint_file
 from inference_export.resources.checkpoints import select_checkpoint
 from inference_export.resources.labels import read_labels
+from inference_export.resources.trained import locate
 from inference_export.resources.unpickling import read_plain_pickle
 from tests.resources import write_resources
 
@@ -55,7 +57,7 @@ def several(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("mode", "name"), [("classification", "model_2"), ("clustering", "model_10")])
 def test_best_epoch_of_the_mode_is_selected(several: Path, mode: str, name: str) -> None:
-    assert select_checkpoint(several, mode, FileReader()).path.name == name
+    assert select_checkpoint(locate(several), mode, FileReader()).path.name == name
 
 
 def test_only_checkpoint_is_selected_under_any_name_and_without_logs(several: Path) -> None:
@@ -63,13 +65,13 @@ def test_only_checkpoint_is_selected_under_any_name_and_without_logs(several: Pa
         (several / "models" / name).unlink()
     (several / "logs" / "logs").unlink()
     (several / "models" / "model_3").rename(several / "models" / "best.pth")
-    assert select_checkpoint(several, "clustering", FileReader()).path.name == "best.pth"
+    assert select_checkpoint(locate(several), "clustering", FileReader()).path.name == "best.pth"
 
 
 def test_missing_checkpoint_of_the_best_epoch_is_named(several: Path) -> None:
     (several / "models" / "model_10").unlink()
     with pytest.raises(ResourcesError, match=r"model_10 is missing.*at epoch 10.*model_1, model_2, model_3"):
-        select_checkpoint(several, "clustering", FileReader())
+        select_checkpoint(locate(several), "clustering", FileReader())
 
 
 @pytest.mark.parametrize(
@@ -104,13 +106,13 @@ def test_missing_checkpoint_of_the_best_epoch_is_named(several: Path) -> None:
 def test_malformed_logs_are_refused(several: Path, logs: Any, message: str) -> None:
     (several / "logs" / "logs").write_bytes(pickle.dumps(logs))
     with pytest.raises(ResourcesError, match=message):
-        select_checkpoint(several, "clustering", FileReader())
+        select_checkpoint(locate(several), "clustering", FileReader())
 
 
 def test_missing_logs_are_named(several: Path) -> None:
     (several / "logs" / "logs").unlink()
     with pytest.raises(ResourcesError, match=r"logs/logs is missing"):
-        select_checkpoint(several, "clustering", FileReader())
+        select_checkpoint(locate(several), "clustering", FileReader())
 
 
 @pytest.mark.parametrize("name", ["labels", "logs/logs"])
@@ -119,12 +121,12 @@ def test_pipe_in_place_of_a_file_is_refused_at_once(several: Path, name: str) ->
     os.mkfifo(several / name)
     read: Any = read_labels if name == "labels" else partial(select_checkpoint, mode="clustering")
     with pytest.raises(ResourcesError, match=r"pipe"):
-        read(several, reader=FileReader())
+        read(locate(several), reader=FileReader())
 
 
 def test_labels_are_read_in_index_order(tmp_path: Path) -> None:
     folder = write_resources(tmp_path / "trained", {}, {"b": np.int64(0), "a": 1})
-    assert read_labels(folder, FileReader()) == ["b", "a"]
+    assert read_labels(locate(folder), FileReader()) == ["b", "a"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_labels_are_read_in_index_order(tmp_path: Path) -> None:
 def test_malformed_labels_are_refused(tmp_path: Path, labels: Any, message: str) -> None:
     (tmp_path / "labels").write_bytes(pickle.dumps(labels))
     with pytest.raises(ResourcesError, match=message):
-        read_labels(tmp_path, FileReader())
+        read_labels(locate(tmp_path), FileReader())
 
 
 def _nested(depth: int) -> bytes:
@@ -180,7 +182,7 @@ def test_pickle_that_would_take_gigabytes_or_hours_is_refused_before_it_is_loade
     if where == "labels":
         (folder / "labels").write_bytes(content)
         with pytest.raises(ResourcesError, match=r"labels was not read: it "):
-            read_labels(folder, FileReader())
+            read_labels(locate(folder), FileReader())
     else:
         checkpoint = folder / "models" / "model_1"
         _replace_entry(checkpoint, "data.pkl", content)
@@ -192,10 +194,10 @@ def test_pickle_of_too_many_operations_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(pickle_limits, "MAX_OPERATIONS", 10_000)  # the real 2,000,000 would take half a minute
     labels = {str(index): index for index in range(1000)}  # about 5 operations each
     (tmp_path / "labels").write_bytes(pickle.dumps(labels))
-    assert read_labels(tmp_path, FileReader()) == list(labels)
+    assert read_labels(locate(tmp_path), FileReader()) == list(labels)
     (tmp_path / "labels").write_bytes(b"\x80\x04(" + b"\x8f" * 10_000 + b"t.")  # sets
     with pytest.raises(ResourcesError, match=r"labels was not read: it takes more than 10000 operations"):
-        read_labels(tmp_path, FileReader())
+        read_labels(locate(tmp_path), FileReader())
 
 
 def test_ordinary_pickle_is_far_from_every_limit(tmp_path: Path) -> None:
@@ -209,12 +211,12 @@ def test_ordinary_pickle_is_far_from_every_limit(tmp_path: Path) -> None:
 def test_broken_pickle_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "labels").write_bytes(content)
     with pytest.raises(ResourcesError, match=r"labels is no readable pickle"):
-        read_labels(tmp_path, FileReader())
+        read_labels(locate(tmp_path), FileReader())
 
 
 def test_missing_labels_are_named(tmp_path: Path) -> None:
     with pytest.raises(ResourcesError, match=r"labels is missing"):
-        read_labels(tmp_path, FileReader())
+        read_labels(locate(tmp_path), FileReader())
 
 
 class _TensorWithPayload:
@@ -233,7 +235,7 @@ def test_code_in_a_pickle_does_not_run(tmp_path: Path, wrap: Callable[[Payload],
     victim = tmp_path / "victim"
     (tmp_path / "labels").write_bytes(pickle.dumps({"a": wrap(Payload(victim))}, protocol))
     with pytest.raises(ResourcesError):
-        read_labels(tmp_path, FileReader())
+        read_labels(locate(tmp_path), FileReader())
     assert not victim.exists()
     pickle.loads((tmp_path / "labels").read_bytes()) if wrap is not _TensorWithPayload else None
     assert victim.exists() or wrap is _TensorWithPayload, "the payload must be a working one"
@@ -352,7 +354,7 @@ def test_checkpoint_takes_no_more_memory_than_its_length_admits(tmp_path: Path, 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before-1.6"])
 def test_checkpoint_is_loaded_as_pytorch_loads_it(tmp_path: Path, state: dict[str, torch.Tensor], legacy: bool) -> None:
     torch.save(state, tmp_path / "model_1", _use_new_zipfile_serialization=not legacy)
-    loaded = load_network(tmp_path / "model_1", 2, FileReader()).state_dict()
+    loaded = load_weights(read_checkpoint_file(tmp_path / "model_1", FileReader()), 2).module.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in state.items())
 
 

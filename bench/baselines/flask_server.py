@@ -18,18 +18,22 @@ import torch
 from flask import Flask, jsonify, request
 from PIL import Image
 
-from inference_export.network.loading import load_network
+from inference_export.network.loading import load_weights
 from inference_export.network.preprocessing import MEAN, STD
 from inference_export.regular_files import FileReader
+from inference_export.resources.checkpoint_file import read_checkpoint_file
 from inference_export.resources.checkpoints import select_checkpoint
 from inference_export.resources.labels import read_labels
+from inference_export.resources.trained import locate
 
 
 def create_app(resources: Path, image_size: int) -> Flask:
     """Load the network and make the application."""
     reader = FileReader()
-    labels = read_labels(resources, reader)
-    network = load_network(select_checkpoint(resources, "classification", reader).path, len(labels), reader)
+    trained = locate(resources)
+    labels = read_labels(trained, reader)
+    checkpoint = select_checkpoint(trained, "classification", reader).path
+    network = load_weights(read_checkpoint_file(checkpoint, reader), len(labels)).module
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     app = Flask(__name__)
 

@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from inference_export.network.loading import load_network
+from inference_export.network.loading import load_weights
 from inference_export.network.preprocessing import MEAN, STD
 from inference_export.regular_files import FileReader
+from inference_export.resources.checkpoint_file import read_checkpoint_file
 from inference_export.resources.checkpoints import select_checkpoint
 from inference_export.resources.labels import read_labels
+from inference_export.resources.trained import locate
 
 MAX_BATCH_SIZE = 8
 BATCH_TIMEOUT_S = 0.01
@@ -39,9 +41,10 @@ class ClassifyAPI(litserve.LitAPI):  # type: ignore[misc]
     def setup(self, device: str) -> None:
         """Load the network in the worker."""
         reader = FileReader()
-        self._labels = read_labels(self._resources, reader)
-        checkpoint = select_checkpoint(self._resources, "classification", reader).path
-        self._network = load_network(checkpoint, len(self._labels), reader)
+        trained = locate(self._resources)
+        self._labels = read_labels(trained, reader)
+        checkpoint = select_checkpoint(trained, "classification", reader).path
+        self._network = load_weights(read_checkpoint_file(checkpoint, reader), len(self._labels)).module
         self._mean, self._std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
 
     def decode_request(self, request):  # type: ignore[no-untyped-def]  # LitServe would take an annotation for the type of a query

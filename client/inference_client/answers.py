@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ERROR = "ERROR"
+NOTE = "NOTE"  # servers that were exported by earlier versions lack it
 PLAIN_OUTPUTS = (ERROR, "LABEL", "PROBABILITY")
 DETAIL_OUTPUTS = ("CLASSES", "SCORES", "MATCHES", "NEIGHBOR", "NEIGHBOR_SIMILARITY", "VERSION", "THRESHOLD")
 
@@ -69,7 +70,8 @@ def read_entry(image: ImageTensors, *, details: bool) -> dict[str, Any]:
     """Make the entry of one image, as :class:`inference_client.Classify` documents it.
 
     Args:
-        image: The image's tensors, at least those of ``output_names(details=details)``.
+        image: The image's tensors, at least those of ``output_names(details=details)``; with details ``NOTE`` too if
+            the server has it.
         details: Whether to add the evidence.
 
     Returns:
@@ -95,6 +97,8 @@ def read_entry(image: ImageTensors, *, details: bool) -> dict[str, Any]:
         entry["Neighbors"] = neighbors
         entry["Version"] = int(row["VERSION"][0])
         entry["Threshold"] = _shortest(row["THRESHOLD"][0]) if has_base_set else None
+        if NOTE in row and (note := _text(row[NOTE][0])):
+            entry["Note"] = note
     return entry
 
 

@@ -33,13 +33,14 @@ class Client:
         self._details = details
 
     def _options(self, *, sim_thres: float | None, details: bool | None) -> "Options":
-        from inference_client.answers import output_names, read_entry
+        from inference_client.answers import NOTE, output_names, read_entry
         from inference_client.transport import Options
 
         details = self._details if details is None else details
         return Options(
             sim_thres=self._sim_thres if sim_thres is None else threshold_text(sim_thres),
             outputs=output_names(details=details),
+            if_offered=(NOTE,) if details else (),
             read=partial(read_entry, details=details),
         )
 

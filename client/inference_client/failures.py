@@ -1,6 +1,7 @@
 """Every way in which a request can fail: the exception, the caller's status, and what to do."""
 
 import json
+import re
 import socket
 import ssl
 from http import HTTPStatus
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from inference_client.settings import Settings
+from inference_client.settings import KEY_REMEDY, Settings
 
 NO_DECODABLE_IMAGE = "no decodable image: "
 # Triton's words about a model whose process has died; ``inference-server`` replaces such a process within seconds.
@@ -19,6 +20,9 @@ _UNLOADED = "has no available versions"
 _NO_SUCH_OUTPUT = "unexpected inference output"
 MAX_WORDS_CHARACTERS = 2000
 _NOT_TRITONS = "a page that is not Triton's, so it comes from a proxy or another server"
+
+# The beginning of an answer in HTTP/2, as aiohttp shows it.
+_HTTP_2 = re.compile(r"b'\\x00\\x00.{1,4}\\x04\\x00")
 
 # Failures that depend on the request's images: the next request of a list may succeed.
 ABOUT_THE_CONTENT = frozenset(
@@ -43,6 +47,10 @@ class RefusedError(Exception):
         super().__init__(status, words)
         self.status = status
         self.words = words
+
+
+class CertificatesError(OSError):
+    """The certificates to trust can't be read."""
 
 
 class RequestError(Exception):
@@ -82,24 +90,30 @@ class _Failure(NamedTuple):
     status: int
 
 
+_HTTP_PORT = (
+    "Give the HTTP port of the server: 8080 with inference-server, 8000 with tritonserver, unless another was chosen."
+)
 # What to do about a refusal, by its status.
 _REMEDIES: dict[int, str] = {
-    HTTPStatus.UNAUTHORIZED: "Is api_key right?",
-    HTTPStatus.FORBIDDEN: "Is api_key right?",
+    HTTPStatus.UNAUTHORIZED: KEY_REMEDY,
+    HTTPStatus.FORBIDDEN: KEY_REMEDY,
     HTTPStatus.NOT_FOUND: "Is the model ensemble loaded there, and the url's path right? "
     "Try: curl {url}/v2/models/ensemble/ready",
+    HTTPStatus.METHOD_NOT_ALLOWED: f"So answers the port of tritonserver's metrics, usually 8002. {_HTTP_PORT}",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "This request is too large for a proxy: send smaller images, or raise its "
     "limit.",
     HTTPStatus.TOO_MANY_REQUESTS: "You have sent too many requests: wait, or ask for a higher limit.",
     HTTPStatus.INTERNAL_SERVER_ERROR: "The server's log says more.",
-    HTTPStatus.BAD_GATEWAY: "Is tritonserver running behind it? Try: curl {url}/v2/health/ready",
+    HTTPStatus.BAD_GATEWAY: "Is inference-server or tritonserver running behind it? Try: curl {url}/v2/health/ready",
     HTTPStatus.SERVICE_UNAVAILABLE: "It was overloaded for the {timeout_s:g} s of timeout_s: send less at a time, or "
     "wait longer.",
 }
+_GRPC_PORT = f"{{url}} speaks gRPC: this is a gRPC port of tritonserver, usually 8001. {_HTTP_PORT}"
 _OLD_REPOSITORY = "The model repository was exported by an earlier version: export it again."
 
 # The first row that fits an exception describes it.
 _TABLE = (
+    _Failure(CertificatesError, "{url} was not asked: {detail}", HTTPStatus.SERVICE_UNAVAILABLE),
     # TimeoutError and all exceptions up to OSError itself are OSErrors.
     _Failure(
         TimeoutError,
@@ -109,7 +123,8 @@ _TABLE = (
     ),
     _Failure(
         ConnectionRefusedError,
-        "{url} refused the connection. Is tritonserver running there? Try: curl {url}/v2/health/ready",
+        "{url} refused the connection. Is inference-server or tritonserver running there? "
+        "Try: curl {url}/v2/health/ready",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
     _Failure(
@@ -135,19 +150,20 @@ _TABLE = (
     ),
     _Failure(
         aiohttp.ClientConnectionError,
-        "{url} closed the connection without an answer. Has tritonserver died? Try: curl {url}/v2/health/ready",
+        "{url} closed the connection without an answer. Has the server died? Try: curl {url}/v2/health/ready",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
     _Failure(
         _BROKEN_ANSWER,
-        "{url} broke off its answer, or does not speak HTTP ({detail}). Is it tritonserver's HTTP port, and up? "
+        "{url} broke off its answer, or does not speak HTTP ({detail}). Is it the HTTP port of inference-server or "
+        "tritonserver, and up? "
         "Try: curl {url}/v2/health/ready",
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
     _Failure(
         Exception,
-        "{url} answered with something other than inference results ({detail}). Is it tritonserver, with a "
-        "repository that export-repository wrote?",
+        "{url} answered with something other than inference results ({detail}). Is it inference-server or "
+        "tritonserver, with a repository that export-repository wrote?",
         HTTPStatus.BAD_GATEWAY,
     ),
 )
@@ -187,6 +203,8 @@ def describe(error: Exception, settings: Settings) -> RequestError:
         lacks_output = error.status == HTTPStatus.BAD_REQUEST and _NO_SUCH_OUTPUT in error.words
         remedy = _OLD_REPOSITORY if lacks_output else _REMEDIES.get(error.status, "")
         says = f"{{url}} answered {error.status}: {{detail}}. {remedy}".rstrip()
+    elif isinstance(error, aiohttp.ClientResponseError) and _HTTP_2.search(error.message):
+        says, status = _GRPC_PORT, HTTPStatus.SERVICE_UNAVAILABLE
     else:
         _, says, status = next(failure for failure in _TABLE if isinstance(error, failure.raised))
     message = says.format(

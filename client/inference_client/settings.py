@@ -12,8 +12,16 @@ LARGEST_PORT = 65535
 CLIENT_ID_HEADER = "X-Client-Id"
 API_KEY_HEADER = "X-API-Key"
 
+# What the library says of keys. Commands put their options' names in its place.
+KEY_REMEDY = "Is api_key right?"
+KEY_INSTEAD = "give api_key= instead"
+HEADER_ARGUMENTS = ("client_id", "api_key")
+BAD_HEADER = "{argument} can't be sent as an HTTP header"
+FROM_FILE = "If you read it from a file, try {argument}=text.strip()"
+
 _URL_EXAMPLE = "give http://host:port, host:port or https://host:port, for example http://localhost:8080"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+API_PATH = "/v2/"
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
@@ -60,7 +68,9 @@ def read_settings(
     """
     headers = {
         name: _header_value(argument, value)
-        for name, argument, value in ((CLIENT_ID_HEADER, "client_id", client_id), (API_KEY_HEADER, "api_key", api_key))
+        for name, argument, value in zip(
+            (CLIENT_ID_HEADER, API_KEY_HEADER), HEADER_ARGUMENTS, (client_id, api_key), strict=True
+        )
         if value is not None
     }
     return Settings(
@@ -86,13 +96,15 @@ def _read_url(url: str) -> str:
     if scheme not in DEFAULT_PORTS:
         reason = f"its scheme is {scheme!r}"
     elif parts.username is not None or parts.password is not None:
-        raise ValueError("the server's url holds a user name or password: leave it out, and give api_key= instead")
+        raise ValueError(f"the server's url holds a user name or password: leave it out, and {KEY_INSTEAD}")
     elif not host or not (_IPV6 if ":" in host else _HOST_NAME).fullmatch(host):
         reason = "its host name is missing or misspelt"
     elif parts.query or parts.fragment or "?" in text or "#" in text:
         reason = "a query or fragment has no meaning here"
     elif not _PATH.fullmatch(parts.path):
         reason = "its path holds a space or another character that must be percent-encoded"
+    elif API_PATH in f"{parts.path}/":
+        reason = f"the client adds {API_PATH} itself"
     elif port is None and not has_scheme:
         reason = "the port is missing"
     elif port == 0:
@@ -122,7 +134,7 @@ def _header_value(argument: str, value: str) -> str:
     if not _HEADER_VALUE.fullmatch(value):
         # The value is not shown: it may be a key.
         raise ValueError(
-            f"{argument} can't be sent as an HTTP header: it must be printable ASCII, without a line break, and not "
-            f"empty. If you read it from a file, try {argument}=text.strip()"
+            f"{BAD_HEADER.format(argument=argument)}: it must be printable ASCII, without a line break, and not empty. "
+            f"{FROM_FILE.format(argument=argument)}"
         )
     return value

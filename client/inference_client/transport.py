@@ -12,7 +12,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ from yarl import URL
 from inference_client.answers import ImageTensors, split_by_image
 from inference_client.failures import (
     CONNECTION_CLOSED,
+    CertificatesError,
     RefusedError,
     RequestError,
     describe,
@@ -64,11 +65,13 @@ class Options:
         sim_thres: The threshold as text; None leaves it to the server.
         outputs: Names of the ensemble's outputs, including ``ERROR``.
         read: Turns the tensors or the error of one image into its result for the caller.
+        if_offered: Names of further outputs, which are asked for where the ensemble has them.
     """
 
     sim_thres: str | None
     outputs: Sequence[str]
     read: Callable[[ImageTensors], Any]
+    if_offered: Sequence[str] = ()
 
     def failed(self, failure: RequestError, images: int) -> list[Any]:
         """Make the results of this many images that a failure leaves without an answer."""
@@ -105,6 +108,12 @@ class _Body:
     json_bytes: int  # the rest are tensors
 
 
+@dataclass(frozen=True, kw_only=True)
+class _EnsembleConfig:
+    max_batch_size: int
+    outputs: frozenset[str]
+
+
 # The connection that carries the current task's request.
 _connection: ContextVar[asyncio.Transport | None] = ContextVar("_connection", default=None)
 
@@ -129,12 +138,12 @@ class Transport:
         self.settings = settings
         self._known = False  # whether a request has succeeded
         self._session: aiohttp.ClientSession | None = None
-        self._reading_limit: asyncio.Task[int | RequestError] | None = None
+        self._reading_config: asyncio.Task[_EnsembleConfig | RequestError] | None = None
 
     async def close(self) -> None:
         """Close all connections. Requests in flight fail."""
-        if self._reading_limit is not None:
-            self._reading_limit.cancel()
+        if self._reading_config is not None:
+            self._reading_config.cancel()
         if self._session is not None:
             await self._session.close()
 
@@ -144,12 +153,16 @@ class Transport:
         Raises:
             RequestError: The server was not reached.
         """
-        # Calls that come while the limit is being read wait for the same answer.
-        reading = self._reading_limit
+        return (await self._ensemble_config()).max_batch_size
+
+    async def _ensemble_config(self) -> _EnsembleConfig:
+        # Calls that come while the configuration is being read wait for the same answer.
+        reading = self._reading_config
         if reading is None or (reading.done() and isinstance(reading.result(), RequestError)):
-            reading = self._reading_limit = asyncio.create_task(self._outcome(self._read_max_batch_size))
-        limit = await asyncio.shield(reading)
-        return 1 if isinstance(limit, RequestError) and limit.answered else _raise_failure(limit)
+            reading = self._reading_config = asyncio.create_task(self._outcome(self._read_ensemble_config))
+        config = await asyncio.shield(reading)
+        is_kept = isinstance(config, RequestError) and config.answered
+        return _EnsembleConfig(max_batch_size=1, outputs=frozenset()) if is_kept else _raise_failure(config)
 
     async def classify(self, images: Sequence[Image], options: Options) -> Answer:
         """Send images in one request.
@@ -161,6 +174,12 @@ class Transport:
         Returns:
             The outcome. A failure is returned, not raised, because a traceback would keep the images in memory.
         """
+        if options.if_offered:
+            try:
+                offered = (await self._ensemble_config()).outputs.intersection(options.if_offered)
+            except RequestError as failure:
+                return Answer(results=options.failed(failure, len(images)), failure=failure)
+            options = replace(options, outputs=(*options.outputs, *sorted(offered)), if_offered=())
         unreadable, body = await _inline_or_in_thread(
             partial(_encode_images, images, options),
             inline=all(isinstance(image, (BytesImage, MissingImage)) for image in images)
@@ -218,8 +237,12 @@ class Transport:
         """Read a model's configuration; see :meth:`inference_client.tensors.TensorClient.config`."""
         return _raise_failure(await self._outcome(partial(self._config, model, version)))
 
-    async def _read_max_batch_size(self) -> int:
-        return max(1, int((await self._config(MODEL, ""))["max_batch_size"]))
+    async def _read_ensemble_config(self) -> _EnsembleConfig:
+        config = await self._config(MODEL, "")
+        return _EnsembleConfig(
+            max_batch_size=max(1, int(config["max_batch_size"])),
+            outputs=frozenset(str(output["name"]) for output in config.get("output", ())),
+        )
 
     async def _config(self, model: str, version: str) -> dict[str, Any]:
         content, _ = await self._exchange("GET", f"{_path(model, version)}/config", None)
@@ -391,6 +414,13 @@ async def _read_content(response: aiohttp.ClientResponse, most_bytes: int) -> by
 def _tls_context() -> ssl.SSLContext:
     # Not aiohttp's, which reads SSL_CERT_FILE when aiohttp is imported: our messages tell people to set that variable.
     context = ssl.create_default_context()
-    if not os.environ.get("SSL_CERT_FILE"):
-        context.load_verify_locations(certifi.where())  # the system may have none
+    file = os.environ.get("SSL_CERT_FILE")
+    try:
+        context.load_verify_locations(file or certifi.where())  # the system may have none
+    except OSError as error:  # which Python passes over when it loads the defaults
+        reason = "no certificates in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+        raise CertificatesError(
+            f"the environment variable SSL_CERT_FILE names {file!r}, which can't be read ({reason}). Set it to a file "
+            "of certificates in PEM that you trust, or unset it to trust the system's."
+        ) from error
     return context

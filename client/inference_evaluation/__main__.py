@@ -16,7 +16,7 @@ import click
 
 from inference_client.command_line.extras import require_extras
 from inference_client.command_line.formatting import printable
-from inference_client.command_line.options import COMMAND_SETTINGS, request_options, server_option
+from inference_client.command_line.options import COMMAND_SETTINGS, in_options_words, request_options, server_option
 from inference_client.command_line.printing import print_result
 from inference_client.command_line.progress import progress
 from inference_client.tensors import TensorClient
@@ -95,7 +95,7 @@ def main(
     try:
         client = TensorClient(url, timeout_s=timeout_s, client_id=client_id, api_key=api_key)
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(in_options_words(str(error))) from error
     try:
         labelled = read_labelled_images(folder)
         if not labelled.images:
@@ -121,7 +121,7 @@ def main(
             )
             _write(staging, figures, answers.predictions, setting)
     except EvaluationError as error:
-        raise click.ClickException(f"{error} Nothing was written.") from error
+        raise click.ClickException(f"{in_options_words(str(error))} Nothing was written.") from error
     except OSError as error:
         where = error.filename or out
         raise click.ClickException(f"{where}: {error.strerror or error}. Nothing was written.") from error

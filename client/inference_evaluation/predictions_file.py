@@ -1,16 +1,13 @@
 """The CSV file of all predictions."""
 
 import csv
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from inference_client.command_line.formatting import printable
+from inference_client.command_line.formatting import printable, spreadsheet_text
 from inference_evaluation.predictions import Prediction
 
 COLUMNS = ("file", "truth", "label", "probability", "right", "error", "nearest", "nearest_similarity")
-# A spreadsheet reads a formula after any of these, even after spaces and in East Asian full-width and small forms.
-FORMULA_SIGNS = ("=", "+", "-", "@")
 
 
 def write_predictions(file: Path, predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
@@ -46,11 +43,4 @@ def write_predictions(file: Path, predictions: Sequence[Prediction], classes: Se
 
 
 def _cell(text: str) -> str:
-    """Make text safe for a spreadsheet: after an apostrophe, nothing is read as a formula.
-
-    >>> _cell("=1+1/a.jpg"), _cell("  @a.jpg")
-    ("'=1+1/a.jpg", "'  @a.jpg")
-    """
-    text = printable(text)
-    first = unicodedata.normalize("NFKC", text.lstrip()[:1])
-    return f"'{text}" if first.startswith(FORMULA_SIGNS) else text
+    return spreadsheet_text(printable(text))

@@ -12,6 +12,7 @@ from inference_client import Classify
 from inference_client.command_line.formatting import table_lines
 from inference_export.regular_files import FileReader
 from inference_export.resources.checkpoints import select_checkpoint
+from inference_export.resources.trained import locate
 
 ACCURACY_GOAL = 0.95
 
@@ -99,7 +100,7 @@ def explain_shortfall(resources: Path, mode: str) -> str:
     Returns:
         An error message: the validation result of the served checkpoint, and how to train again.
     """
-    checkpoint = select_checkpoint(resources, mode, FileReader())
+    checkpoint = select_checkpoint(locate(resources), mode, FileReader())
     return (
         f"the held-out accuracy is below {ACCURACY_GOAL}: the network does worse on new images than it should.\n"
         f"  {checkpoint.path.name} was served: {checkpoint.reason}. With so few base images, "

@@ -17,7 +17,7 @@ import numpy as np
 
 from inference_export.base_set.base_images import BaseImages, check_unknown_label, find_base_images
 from inference_export.base_set.building import BASE_SET_FILES, build_base_set, check_base_images
-from inference_export.base_set.decoding import Limits
+from inference_export.base_set.decoding import Geometry, Limits
 from inference_export.base_set.embedding_cache import default_cache_folder
 from inference_export.base_set.image_files import ImageFiles, open_image_files
 from inference_export.base_set.known_images import FileRecord, KnownImages, find_known, record_files
@@ -224,7 +224,14 @@ def open_version_images(contents: Contents, reader: FileReader) -> AbstractConte
     take = partial(take_entry, file, read_object(file))
     decode = take("decode", lambda value: value in ("exact", "reduced"))
     limits = take("limits", lambda value: isinstance(value, dict) and set(value) == set(Limits._fields))
-    return open_image_files(reader, image_size=contents.shape.image_size, decode=decode, limits=Limits(**limits))
+    geometry = take("geometry", lambda value: isinstance(value, dict) and set(value) == set(Geometry._fields))
+    return open_image_files(
+        reader,
+        image_size=contents.shape.image_size,
+        decode=decode,
+        limits=Limits(**limits),
+        geometry=Geometry(**geometry),
+    )
 
 
 def _difference(one: StoredBase, other: StoredBase, named: Index, doubtful: Index) -> Difference:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from inference_export.base_set.decoding import DEFAULT_LIMITS
 from inference_export.base_set.embedding_cache import default_cache_folder
 from inference_export.network.preprocessing import IMAGE_SIZES
-from inference_export.network.source import NETWORK_NAME
+from inference_export.network.source import NETWORK_NAME, suggest_name
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,12 @@ class Form:
     Attributes:
         admits: Tells whether a text has the form.
         name: The form in words.
+        suggest: Guesses from a text without the form what was meant; "": no guess.
     """
 
     admits: Callable[[str], object]
     name: str
+    suggest: Callable[[str], str] = lambda text: ""
 
     def __str__(self) -> str:
         return self.name
@@ -62,7 +64,11 @@ _UNRECORDED = {"recorded": False}
 _BASE_SET = {"base_set": True}
 _BATCHES = Range(1, 1024)
 _LABEL = Form(lambda text: text.strip() and text.isprintable(), "printable text, and not empty")
-_NETWORK = Form(NETWORK_NAME.fullmatch, "of the form package.module:factory, as in my_networks:make_network")
+_NETWORK = Form(
+    NETWORK_NAME.fullmatch, "of the form package.module:factory, as in my_networks:make_network", suggest_name
+)
+
+_OUTPUTS = Form(re.compile(r"[^,]+,[^,]+").fullmatch, "two names with a comma between them, as in embedding,logits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +79,8 @@ class ExportOptions:
     be text as well.
 
     Attributes:
-        resources: Trained resources: labels, models/ and logs/logs, as the trainer wrote them.
+        resources: Trained resources: labels, models/ and logs/logs, as the trainer wrote them. Or a checkpoint file,
+            with its labels beside it.
         base_data: Base data: a folder for each class, with its reference images inside. With base data the server
             answers in clustering mode, without them in classification mode. A folder that is named and empty is an
             error.
@@ -84,10 +91,18 @@ class ExportOptions:
         batch_size: Base images embedded at a time during the export. A larger batch takes more memory and changes no
             result.
         model_repository: The model repository to write.
+        checkpoint: The checkpoint to serve, where the resources hold several and no logs: a name in models/, or a path.
+        checkpoint_key: The key of the weights in a training checkpoint that holds several, such as model_ema, or
+            outer.inner.
         network: A network of your own: a function or class of a module that Python can import from the current
             folder. Called with the number of classes, it returns a torch.nn.Module that returns (embedding, logits).
             The export runs the module's code.
-        image_size: Side in pixels to which images are resized: the one that the network was trained with.
+        outputs: The outputs of a complete network (.pt2, .onnx) that are the embeddings and the logits, where their
+            names and shapes don't tell.
+        image_size: Side in pixels of the network's images: the one that the network was trained with.
+        preprocessing: A JSON file that says how training brought an image to the network: image_size, mean, std,
+            resize, interpolation, orientation and channels, or timm's pretrained_cfg. It replaces the network's own.
+            Without this option, a preprocessing.json beside the checkpoint or in the resources is read.
         max_batch_size: Most images in one request to the server, and in one run of the network.
         unknown_label: Label of a query that no base image matches. Clustering mode only; without it such a query gets
             the class of the most similar base image.
@@ -109,7 +124,9 @@ class ExportOptions:
             times as long together. A photograph of 50 megapixels takes about 1 s. Raise the limit for a server with
             slow cores.
         precision: What the network computes with. int8: 1.6 to 2.9 times as fast on a CPU, depending on the processor.
-            fp16: for GPUs. Both are checked against fp32, on images that took no part in the calibration.
+            fp16: for GPUs. Both are checked against fp32, on images that took no part in the calibration. auto: int8 on
+            a CPU, fp16 on a GPU, if the check passes and this machine is faster with it; otherwise fp32. The summary
+            says why.
         calibration: Images like those that will be asked about, at any depth: half of them calibrate int8, the others
             check it. Needed for int8 and fp16 in classification mode.
         accept_loss: Export int8 or fp16 even if labels or embeddings differ from those of fp32 by more than is sound.
@@ -126,8 +143,12 @@ class ExportOptions:
     sim_thres: Annotated[float, Range(-1, 1)] = field(default=0.75, metadata=_BASE_SET)
     batch_size: Annotated[int, _BATCHES] = field(default=32, metadata=_UNRECORDED)
     model_repository: Path = field(default=Path("model_repository"), metadata=_UNRECORDED)
+    checkpoint: Path | None = field(default=None, metadata=_UNRECORDED)
+    checkpoint_key: str | None = None
     network: Annotated[str | None, _NETWORK] = field(default=None, metadata=_UNRECORDED)
+    outputs: Annotated[str | None, _OUTPUTS] = None
     image_size: Annotated[int | None, Range(*IMAGE_SIZES)] = None
+    preprocessing: Path | None = field(default=None, metadata=_UNRECORDED)
     max_batch_size: Annotated[int, _BATCHES] = 32
     unknown_label: Annotated[str | None, _LABEL] = field(default=None, metadata=_BASE_SET)
     neighbors: Annotated[int, Range(1, 1000)] = field(default=5, metadata=_BASE_SET)
@@ -139,7 +160,7 @@ class ExportOptions:
     max_image_pixels: Annotated[int, Range(1, 10**9)] = DEFAULT_LIMITS.pixels
     max_jpeg_scans: Annotated[int, Range(1, 10_000)] = DEFAULT_LIMITS.scans
     max_image_seconds: Annotated[float, Range(0.1, 600)] = DEFAULT_LIMITS.seconds
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: Literal["fp32", "fp16", "int8", "auto"] = "fp32"
     calibration: Path | None = field(default=None, metadata=_UNRECORDED)
     accept_loss: bool = field(default=False, metadata=_UNRECORDED)
     cache: Path = field(default_factory=default_cache_folder, metadata=_UNRECORDED)
@@ -192,7 +213,9 @@ class Option:
         if self.choices and value not in self.choices:
             raise ValueError(f"{self.name} is {value!r}, and must be one of {', '.join(self.choices)}.")
         if self.limit is not None and not self.limit.admits(value):
-            raise ValueError(f"{self.name} is {value!r}, and must be {self.limit}.")
+            guess = self.limit.suggest(value) if isinstance(self.limit, Form) else ""
+            meant = f" Did you mean {guess}?" if guess else ""
+            raise ValueError(f"{self.name} is {value!r}, and must be {self.limit}.{meant}")
 
 
 @cache

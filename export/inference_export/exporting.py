@@ -6,21 +6,22 @@ import sys
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from inference_export.base_set.base_images import check_unknown_label, find_base_images
 from inference_export.base_set.building import build_base_set, check_base_images
-from inference_export.base_set.decoding import Limits
+from inference_export.base_set.decoding import Geometry, Limits, hash_preprocessing
 from inference_export.base_set.image_files import open_image_files
 from inference_export.base_set.known_images import nothing_known, record_files
-from inference_export.errors import ChangedError, PrecisionError
+from inference_export.errors import ChangedError, PrecisionError, ResourcesError
 from inference_export.export_options import ExportOptions
 from inference_export.graph.calibration import choose_images
-from inference_export.graph.onnx_export import export_graph
-from inference_export.graph.parity import compare_with_pytorch
-from inference_export.graph.precision import reduce_precision
+from inference_export.graph.onnx_export import export_network
+from inference_export.graph.parity import compare_with_network
+from inference_export.graph.precision import set_precision
+from inference_export.network.asking import read_preprocessing
 from inference_export.network.loading import load_network
-from inference_export.network.preprocessing import Preprocessing, read_preprocessing
+from inference_export.network.networks import Network
+from inference_export.network.preprocessing import Preprocessing
 from inference_export.network.probing import measure_embedding
 from inference_export.network.source import fingerprint
 from inference_export.onnx_session import open_graph
@@ -36,10 +37,9 @@ from inference_export.repository.version_files import SETTINGS_FILE, Settings, w
 from inference_export.repository.versions import PROVENANCE_FILE, exported_version
 from inference_export.resources.checkpoints import select_checkpoint
 from inference_export.resources.labels import read_labels
+from inference_export.resources.preprocessing_file import find_preprocessing_file, read_preprocessing_file
+from inference_export.resources.trained import LABELS, TrainedResources, locate
 from inference_export.summary import Summary
-
-if TYPE_CHECKING:
-    from torch import nn
 
 _ANY_LENGTH = sys.maxsize  # for files that this export has written
 
@@ -59,10 +59,9 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
         ExportError: An input is missing, malformed or unsafe, or the result fails verification. Nothing was replaced.
         OSError: The disk is full, or a file can't be written. Nothing was replaced.
     """
-    from inference_export.network.resnet50 import fold_batch_norms
-    from inference_export.network.served import as_served
-
     reader = FileReader()
+    resources = locate(options.resources, options.checkpoint)
+    _refuse_swapped_folders(resources, options)
     base = None if options.base_data is None else find_base_images(options.base_data)
     mode = "classification" if base is None else "clustering"
     repository = resolve_destination(options.model_repository)
@@ -72,13 +71,13 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
         check_unknown_label(list(base.classes), options.unknown_label, base.folder)
     _check_precision(options)
     calibration = choose_images(options.calibration, base, options.precision)
-    labels = read_labels(options.resources, reader)
-    checkpoint = select_checkpoint(options.resources, mode, reader)
+    labels = read_labels(resources, reader)
+    checkpoint = select_checkpoint(resources, mode, reader)
     network, source = _load_network(options, checkpoint.path, len(labels), reader)
-    preprocessing = read_preprocessing(network, options.network, options.image_size)
+    preprocessing, described = _read_preprocessing(network, options, resources, checkpoint.path, reader)
     shape = RepositoryShape(
         image_size=preprocessing.image_size,
-        embedding_size=measure_embedding(network, options.network, preprocessing, len(labels)),
+        embedding_size=measure_embedding(network, preprocessing, len(labels)),
         network_classes=len(labels),
         max_batch_size=options.max_batch_size,
         device=options.device,
@@ -93,7 +92,13 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
     )
 
     with (
-        open_image_files(reader, image_size=shape.image_size, decode=options.decode, limits=limits) as images,
+        open_image_files(
+            reader,
+            image_size=shape.image_size,
+            decode=options.decode,
+            limits=limits,
+            geometry=Geometry(**preprocessing.geometry),
+        ) as images,
         staging(repository) as staged,
     ):
         all_base_images = base
@@ -103,23 +108,20 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
                 base, known, images, cache=options.cache, skip_undecodable=options.skip_unreadable, progress=progress
             )
         graph = staged / "classifier" / "model.onnx"
-        served = as_served(network, preprocessing)
         with progress("exporting the network", 1) as advance:
-            export_graph(as_served(fold_batch_norms(network), preprocessing), shape.image_size, graph)
+            export_network(network, preprocessing, graph)
             advance(1)
-        parity = compare_with_pytorch(open_graph(graph), served, base=base, images=images, image_size=shape.image_size)
-        loss = None
-        if calibration is not None:
-            loss = reduce_precision(
-                options=options,
-                network=network,
-                preprocessing=preprocessing,
-                graph=graph,
-                base=base,
-                chosen=calibration,
-                images=images,
-                progress=progress,
-            )
+        parity = compare_with_network(open_graph(graph), network, preprocessing, base=base, images=images)
+        precision = set_precision(
+            options=options,
+            network=network,
+            preprocessing=preprocessing,
+            graph=graph,
+            base=base,
+            chosen=calibration,
+            images=images,
+            progress=progress,
+        )
         graph_hash = hash_file(graph, _ANY_LENGTH)
         if base is not None and known is not None:
             base = build_base_set(
@@ -134,7 +136,10 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
                 batch_size=options.batch_size,
                 progress=progress,
             )
-        write_json(staged / "preprocess" / "settings.json", {"decode": options.decode, "limits": limits._asdict()})
+        write_json(
+            staged / "preprocess" / SETTINGS_FILE,
+            {"decode": options.decode, "limits": limits._asdict(), "geometry": preprocessing.geometry},
+        )
         settings = Settings(
             mode=mode,
             classes=labels if base is None else list(base.classes),
@@ -147,12 +152,16 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
             options,
             base=all_base_images,
             calibration=calibration,
+            labels=resources.labels_files(),
             checkpoint=checkpoint.path,
             candidates=checkpoint.candidates,
+            data_files=[] if network.complete is None else network.complete.data_files,
             network_source=source,
             sha256=lambda path, _: reader.sha256(path),
+            precision=precision.name,
             graph=graph_hash,
-            preprocessing=hash_file(staged / "preprocess" / "preprocessing.py", _ANY_LENGTH),
+            described=described,
+            preprocessing=hash_preprocessing(staged / "preprocess", preprocessing.geometry),
             exported=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         write_provenance(staged / "cluster_head" / PROVENANCE_FILE, provenance)
@@ -170,11 +179,12 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
         version = publish(staged, repository, shape)
 
     notes = [
+        *network.notes,
         *([] if base is None else base.notes),
         *([change] if (change := mode_change(mode_before, mode)) else []),
         *_notes_on_repository(repository, before, replaces=replaces),
         *unremoved(repository),
-        *_notes_on_options(options, mode, preprocessing),
+        *_notes_on_options(options, mode, preprocessing, network),
     ]
     return Summary(
         version=version.number,
@@ -183,26 +193,61 @@ def export_repository(options: ExportOptions, progress: Progress = show_nothing)
         checkpoint=checkpoint,
         options=options,
         embedding_size=shape.embedding_size,
-        image_size=shape.image_size,
+        preprocessing=preprocessing,
         network_classes=labels,
         base_images={} if base is None else {name: len(files) for name, files in base.classes.items()},
         parity=parity,
-        loss=loss,
+        precision=precision,
         notes=notes,
     )
 
 
 def _load_network(
     options: ExportOptions, checkpoint: Path, classes: int, reader: FileReader
-) -> tuple[nn.Module, str | None]:
+) -> tuple[Network, str | None]:
     """Load the network, and fingerprint the source of the user's own network."""
+    load = partial(
+        load_network,
+        checkpoint,
+        classes,
+        reader,
+        options.network,
+        key=options.checkpoint_key,
+        outputs=options.outputs,
+    )
     if options.network is None:
-        return load_network(checkpoint, classes, reader), None
+        return load(), None
     source = fingerprint(options.network)
-    network = load_network(checkpoint, classes, reader, options.network)
+    network = load()
     if fingerprint(options.network) != source:
         raise ChangedError(f"the source of --network {options.network} changed while it was loaded. Export again.")
     return network, source
+
+
+def _read_preprocessing(
+    network: Network, options: ExportOptions, resources: TrainedResources, checkpoint: Path, reader: FileReader
+) -> tuple[Preprocessing, Path | None]:
+    """Read the preprocessing of the network's images, and name the file that describes it."""
+    path = find_preprocessing_file(checkpoint, resources.folder, options.preprocessing)
+    file = None
+    if path is not None:
+        file = read_preprocessing_file(path, reader, is_named=options.preprocessing is not None)
+    complete = network.complete
+    side = options.image_size or (None if complete is None else complete.side)
+    preprocessing = read_preprocessing(network.says_preprocessing, options.network, side, file)
+    if complete is not None:
+        complete.check(preprocessing)
+    return preprocessing, path
+
+
+def _refuse_swapped_folders(resources: TrainedResources, options: ExportOptions) -> None:
+    base_data = options.base_data
+    if base_data is not None and any((base_data / name).is_file() for name in LABELS) and not resources.labels_files():
+        raise ResourcesError(
+            f"-r names {options.resources}, which holds no labels, and -data names {base_data}, which does. -r expects "
+            f"the trained resources, and -data the folders of base images. Swap the two.",
+            options.resources,
+        )
 
 
 def _check_precision(options: ExportOptions) -> None:
@@ -224,10 +269,11 @@ def _notes_on_repository(repository: Path, before: Version | None, *, replaces: 
     return notes
 
 
-def _notes_on_options(options: ExportOptions, mode: str, preprocessing: Preprocessing) -> list[str]:
+def _notes_on_options(options: ExportOptions, mode: str, preprocessing: Preprocessing, network: Network) -> list[str]:
     notes = []
     size, own_size = preprocessing.image_size, preprocessing.own_image_size
-    if options.image_size is None and options.network is None:
+    is_fixed = network.complete is not None and network.complete.side is not None
+    if options.image_size is None and own_size is None and options.network is None and not is_fixed:
         notes.append("the image size is the default; name the size that the network was trained at with --image_size")
     if own_size is not None and own_size != size:
         notes.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,15 +22,15 @@ _TENSOR_BYTES = 2**17
 _MOST_THRESHOLD_BYTES = 2**25
 
 
-def open_graph(path: Path) -> onnxruntime.InferenceSession:
-    """Open an exported graph on the CPU."""
+def open_graph(path: Path, providers: Sequence[str] | None = None) -> onnxruntime.InferenceSession:
+    """Open an exported graph, on the CPU unless other providers of ONNX Runtime are named."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     # Threads that spin while they wait take cores from decoding, and from a server that runs beside.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with _freeing_at_once():
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=providers or ["CPUExecutionProvider"])
 
 
 def run_graph(

@@ -175,11 +175,11 @@ def _serve(
     )
     # Finds obstacles to the start before a long export.
     prepare_launch(arguments, extras=("export", "server") if plan.export else ("server",))
-    require_free(host, port)
-    require_free(metrics_address, metrics_port)
+    addresses = {"--port": (host, port), "--metrics_port": (metrics_address, metrics_port)}
     if watch_metrics_port is not None:
         require_extras("server", also=WATCH_PACKAGES)
-        require_free(metrics_address, watch_metrics_port)
+        addresses["--watch_metrics_port"] = (metrics_address, watch_metrics_port)
+    require_free(addresses)
     if plan.warning:
         click.echo(f"warning: {plan.warning}", err=True)
     if plan.export:

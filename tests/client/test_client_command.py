@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from stand_in import StandIn, echo, refusal, unused_port
 
-from inference_client.__main__ import main
+from inference_client.__main__ import _table, main
 from inference_client.version import __version__
 
 
@@ -112,7 +112,7 @@ def test_failure_is_readable_on_stderr_and_exits_with_1(as_json, files):
 def test_options_reach_the_server(files, server):
     result = run("-l", "a", "-ip", server.url, "--sim_thres", "0.8", "--client_id", "me", "--api_key", "k")
     assert result.exit_code == 0
-    (request,) = server.requests
+    _, request = server.requests
     assert request.body["parameters"]["sim_thres"] == "0.8"
     assert (request.headers["x-client-id"], request.headers["x-api-key"]) == ("me", "k")
 
@@ -126,9 +126,18 @@ def test_api_key_is_read_from_the_environment(files, server):
     ("arguments", "says"),
     [
         ("-l missing -ip h:1", "'missing' does not exist"),
-        ("-l . -ip h:1", "is a directory"),
+        ("-l . -ip h:1", "folder '.' holds no images, but only other files: 4 without ending. Name a folder of images"),
         ("-ip h:1", "Missing option '-l'"),
         ("-l a", "Missing option '-ip'"),
+        ("a -ip h:1", "'a' stands without an option: name images after -l, as in -l a"),
+        ("-l https://h/a.jpg -ip h:1", "'https://h/a.jpg' is an address: download the image, and name its file"),
+        ("-l a -ip http://h:1/v2", "the client adds /v2/ itself: give http://host:port"),
+        ("-l a -ip http://me:key@h:1", "leave it out, and give --api_key instead"),
+        (
+            "-l a -ip h:1 --api_key é",
+            "--api_key can't be sent as an HTTP header: it must be printable ASCII, without a "
+            'line break, and not empty. From a file, --api_key "$(cat FILE)" leaves the line break out',
+        ),
         ("-l -ip h:1", "needs at least one image"),
         ("-ip h:1 -l", "needs at least one image"),
         ("-l a -ip ftp://h:1", "give http://host:port"),
@@ -152,7 +161,7 @@ def test_wrong_usage_exits_with_2_and_says_why(arguments, says, files):
 def test_help_shows_examples_and_exit_status(option):
     result = run(option)
     assert result.exit_code == 0
-    assert "IMG [IMG ...]" in result.stdout
+    assert "PATH [PATH ...]" in result.stdout
     assert "classify -l a.jpg b.jpg -ip http://localhost:8080" in result.stdout
     assert "Exit status: 0" in result.stdout
 
@@ -191,3 +200,25 @@ def test_refusal_shows_the_servers_words(files, server):
     result = run("-l", "a", "-ip", server.url)
     assert result.exit_code == 1
     assert "sim_thres must be -1 to 1, not 7.0" in result.stderr
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_refused_key_is_named_as_the_commands_option(status, files, server):
+    server.answer = lambda request: refusal(status, "no")
+    result = run("-l", "a", "-ip", server.url)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: {server.url} answered {status}: no. Is the key in --api_key, or in the variable CLASSIFY_API_KEY, "
+        f"right? (status {status})\n"
+    )
+
+
+def test_note_of_the_server_is_the_last_column_of_the_table():
+    entry = {"Label": "a", "Probability": 0.5, "Neighbors": []}
+    results = [{**entry, "Note": "turned"}, entry, {"Label": None, "Probability": None, "Error": "no image"}]
+    assert list(_table(["a.jpg", "b.jpg", "c.jpg"], results)) == [
+        "file   label  probability  note",
+        "a.jpg  a      0.5000       turned",
+        "b.jpg  a      0.5000",
+        "c.jpg  no result: no image",
+    ]

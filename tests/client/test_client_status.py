@@ -11,7 +11,8 @@ import pytest
 from stand_in import Reply, StandIn, echo, raw_server, refusal, unused_port
 
 from inference_client import AsyncClassify, Classify
-from inference_client.failures import _TABLE, describe
+from inference_client.command_line.results.resuming import may_pass
+from inference_client.failures import _TABLE, RefusedError, describe
 from inference_client.settings import read_settings
 
 HTML = Reply(502, b"<html><body>Bad Gateway</body></html>", {"Content-Type": "text/html"})
@@ -42,6 +43,7 @@ def classify(request):
         (refusal(400, "sim_thres must be -1 to 1"), 400, "sim_thres must be -1 to 1"),
         (refusal(400, "unexpected inference output 'VERSION' for model 'ensemble'"), 400, "export it again"),
         (refusal(401, "who are you"), 401, "Is api_key right"),
+        (refusal(405, "Method Not Allowed"), 405, "port of tritonserver's metrics, usually 8002. Give the HTTP port"),
         (refusal(403, "restricted"), 403, "Is api_key right"),
         (refusal(404, "unknown model"), 404, "Is the model ensemble loaded"),
         (refusal(413, "too large"), 413, "raise its limit"),
@@ -227,7 +229,8 @@ def test_refused_connection_is_reported_at_once_with_the_command_to_try(classify
         results, status_code = classify(url, images, timeout_s=60)
         assert status_code == 503
         assert results["error"] == (
-            f"{url} refused the connection. Is tritonserver running there? Try: curl {url}/v2/health/ready"
+            f"{url} refused the connection. Is inference-server or tritonserver running there? "
+            f"Try: curl {url}/v2/health/ready"
         )
     assert time.monotonic() - started_s < NEVER_HANGS_S
 
@@ -262,6 +265,34 @@ def test_certificate_that_is_not_trusted_is_reported_with_its_remedy(classify):
     assert server.requests == []
 
 
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [("missing.pem", "No such file or directory"), (".", "Is a directory"), ("text.pem", "no certificates in PEM")],
+)
+def test_certificates_that_can_not_be_read_are_named(classify, file, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.pem").write_text("my certificate")
+    monkeypatch.setenv("SSL_CERT_FILE", file)
+    with StandIn(tls=True) as server:
+        results, status_code = classify(server.url)
+    assert status_code == 503
+    assert results["error"] == (
+        f"{server.url} was not asked: the environment variable SSL_CERT_FILE names {file!r}, which can't be read "
+        f"({reason}). Set it to a file of certificates in PEM that you trust, or unset it to trust the system's."
+    )
+
+
+def test_grpc_port_is_recognized(classify):
+    settings = b"\0\0\x18\x04\0\0\0\0\0\0\x04\0@\0\0\0\x05\0@\0\0\0\x06\0\0@\0\xfe\x03\0\0\0\x01"  # a real server's
+    with raw_server(lambda connection: (connection.recv(100), connection.sendall(settings))) as url:
+        results, status_code = classify(url)
+    assert status_code == 503
+    assert results["error"] == (
+        f"{url} speaks gRPC: this is a gRPC port of tritonserver, usually 8001. Give the HTTP port of the server: 8080 "
+        "with inference-server, 8000 with tritonserver, unless another was chosen."
+    )
+
+
 def test_https_to_a_plain_server_is_reported_as_such(classify):
     with StandIn() as server:
         results, status_code = classify(server.url.replace("http:", "https:"))
@@ -274,6 +305,13 @@ def test_http_to_a_tls_server_is_reported(classify):
         results, status_code = classify(server.url.replace("https:", "http:"))
     assert status_code == 503
     assert "curl" in results["error"]
+
+
+def test_every_message_begins_with_the_url_which_tells_it_from_what_the_server_says_of_an_image():
+    # classify --resume sends again the images whose requests failed.
+    assert all(failure.says.startswith("{url} ") for failure in _TABLE)
+    settings = read_settings("h:1", timeout_s=1, connect_timeout_s=1, client_id=None, api_key=None)
+    assert may_pass("a.jpg", describe(RefusedError(400, "no"), settings).message)
 
 
 def test_table_ends_in_a_row_for_everything_else():

@@ -123,7 +123,9 @@ command.main(['--check', '--port', '1'])
         check=False,
     )
     assert result.returncode == 1
-    assert "gave no label: Connection refused. Is the server running?" in result.stderr, result.stderr
+    assert "gave no label: Connection refused. Is inference-server or tritonserver running there" in result.stderr, (
+        result.stderr
+    )
 
 
 def test_every_folder_of_an_export_holds_a_file_so_that_an_object_store_keeps_it(small_clustering: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from inference_client.command_line import extras
+from inference_client.command_line.results import parquet
 from inference_evaluation import __main__ as command
 from inference_server.triton.process import RunningServer, free_ports
 from tests.evaluation.conftest import Evaluated
@@ -144,7 +145,7 @@ def test_extra_that_is_missing_is_named(folder: Path, monkeypatch: pytest.Monkey
 def test_extra_brings_what_the_command_needs_and_asking_for_help_none_of_it() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     brought = [requirement.split(">")[0] for requirement in project["optional-dependencies"]["report"]]
-    assert sorted(brought) == sorted(extras.EXTRA_PACKAGES["report"])
+    assert sorted(brought) == sorted([*extras.EXTRA_PACKAGES["report"], parquet.PACKAGE])
     code = (
         "import sys, inference_evaluation.__main__; "
         "print([name for name in ('jinja2', 'matplotlib', 'sklearn', 'torch', 'onnx') if name in sys.modules])"

@@ -43,6 +43,16 @@ def require_extras(*extras: str, also: Sequence[str] = ()) -> None:
         )
 
 
+def require_package(name: str, *, extra: str) -> None:
+    """Check that one package of an extra is installed, without importing it.
+
+    Raises:
+        MissingExtraError: It is missing.
+    """
+    if not _installed(name):
+        raise MissingExtraError(f"{name} is missing. Install it:\n  pip install '{DISTRIBUTION}[{extra}]'")
+
+
 def refuse_two_onnxruntimes() -> None:
     """Refuse an environment with both builds of onnxruntime, which overwrite each other's files.
 

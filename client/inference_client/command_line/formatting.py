@@ -7,6 +7,8 @@ COLUMN_GAP = "  "
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Control, format (such as those that change the direction of writing), surrogate, private-use, and line separators.
 UNPRINTABLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+# A spreadsheet reads a formula after any of these, even after spaces and in East Asian full-width and small forms.
+FORMULA_SIGNS = ("=", "+", "-", "@")
 
 
 def table_lines(rows: Sequence[Sequence[str]], *, indent: str = "") -> Iterator[str]:
@@ -63,3 +65,17 @@ def printable(name: str) -> str:
     return "".join(
         REPLACEMENT if unicodedata.category(character) in UNPRINTABLE_CATEGORIES else character for character in name
     )
+
+
+def is_formula(text: str) -> bool:
+    """Say whether a spreadsheet would read text as a formula."""
+    return unicodedata.normalize("NFKC", text.lstrip()[:1]).startswith(FORMULA_SIGNS)
+
+
+def spreadsheet_text(text: str) -> str:
+    """Make text safe for a spreadsheet: after an apostrophe, nothing is read as a formula.
+
+    >>> spreadsheet_text("=1+1/a.jpg"), spreadsheet_text("  @a.jpg"), spreadsheet_text("a.jpg")
+    ("'=1+1/a.jpg", "'  @a.jpg", 'a.jpg')
+    """
+    return f"'{text}" if is_formula(text) else text

@@ -6,10 +6,25 @@ from typing import Any, TypeVar
 
 import click
 
+from inference_client.settings import BAD_HEADER, FROM_FILE, HEADER_ARGUMENTS, KEY_INSTEAD, KEY_REMEDY
+
+# What messages of the client tell a program, and what they tell whoever types a command.
+_WORDS = {
+    KEY_REMEDY: "Is the key in --api_key, or in the variable CLASSIFY_API_KEY, right?",
+    KEY_INSTEAD: "give --api_key instead",
+    **{BAD_HEADER.format(argument=name): BAD_HEADER.format(argument=f"--{name}") for name in HEADER_ARGUMENTS},
+    **{
+        FROM_FILE.format(argument=name): f'From a file, --{name} "$(cat FILE)" leaves the line break out'
+        for name in HEADER_ARGUMENTS
+    },
+}
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 # For click.command(context_settings=...).
 COMMAND_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120}
+
+_LEAST_PERCENT = 5  # in place of a share: a smaller number is a slip
 
 
 class FiniteFloatRange(click.FloatRange):
@@ -19,10 +34,31 @@ class FiniteFloatRange(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Convert a value, or fail as wrong usage."""
-        number = float(super().convert(value, param, ctx))
+        try:
+            number = float(super().convert(value, param, ctx))
+        except click.BadParameter as error:
+            if self.max == 1 and (share := _as_share(value)):
+                self.fail(f"{error.message} For {value} percent, write {share}.", param, ctx)
+            raise
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
+
+
+def in_options_words(message: str) -> str:
+    """Name the options of a command where a message names the client's arguments."""
+    for words, options_words in _WORDS.items():
+        message = message.replace(words, options_words)
+    return message
+
+
+def _as_share(value: Any) -> str:
+    """Return a percentage as a share of 1; "" if the value is hardly a percentage."""
+    try:
+        percent = float(value)
+    except ValueError:
+        return ""
+    return f"{percent / 100:g}" if _LEAST_PERCENT <= percent <= 100 else ""  # noqa: PLR2004 - percent
 
 
 def server_option(command: F) -> F:

@@ -20,8 +20,13 @@ def print_result(text: str) -> None:
     except OSError as error:
         if error.errno == errno.EPIPE:  # click ends the program quietly
             raise
-        # Otherwise Python would fail again at exit, when it flushes the rest of the buffer.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-        raise click.ClickException(f"standard output can't be written: {error.strerror}.") from error
+        raise standard_output_failed(error) from error
+
+
+def standard_output_failed(error: OSError) -> click.ClickException:
+    """Make the exception for standard output that can't be written, and write nothing more there."""
+    # Otherwise Python would fail again at exit, when it flushes the rest of the buffer.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+    return click.ClickException(f"standard output can't be written: {error.strerror}.")

@@ -3,12 +3,18 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 
 import click
 
 LINE_INTERVAL_S = 5.0
+LONG_LIST_IMAGES = 32
+
+
+def images_progress(images: int) -> AbstractContextManager[Callable[[int], None]]:
+    """Show the progress of classifying images, unless they are few."""
+    return progress("Classifying", images) if images > LONG_LIST_IMAGES else nullcontext(_nothing)
 
 
 @contextmanager
@@ -26,7 +32,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
         ``advance(count)``, to call with the number of steps done since the last call.
     """
     if total == 0:
-        yield lambda count: None
+        yield _nothing
         return
     if sys.stderr.isatty():
         with click.progressbar(length=total, label=label, file=sys.stderr, show_pos=True) as bar:
@@ -37,6 +43,10 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lines.advance
     finally:
         lines.finish()
+
+
+def _nothing(_count: int) -> None:
+    pass
 
 
 class _Lines:

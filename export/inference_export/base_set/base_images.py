@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,12 +23,14 @@ class BaseImages:
         classes: Class name to the file names of the class's images.
         notes: Notes for the user, such as files left out.
         undecodable: Files that were left out because they do not decode, and why.
+        rotated: ``class/file name`` of images that are not stored upright, and are not turned.
     """
 
     folder: Path
     classes: dict[str, list[str]]
     notes: list[str] = field(default_factory=list)
     undecodable: dict[Path, str] = field(default_factory=dict)
+    rotated: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Return the number B of base images."""
@@ -167,6 +169,24 @@ def require_decodable(base: BaseImages, undecodable: dict[Path, str], *, skip: b
             )
     notes = [*base.notes, f"base images left out, undecodable:\n  {lines}"]
     return replace(base, classes=classes, notes=notes, undecodable=undecodable)
+
+
+def note_rotated(base: BaseImages, notes: Collection[Path]) -> BaseImages:
+    """Note which base images are not stored upright, and are taken as they are stored.
+
+    Args:
+        base: The base images.
+        notes: The files of which the server's preprocessing notes that.
+    """
+    rotated = [name for name in base.names if base.folder / name in notes] if notes else []
+    if not rotated:
+        return base
+    lines = first_few(rotated, _SHOWN_FILES, separator="\n  ")
+    note = (
+        f"base images that are not stored upright, by their EXIF orientation, and are taken as stored: {len(rotated)}. "
+        f"If the network was trained on upright images, export it with the orientation upright.\n  {lines}"
+    )
+    return replace(base, notes=[*base.notes, note], rotated=rotated)
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference_export.base_set.base_images import BaseImages, require_decodable
+from inference_export.base_set.base_images import BaseImages, note_rotated, require_decodable
 from inference_export.base_set.embedding import embed_images, find_zeros, open_embeddings
 from inference_export.base_set.embedding_cache import open_cache, open_embedded
 from inference_export.base_set.image_files import ImageFiles
@@ -47,7 +47,7 @@ def check_base_images(
         progress: Shows how many base images have been read.
 
     Returns:
-        The base images that decode, and what is known about them.
+        The base images that decode, with a note if some of those read are not stored upright; what is known about them.
 
     Raises:
         BaseDataError: Undecodable base images may not be left out, or a class has no other image.
@@ -56,7 +56,8 @@ def check_base_images(
     files = known.unknown_files(base)
     undecodable = find_undecodable(files, images, cache=cache, label="reading base images", progress=progress)
     left_out = [position for position, file in zip(known.unknown, files, strict=True) if file in undecodable]
-    return require_decodable(base, undecodable, skip=skip_undecodable), known.without(left_out)
+    decodable = require_decodable(base, undecodable, skip=skip_undecodable)
+    return note_rotated(decodable, images.notes), known.without(left_out)
 
 
 def find_undecodable(

@@ -6,16 +6,22 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from inference_export.base_set.decoding import Decoders, open_decoder
-from inference_export.regular_files import FileReader, hash_file
-from inference_export.template import MAX_SOURCE_BYTES, template_files
+from inference_export.base_set.decoding import (
+    DEFAULT_GEOMETRY,
+    Decoders,
+    hash_preprocessing,
+    open_decoder,
+    read_note,
+)
+from inference_export.regular_files import FileReader
+from inference_export.template import template_directory
 
 MAX_KEPT_BYTES = 2**28  # of decoded pixels: 600 images at S = 384
 _BATCH = 32
@@ -30,12 +36,16 @@ class ImageFiles:
         start_decoder: Starts the server's decoder, or returns the one that was started.
         max_bytes: Longest file that is read.
         decoding: Name of this way to decode: a hash of the code and the settings.
+        read_note: Returns what there is to know about a file that decodes; "" for nothing.
+        notes: Each file that was read or decoded and of which there is something to know, and what.
     """
 
     reader: FileReader
     start_decoder: Callable[[], Decoders]
     max_bytes: int
     decoding: str
+    read_note: Callable[[bytes], str]
+    notes: dict[Path, str] = field(default_factory=dict)
     _kept: dict[Path, npt.NDArray[np.uint8]] = field(default_factory=dict)
 
     def content_key(self, file: Path) -> bytes:
@@ -61,6 +71,9 @@ class ImageFiles:
         """
         contents, failures = self._read(files)
         unknown = [file for file in contents if self.content_key(file) not in known]
+        for file in contents.keys() - unknown:
+            if note := self.read_note(contents[file]):
+                self.notes[file] = note
         _, reasons = self._decode(unknown, contents)
         return failures | {file: reason for file, reason in zip(unknown, reasons, strict=True) if reason}
 
@@ -102,7 +115,9 @@ class ImageFiles:
     def _decode(self, files: Sequence[Path], contents: dict[Path, bytes]) -> tuple[npt.NDArray[np.uint8], list[str]]:
         if not files:
             return np.empty((0, 0, 0, 3), np.uint8), []
-        pixels, reasons = self.start_decoder().decode([contents.get(file, b"") for file in files])
+        results = self.start_decoder().decode([contents.get(file, b"") for file in files])
+        pixels, reasons = results.pixels, results.reasons
+        self.notes.update({file: note for file, note in zip(files, results.notes, strict=True) if note})
         for file, image, reason in zip(files, pixels, reasons, strict=True):
             if not reason and (len(self._kept) + 1) * image.nbytes <= MAX_KEPT_BYTES:
                 self._kept[file] = image.copy()
@@ -110,7 +125,9 @@ class ImageFiles:
 
 
 @contextlib.contextmanager
-def open_image_files(reader: FileReader, *, image_size: int, decode: str, limits: Any) -> Iterator[ImageFiles]:
+def open_image_files(
+    reader: FileReader, *, image_size: int, decode: str, limits: Any, geometry: Any = DEFAULT_GEOMETRY
+) -> Iterator[ImageFiles]:
     """Read and decode image files as the server does. The decoders start with the first file, and end with the context.
 
     Args:
@@ -118,16 +135,18 @@ def open_image_files(reader: FileReader, *, image_size: int, decode: str, limits
         image_size: Side S of the decoded images in pixels.
         decode: ``exact`` or ``reduced``: how large JPEGs are decoded.
         limits: The server's ``Limits``.
+        geometry: The server's ``Geometry``.
 
     Yields:
         The reader. It raises ``DecodingError`` if the system refuses to start a process.
     """
-    source = hash_file(template_files("preprocess")["preprocessing.py"], MAX_SOURCE_BYTES)
+    source = hash_preprocessing(template_directory() / "preprocess" / "1", geometry._asdict())
     settings = f"{source} {image_size} {decode} {tuple(limits)}"
     with contextlib.ExitStack() as stack:
         yield ImageFiles(
             reader=reader,
-            start_decoder=cache(lambda: stack.enter_context(open_decoder(image_size, decode, limits))),
+            start_decoder=cache(lambda: stack.enter_context(open_decoder(image_size, decode, limits, geometry))),
             max_bytes=limits.file_bytes,
             decoding=hashlib.sha256(settings.encode()).hexdigest()[:32],
+            read_note=partial(read_note, geometry=geometry, limits=limits),
         )

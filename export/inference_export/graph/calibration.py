@@ -9,6 +9,7 @@ from pathlib import Path
 from inference_export.base_set.base_images import BaseImages
 from inference_export.errors import BaseDataError, PrecisionError
 
+FLOAT32, AUTO = "fp32", "auto"
 CALIBRATION_IMAGES = 128
 HELD_OUT_IMAGES = 128
 MIN_IMAGES = 8  # for each of the two
@@ -33,24 +34,28 @@ def choose_images(folder: Path | None, base: BaseImages | None, precision: str) 
     Args:
         folder: Folder of images at any depth; None: the base images are used.
         base: The base images; None in classification mode.
-        precision: ``fp32``, ``fp16`` or ``int8``.
+        precision: ``fp32``, ``fp16``, ``int8`` or ``auto``.
 
     Returns:
-        The images; None for ``fp32``.
+        The images; None for ``fp32``, and for ``auto`` if there are too few.
 
     Raises:
         BaseDataError: The folder holds no image, or can't be read.
-        PrecisionError: There are too few images, or there is neither a folder nor a base set.
+        PrecisionError: There are too few images for ``fp16`` or ``int8``, or there is neither a folder nor a base set.
     """
-    if precision == "fp32":
+    if precision == FLOAT32:
         return None
     if folder is None and base is None:
+        if precision == AUTO:
+            return None
         raise PrecisionError(
             f"--precision {precision} needs images for calibration and check, and classification mode has none. Name "
             f"a folder of typical images with --calibration."
         )
     files = _list_images(folder) if folder else base.files if base else []
     if len(files) < 2 * MIN_IMAGES:
+        if precision == AUTO:
+            return None
         raise PrecisionError(
             f"int8 and fp16 need {2 * MIN_IMAGES} images or more, half for calibration and half for the check, and "
             f"there are {len(files)}. Name a folder of typical images with --calibration."

@@ -1,4 +1,4 @@
-"""Writing the served network as an ONNX graph, with PyTorch's exporter."""
+"""Writing the served network as an ONNX graph."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 from inference_export.descriptions import describe_error
 from inference_export.errors import NetworkError, ParityError, Terminated
 from inference_export.full_disk import find_full_disk
+from inference_export.graph.onnx_wrapping import wrap_model
+from inference_export.network.networks import Network, OnnxNetwork
+from inference_export.network.preprocessing import Preprocessing
 from inference_export.network.users_code import FAILURES
 from inference_export.onnx_session import INPUT, OUTPUTS
 
@@ -23,8 +26,34 @@ MAX_IR_VERSION = 10
 OPSET = 20
 
 
-def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
+def export_network(network: Network, preprocessing: Preprocessing, path: Path) -> None:
     """Write a network as an ONNX graph from ``PIXELS``, uint8 [N, S, S, 3], to ``EMBEDDING`` and ``PROBABILITIES``.
+
+    Args:
+        network: PyTorch's, or an .onnx file's.
+        preprocessing: The preprocessing that the network asks for.
+        path: The file to write. It holds the weights too.
+
+    Raises:
+        NetworkError: The network can't be exported.
+        OSError: The disk is full.
+        ParityError: PyTorch wrote a version of ONNX that Triton can't read.
+    """
+    if isinstance(network, OnnxNetwork):
+        import onnx
+
+        model = wrap_model(network, preprocessing, MAX_IR_VERSION)
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, path)
+        return
+    from inference_export.network.resnet50 import fold_batch_norms
+    from inference_export.network.served import as_served
+
+    export_graph(as_served(fold_batch_norms(network.module), preprocessing), preprocessing.image_size, path)
+
+
+def export_graph(served: nn.Module, image_size: int, path: Path) -> None:
+    """Write a network with PyTorch's exporter.
 
     Args:
         served: A ``ServedNetwork`` in evaluation mode.

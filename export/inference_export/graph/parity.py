@@ -1,4 +1,4 @@
-"""Comparing the exported graph with PyTorch."""
+"""Comparing the exported graph with the network that it was made from."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from inference_export.base_set.base_images import BaseImages
 from inference_export.base_set.image_files import ImageFiles
 from inference_export.base_set.scoring import normalize
 from inference_export.errors import ParityError, ResourcesError
-from inference_export.network.users_code import users_code
+from inference_export.network.networks import Network
+from inference_export.network.preprocessing import Preprocessing
 from inference_export.onnx_session import run_graph
 
 if TYPE_CHECKING:
     import onnxruntime
-    from torch import nn
 
 PARITY_TOLERANCE = 1e-4
 PARITY_IMAGES = 8
@@ -25,37 +25,39 @@ PARITY_IMAGES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """The largest differences between the exported graph and PyTorch on the same pixels.
+    """The largest differences between the exported graph and the network that it was made from, on the same pixels.
 
     Attributes:
+        reference: What the graph was compared with: ``PyTorch``, ``.pt2 file`` or ``.onnx file``.
         images: Number of compared images.
         source: ``base images`` or ``generated images``.
         similarity: Largest absolute difference of a cosine similarity between two of the images.
         probability: Largest absolute difference of a probability.
     """
 
+    reference: str
     images: int
     source: str
     similarity: float
     probability: float
 
 
-def compare_with_pytorch(
+def compare_with_network(
     session: onnxruntime.InferenceSession,
-    served: nn.Module,
+    network: Network,
+    preprocessing: Preprocessing,
     *,
     base: BaseImages | None,
     images: ImageFiles,
-    image_size: int,
 ) -> Parity:
-    """Compare the exported graph with PyTorch on a few images, one at a time and as one batch.
+    """Compare the exported graph with its network on a few images, one at a time and as one batch.
 
     Args:
         session: The exported graph.
-        served: The ``ServedNetwork`` that was exported.
+        network: The network that was exported.
+        preprocessing: The preprocessing that the network asks for.
         base: Base images that decode; None: generated images are compared.
         images: Reads and decodes the base images.
-        image_size: Side S in pixels.
 
     Returns:
         The largest differences, both at most ``PARITY_TOLERANCE``.
@@ -66,16 +68,12 @@ def compare_with_pytorch(
         ParityError: A difference is larger, or not finite.
         ChangedError: A base image has changed since it was read.
     """
-    import torch
-
-    pixels, source = _choose_pixels(base, images, image_size)
-
-    with users_code("the network failed on images"), torch.inference_mode():
-        expected = [tensor.numpy() for tensor in served(torch.from_numpy(pixels))]
+    pixels, source = _choose_pixels(base, images, preprocessing.image_size)
+    expected = network.answer(pixels, preprocessing)
     if not all(np.isfinite(values).all() for values in expected):
         raise ResourcesError(
-            "the network computes values that are not finite, already in PyTorch. The training diverged, or the "
-            "checkpoint is damaged. Choose another checkpoint."
+            f"the network computes values that are not finite, already in the {network.reference}. The training "
+            f"diverged, or the checkpoint is damaged. Choose another checkpoint."
         )
     alone = [np.concatenate(rows) for rows in zip(*(run_graph(session, row[None]) for row in pixels), strict=True)]
     together = run_graph(session, pixels)
@@ -86,10 +84,17 @@ def compare_with_pytorch(
     probability = max(float(np.abs(probabilities - expected[1]).max()) for _, probabilities in (alone, together))
     if not (similarity <= PARITY_TOLERANCE and probability <= PARITY_TOLERANCE):  # also false for NaN
         raise ParityError(
-            f"the exported graph differs from PyTorch by {similarity:.1e} in a similarity and {probability:.1e} in a "
-            f"probability; at most {PARITY_TOLERANCE:.0e} is accepted. Install the versions that constraints.txt names."
+            f"the exported graph differs from the {network.reference} by {similarity:.1e} in a similarity and "
+            f"{probability:.1e} in a probability; at most {PARITY_TOLERANCE:.0e} is accepted. Install the versions "
+            f"that constraints.txt names."
         )
-    return Parity(images=len(pixels), source=source, similarity=similarity, probability=probability)
+    return Parity(
+        reference=network.reference,
+        images=len(pixels),
+        source=source,
+        similarity=similarity,
+        probability=probability,
+    )
 
 
 def _choose_pixels(base: BaseImages | None, images: ImageFiles, image_size: int) -> tuple[npt.NDArray[np.uint8], str]:

@@ -1,10 +1,13 @@
-"""Converting the network to int8 or fp16, and measuring the loss on held-out images."""
+"""Converting the network to int8 or fp16, and measuring what is lost and what is gained."""
 
 from __future__ import annotations
 
 import copy
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,21 +18,26 @@ from inference_export.base_set.image_files import ImageFiles
 from inference_export.base_set.scoring import Comparer, best_class, normalize
 from inference_export.errors import PrecisionError
 from inference_export.export_options import ExportOptions
-from inference_export.graph.calibration import MIN_IMAGES, CalibrationSet, spread
+from inference_export.graph.calibration import AUTO, FLOAT32, MIN_IMAGES, CalibrationSet, spread
 from inference_export.graph.onnx_export import export_graph
 from inference_export.graph.quantization import quantize
+from inference_export.network.networks import Network, OnnxNetwork
 from inference_export.network.users_code import users_code
-from inference_export.onnx_session import open_graph, run_batches
+from inference_export.onnx_session import open_graph, run_batches, run_graph
 from inference_export.progress import Progress
 
 if TYPE_CHECKING:
     import onnxruntime
-    from torch import nn
 
     from inference_export.network.preprocessing import Preprocessing
 
 MIN_AGREEMENT = 0.99
 MIN_COSINE = 0.999
+MIN_SPEEDUP = 1.1
+_TIMED_IMAGES = 8
+_TIMED_ROUNDS = 5
+_CANDIDATES = {"cpu": "int8", "gpu": "fp16"}  # for --precision auto, by device
+_GPU = "CUDAExecutionProvider"  # ONNX Runtime's name
 JUDGES = 256  # base images that label the held-out images; more only where there are more classes
 
 
@@ -76,62 +84,162 @@ class PrecisionLoss:
         )
 
 
-def reduce_precision(
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """The precision that a network is served in.
+
+    Attributes:
+        name: ``fp32``, ``fp16`` or ``int8``.
+        loss: The loss through int8 or fp16; None if it was not measured.
+        reason: Why ``auto`` chose it; empty if the user named it.
+    """
+
+    name: str
+    loss: PrecisionLoss | None = None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        chosen = f", chosen by auto: {self.reason}" if self.reason else ""
+        return f"{self.name}{chosen}{f'; {self.loss}' if self.loss else ''}"
+
+
+def set_precision(
     *,
     options: ExportOptions,
-    network: nn.Module,
+    network: Network,
     preprocessing: Preprocessing,
     graph: Path,
     base: BaseImages | None,
-    chosen: CalibrationSet,
+    chosen: CalibrationSet | None,
     images: ImageFiles,
     progress: Progress,
-) -> PrecisionLoss:
-    """Replace a float32 graph by an int8 or fp16 graph, if the loss is acceptable.
+) -> Precision:
+    """Replace a float32 graph by an int8 or fp16 graph, as the options say.
+
+    With ``auto`` the graph is replaced if the loss is acceptable, and if the new graph is at least ``MIN_SPEEDUP``
+    times as fast on this machine. The speed of fp16 counts only where ONNX Runtime finds a GPU.
 
     Args:
-        options: The options of the export; ``precision``, ``accept_loss`` and ``sim_thres`` are used.
+        options: The options of the export; ``precision``, ``device``, ``accept_loss`` and ``sim_thres`` are used.
         network: The network that was exported.
         preprocessing: The preprocessing that the network asks for.
-        graph: The file of the float32 graph, which is replaced.
+        graph: The file of the float32 graph.
         base: Base images that decode; None in classification mode.
-        chosen: The images for calibration and check.
+        chosen: The images for calibration and check; None: there are none.
         images: Reads and decodes images.
         progress: Shows the number of calibration images that have been run.
 
     Returns:
-        The loss.
+        The precision of the graph that the file holds now.
 
     Raises:
-        PrecisionError: The loss is too high, or too few images decode.
+        PrecisionError: int8 or fp16 was asked for, and the loss is too high, too few images decode, or ONNX Runtime
+            can't quantize the network.
         ChangedError: An image has changed since it was read.
     """
-    calibration_pixels, held_out_pixels = (
-        _decode_good(images, files) for files in (chosen.calibration, chosen.held_out)
-    )
+    if options.precision == FLOAT32:
+        return Precision(name=FLOAT32)
+    decides = options.precision == AUTO
+    name = _CANDIDATES[options.device] if decides else options.precision
     smaller = graph.with_suffix(".smaller")
-    if options.precision == "int8":
-        with progress("calibrating int8", len(calibration_pixels)) as advance:
-            quantize(graph, calibration_pixels, smaller, advance=advance)
-    else:
-        import torch
-
-        from inference_export.network.resnet50 import fold_batch_norms
-        from inference_export.network.served import as_served
-
-        with users_code("copying the network failed"):
-            half = as_served(copy.deepcopy(fold_batch_norms(network)), preprocessing, torch.float16)
-        export_graph(half, preprocessing.image_size, smaller)
-    judges = None if base is None else _judges(base, set(chosen.held_out), images, options.sim_thres)
-    loss = measure_loss(open_graph(graph), open_graph(smaller), held_out_pixels, judges)
-    if not loss.is_acceptable and not options.accept_loss:
-        raise PrecisionError(
-            f"{options.precision} was not exported: {loss}. At least {MIN_AGREEMENT:.0%} of labels and a cosine of "
-            f"{MIN_COSINE} are needed.\n"
-            f"  Name more typical images with --calibration, stay with fp32, or accept the loss with --accept_loss."
+    loss = None
+    try:
+        if chosen is None:
+            raise PrecisionError(
+                f"there are fewer than {2 * MIN_IMAGES} images to check {name} with. Name a folder of typical images "
+                f"with --calibration"
+            )
+        calibration_pixels, held_out_pixels = (
+            _decode_good(images, files) for files in (chosen.calibration, chosen.held_out)
         )
+        if name == "int8":
+            with progress("calibrating int8", len(calibration_pixels)) as advance:
+                quantize(graph, calibration_pixels, smaller, advance=advance)
+        else:
+            _export_half(network, preprocessing, smaller)
+        judges = None if base is None else _judges(base, set(chosen.held_out), images, options.sim_thres)
+        loss = measure_loss(open_graph(graph), open_graph(smaller), held_out_pixels, judges)
+        if not loss.is_acceptable and not options.accept_loss:
+            raise PrecisionError(
+                f"{name} was not exported: {loss}. At least {MIN_AGREEMENT:.0%} of labels and a cosine of {MIN_COSINE} "
+                f"are needed.\n"
+                f"  Name more typical images with --calibration, stay with fp32, or accept the loss with --accept_loss."
+            )
+        reason = _require_speedup(name, graph, smaller, held_out_pixels[:_TIMED_IMAGES], progress) if decides else ""
+    except PrecisionError as error:
+        smaller.unlink(missing_ok=True)
+        if not decides:
+            raise
+        first, *_ = str(error).splitlines()
+        return Precision(name=FLOAT32, reason=first.rstrip("."))
     smaller.replace(graph)
-    return loss
+    return Precision(name=name, loss=loss, reason=reason)
+
+
+def _export_half(network: Network, preprocessing: Preprocessing, file: Path) -> None:
+    if isinstance(network, OnnxNetwork):
+        raise PrecisionError(
+            f"fp16 is made from a PyTorch network, and {network.complete.path} is an .onnx file. Export the weights "
+            f"with --network in its place, or stay with fp32"
+        )
+    import torch
+
+    from inference_export.network.resnet50 import fold_batch_norms
+    from inference_export.network.served import as_served
+
+    with users_code("copying the network failed"):
+        half = as_served(copy.deepcopy(fold_batch_norms(network.module)), preprocessing, torch.float16)
+    export_graph(half, preprocessing.image_size, file)
+
+
+def _require_speedup(name: str, graph: Path, smaller: Path, pixels: npt.NDArray[np.uint8], progress: Progress) -> str:
+    """Say how much faster the smaller graph is.
+
+    Raises:
+        PrecisionError: It is not ``MIN_SPEEDUP`` times as fast.
+    """
+    import onnxruntime
+
+    if name == "fp16" and _GPU not in onnxruntime.get_available_providers():
+        return "its loss is small; its speed was not measured, since ONNX Runtime finds no GPU on this machine"
+    providers = [_GPU] if name == "fp16" else None
+    with progress(f"timing {name}", _TIMED_ROUNDS) as advance:
+        speedup = measure_speedup(open_graph(graph, providers), open_graph(smaller, providers), pixels, advance=advance)
+    if speedup < MIN_SPEEDUP:
+        raise PrecisionError(
+            f"{name} is {speedup:.2f} times as fast as fp32 on this machine, and at least {MIN_SPEEDUP} times would "
+            f"be a gain"
+        )
+    return f"it is {speedup:.2f} times as fast as fp32 on this machine"
+
+
+def measure_speedup(
+    before: onnxruntime.InferenceSession,
+    after: onnxruntime.InferenceSession,
+    pixels: npt.NDArray[np.uint8],
+    *,
+    advance: Callable[[int], None] = lambda rounds: None,
+) -> float:
+    """Measure how many times as fast a graph is as another one.
+
+    Args:
+        before: The graph to compare with.
+        after: The graph that may be faster.
+        pixels: A batch of images, uint8 [N, S, S, 3].
+        advance: Called with the number of rounds done since the last call.
+
+    Returns:
+        The ratio of the median times of alternate runs.
+    """
+    seconds: dict[onnxruntime.InferenceSession, list[float]] = {before: [], after: []}
+    for number in range(_TIMED_ROUNDS + 1):
+        for session, measured in seconds.items():
+            began_s = time.perf_counter()
+            run_graph(session, pixels)
+            if number:  # the first run allocates
+                measured.append(time.perf_counter() - began_s)
+        advance(min(number, 1))
+    return median(seconds[before]) / median(seconds[after])
 
 
 def measure_loss(

@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from inference_export.descriptions import describe_error
+from inference_export.errors import PrecisionError
+from inference_export.full_disk import find_full_disk
 from inference_export.onnx_session import INPUT, batches
 
 
@@ -27,6 +30,10 @@ def quantize(graph: Path, pixels: npt.NDArray[np.uint8], destination: Path, *, a
         pixels: Calibration images, uint8 [N, S, S, 3].
         destination: The file to write.
         advance: Called with the number of calibration images run since the last call.
+
+    Raises:
+        PrecisionError: ONNX Runtime can't quantize the graph.
+        OSError: The disk is full.
 
     Source:
         Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
@@ -48,18 +55,27 @@ def quantize(graph: Path, pixels: npt.NDArray[np.uint8], destination: Path, *, a
 
     with tempfile.TemporaryDirectory(dir=destination.parent) as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(graph, prepared, skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            destination,
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "Relu", "Add", "MaxPool"],
-            per_channel=True,
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
+        try:
+            quant_pre_process(graph, prepared, skip_symbolic_shape=True)
+            quantize_static(
+                prepared,
+                destination,
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["Conv", "Relu", "Add", "MaxPool"],
+                per_channel=True,
+                reduce_range=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
+        except OSError:
+            raise
+        except Exception as error:  # the quantizer raises almost anything on graphs that it does not expect
+            if full := find_full_disk(error):
+                raise OSError(full.errno, full.strerror, str(destination)) from error
+            raise PrecisionError(
+                f"ONNX Runtime can't quantize this network ({describe_error(error)}). Export it with --precision fp32."
+            ) from error
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ def as_json(contents: Contents, analysis: Analysis | None) -> dict[str, Any]:
         "network": _network(provenance),
         "checkpoint": provenance.checkpoint,
         "graph_sha256": provenance.graph,
-        "precision": provenance.options.get("precision"),
+        "precision": provenance.precision,
         "image_size": contents.shape.image_size,
         "embedding_size": contents.shape.embedding_size,
         "max_batch_size": contents.shape.max_batch_size,
@@ -89,7 +89,7 @@ def _facts(contents: Contents) -> Iterator[tuple[str, object]]:
     yield "exported", provenance.exported or "unknown"
     yield "mode", settings.mode
     yield "network", f"{_network(provenance)}, checkpoint {provenance.checkpoint}, version {export.version.network}"
-    yield "graph", f"{provenance.graph[:_HASH_DIGITS]}, {provenance.options.get('precision', 'fp32')}"
+    yield "graph", f"{provenance.graph[:_HASH_DIGITS]}, {provenance.precision}"
     yield "image size", f"{contents.shape.image_size} x {contents.shape.image_size}"
     yield "embedding", f"{contents.shape.embedding_size} values"
     yield "batch limit", f"{contents.shape.max_batch_size} images a request"

@@ -1,50 +1,126 @@
-"""Loading a checkpoint into its network."""
+"""Loading a checkpoint: its weights into their network, or a complete network."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inference_export.descriptions import describe_keys
 from inference_export.errors import ResourcesError
+from inference_export.network.architectures import guess_architecture
+from inference_export.network.complete.onnx_file import read_model
+from inference_export.network.complete.pt2_file import read_program
 from inference_export.network.factory import make_network
+from inference_export.network.networks import CompleteFile, Network, OnnxNetwork, TorchNetwork
 from inference_export.network.users_code import users_code
 from inference_export.regular_files import FileReader
-from inference_export.resources.checkpoint_file import read_state_dict
-from inference_export.resources.labels import LABELS
+from inference_export.resources.checkpoint_file import CheckpointFile, read_checkpoint_file, read_weights
+from inference_export.resources.file_kinds import Kind
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-_DATA_PARALLEL = "module."
+# What wrappers put before the name of every weight.
+_WRAPPERS = {
+    "module.": "DataParallel",
+    "_orig_mod.": "torch.compile",
+    "model.": "Lightning, or another wrapper",
+}
 
 
-def load_network(checkpoint: Path, classes: int, reader: FileReader, name: str | None = None) -> nn.Module:
-    """Load a checkpoint into its network, in evaluation mode on the CPU.
+def load_network(
+    checkpoint: Path,
+    classes: int,
+    reader: FileReader,
+    name: str | None = None,
+    *,
+    key: str | None = None,
+    outputs: str | None = None,
+) -> Network:
+    """Load a checkpoint.
 
     Args:
-        checkpoint: A ``state_dict`` file.
+        checkpoint: Weights, or a complete network as .pt2 or .onnx.
         classes: Number of classes C' that the labels name.
         reader: Reads the checkpoint.
-        name: ``package.module:factory`` that makes the network; None: the built-in one.
+        name: ``package.module:factory`` that makes the network; None: the built-in one, or a complete one.
+        key: The key of the weights in a training checkpoint; None: the only candidate.
+        outputs: ``EMBEDDING,LOGITS``, the outputs of a complete network; None: told by their names or shapes.
 
     Returns:
-        The network with the checkpoint's weights.
+        The network with its weights, in evaluation mode on the CPU.
 
     Raises:
         NetworkError: The network can't be made.
-        ResourcesError: The checkpoint is not a readable ``state_dict``, belongs to another network or number of
-            classes, or has values that are not finite.
+        ResourcesError: The checkpoint is unreadable or unsafe, belongs to another network or number of classes, or has
+            values that are not finite; or an option does not go with its kind.
+    """
+    file = read_checkpoint_file(checkpoint, reader)
+    is_complete = file.kind in (Kind.PT2, Kind.ONNX)
+    misplaced = {"--network": name, "--checkpoint_key": key} if is_complete else {"--outputs": outputs}
+    for option, value in misplaced.items():
+        if value is not None:
+            what = "is a complete network" if is_complete else "holds weights, no complete network"
+            raise ResourcesError(
+                f"{option} {value} has no meaning here: {checkpoint} {what}. Leave it out.", checkpoint
+            )
+    if file.kind is Kind.ONNX:
+        return _load_onnx(file, reader, outputs)
+    if file.kind is Kind.PT2:
+        return _load_pt2(file, outputs)
+    return load_weights(file, classes, name, key)
+
+
+def _load_onnx(file: CheckpointFile, reader: FileReader, outputs: str | None) -> OnnxNetwork:
+    model = read_model(file, reader)
+    content = model.model.SerializeToString() if model.data_files else file.content
+    complete = CompleteFile(
+        path=file.path,
+        kind=file.kind,
+        content=content,
+        image_shape=model.image_shape,
+        wanted=outputs,
+        data_files=model.data_files,
+    )
+    return OnnxNetwork(model=model, complete=complete)
+
+
+def _load_pt2(file: CheckpointFile, outputs: str | None) -> TorchNetwork:
+    from inference_export.network.complete.pt2_program import ProgramNetwork
+
+    program = read_program(file)
+    complete = CompleteFile(
+        path=file.path, kind=file.kind, content=file.content, image_shape=program.image_shape, wanted=outputs
+    )
+    return TorchNetwork(module=ProgramNetwork(program).eval(), complete=complete)
+
+
+def load_weights(file: CheckpointFile, classes: int, name: str | None = None, key: str | None = None) -> TorchNetwork:
+    """Load weights into their network.
+
+    Args:
+        file: The weights.
+        classes: Number of classes C' that the labels name.
+        name: ``package.module:factory`` that makes the network; None: the built-in one.
+        key: The key of the weights in a training checkpoint; None: the only candidate.
+
+    Raises:
+        NetworkError: The network can't be made.
+        ResourcesError: The weights are unreadable or unsafe, belong to another network or number of classes, or have
+            values that are not finite.
     """
     import torch
 
-    state = read_state_dict(checkpoint, reader)
+    checkpoint = file.path
+    state, notes = read_weights(file, key)
     network = make_network(name, classes)
     with users_code("moving the network to the CPU failed"):
         network = network.to("cpu")
         expected = network.state_dict()
+    state, unwrapped = _unwrap(state, expected)
     _compare_shapes(state, expected, checkpoint, classes, name)
-    if unusual := [key for key, value in state.items() if not _is_plain(value, expected[key])]:
+    if unusual := [each for each, value in state.items() if not _is_plain(value, expected[each])]:
         raise ResourcesError(
             f"{checkpoint} has tensors that are quantized, sparse, complex or of another unusual kind: "
             f"{describe_keys(unusual)}. Save the float32 network's state_dict.",
@@ -52,30 +128,40 @@ def load_network(checkpoint: Path, classes: int, reader: FileReader, name: str |
         )
     with users_code(f"loading {checkpoint} into the network failed"):
         network.load_state_dict(state)
-    if broken := [key for key, value in network.state_dict().items() if not torch.isfinite(value).all()]:
+    if broken := [each for each, value in network.state_dict().items() if not torch.isfinite(value).all()]:
         raise ResourcesError(
             f"{checkpoint} has values that are not finite, in {describe_keys(broken)}. The training diverged. Choose "
             f"another checkpoint.",
             checkpoint,
         )
     with users_code("putting the network into evaluation mode failed"):
-        return network.eval()
+        return TorchNetwork(module=network.eval(), name=name, notes=[*notes, *unwrapped])
+
+
+def _unwrap(state: dict[str, Tensor], expected: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Take a wrapper's prefix off the names of the weights, where the result fits the network better."""
+    best, prefix = max(_unwrapped(state, ""), key=lambda each: (len(each[0].keys() & expected.keys()), -len(each[1])))
+    if not prefix:
+        return state, []
+    wrappers = " and ".join(wrapper for part, wrapper in _WRAPPERS.items() if part in prefix)
+    return best, [f"the prefix {prefix!r} was taken off the names of the weights ({wrappers})"]
+
+
+def _unwrapped(state: dict[str, Tensor], taken: str) -> Iterator[tuple[dict[str, Tensor], str]]:
+    yield state, taken
+    for prefix in _WRAPPERS:
+        if state and prefix not in taken and all(name.startswith(prefix) for name in state):
+            yield from _unwrapped({name.removeprefix(prefix): value for name, value in state.items()}, taken + prefix)
 
 
 def _compare_shapes(
     state: dict[str, Tensor], expected: dict[str, Tensor], checkpoint: Path, classes: int, name: str | None
 ) -> None:
     head = state.get("classifier.weight")
-    if name is None and head is not None and head.ndim and len(head) != classes:
+    if name is None and "resnet.conv1.weight" in state and head is not None and head.ndim and len(head) != classes:
         raise ResourcesError(
-            f"{checkpoint} was trained for {len(head)} classes, and {checkpoint.parents[1] / LABELS} names {classes}. "
-            f"Both must come from the same training.",
-            checkpoint,
-        )
-    if state and all(str(key).startswith(_DATA_PARALLEL) for key in state):
-        raise ResourcesError(
-            f"{checkpoint} was saved from a DataParallel wrapper: its keys begin with {_DATA_PARALLEL!r}. Save it with "
-            f"torch.save(network.module.state_dict(), file).",
+            f"{checkpoint} was trained for {len(head)} classes, and labels names {classes}. Both must come from the "
+            f"same training.",
             checkpoint,
         )
     differences = {
@@ -93,10 +179,24 @@ def _compare_shapes(
             f"and shapes.",
             checkpoint,
         )
+    fits_nothing = not expected.keys() & state.keys()
+    architecture = guess_architecture(state)
+    if fits_nothing and state:
+        looks = (
+            f"Its weights look like {architecture}" if architecture else f"Its weights are {describe_keys([*state])}"
+        )
+        raise ResourcesError(
+            f"{checkpoint} belongs to another network than the built-in one, torchvision's ResNet-50 under 'resnet' "
+            f"with an embedding head, and 'classifier'. {looks}.\n"
+            f"  Name the function that makes the network with --network package.module:factory; it must return "
+            f"(embedding, logits).",
+            checkpoint,
+        )
     raise ResourcesError(
         f"{checkpoint} belongs to another network: it {problems}.\n"
         f"  Expected: torchvision's ResNet-50 as 'resnet' with fc = Sequential(Linear(2048, 512), Tanh()), and "
-        f"'classifier' = Linear(512, {classes}).",
+        f"'classifier' = Linear(512, {classes}). For another architecture, name the function that makes it with "
+        f"--network package.module:factory.",
         checkpoint,
     )
 

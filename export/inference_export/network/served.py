@@ -14,7 +14,7 @@ class ServedNetwork(nn.Module):
 
     Args:
         network: Returns (embedding, logits) for mean/std-normalized images.
-        preprocessing: Mean and std of the normalization.
+        preprocessing: Order of the channels, mean and std.
         dtype: Type that the network computes with. Inputs and outputs have the same types with any.
     """
 
@@ -25,12 +25,15 @@ class ServedNetwork(nn.Module):
         super().__init__()
         self.network = network.to(dtype)
         self.dtype = dtype
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
+        self.channel_order = preprocessing.channel_order
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, -1, 1, 1))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map pixels, uint8 [N, S, S, 3], to embeddings float32 [N, D] and probabilities float32 [N, C']."""
         images = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
+        if self.channel_order != (0, 1, 2):
+            images = torch.cat([images[:, channel : channel + 1] for channel in self.channel_order], dim=1)
         embedding, logits = self.network(((images - self.mean) / self.std).to(self.dtype))
         return embedding.to(torch.float32), torch.softmax(logits.to(torch.float32), dim=1)
 
@@ -40,7 +43,7 @@ def as_served(network: nn.Module, preprocessing: Preprocessing, dtype: torch.dty
 
     Args:
         network: Returns (embedding, logits) for mean/std-normalized images.
-        preprocessing: Mean and std of the normalization.
+        preprocessing: Order of the channels, mean and std.
         dtype: Type that the network computes with.
 
     Raises:

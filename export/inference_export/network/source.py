@@ -17,7 +17,7 @@ from inference_export.errors import NetworkError
 from inference_export.regular_files import hash_if_readable
 from inference_export.template import MAX_SOURCE_BYTES
 
-NETWORK_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+NETWORK_NAME = re.compile(r"[^\W\d]\w*(\.(?!py:)[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 @contextlib.contextmanager
@@ -30,6 +30,13 @@ def importable_from_here() -> Iterator[None]:
         yield
     finally:
         sys.path.remove(here)
+
+
+def suggest_name(text: str) -> str:
+    """Return the name that somebody means who gives a file's path, as in ``nets.py:make``; "" if none is evident."""
+    file, _, factory = text.partition(":")
+    name = f"{file.removeprefix('./').removesuffix('.py').replace('/', '.')}:{factory}"
+    return name if name != text and NETWORK_NAME.fullmatch(name) else ""
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference_export.base_set.decoding import PIXEL_SOURCES, hash_preprocessing
 from inference_export.errors import RepositoryError
 from inference_export.regular_files import hash_file
 from inference_export.repository.configs import HEAD, Version
 from inference_export.repository.provenance import Provenance, read_provenance
-from inference_export.repository.version_files import SETTINGS_FILE, Settings, damaged, read_settings
+from inference_export.repository.version_files import SETTINGS_FILE, Settings, damaged, read_geometry, read_settings
 from inference_export.repository.versions import PROVENANCE_FILE, exported_version
-from inference_export.template import MAX_SOURCE_BYTES
 
 _SHORT_HASH = 6
 _MAX_GRAPH_BYTES = 2**31  # ONNX's own limit
@@ -52,20 +53,24 @@ def read_export(repository: Path, version: Version | None = None) -> Export | No
     head = repository / HEAD / version.folder(HEAD)
     settings = read_settings(head / SETTINGS_FILE)
     provenance = read_provenance(head / PROVENANCE_FILE)
-    preprocessing = repository / "preprocess" / version.folder("preprocess") / "preprocessing.py"
-    for what, recorded, file, max_bytes in (
+    graph = repository / "classifier" / version.folder("classifier") / "model.onnx"
+    preprocess = repository / "preprocess" / version.folder("preprocess")
+    geometry = read_geometry(preprocess)
+    hashes: tuple[tuple[str, str, Path, Callable[[], str]], ...] = (
+        ("classifier (graph", provenance.graph, graph, lambda: hash_file(graph, _MAX_GRAPH_BYTES)),
         (
-            "classifier (graph",
-            provenance.graph,
-            repository / "classifier" / version.folder("classifier") / "model.onnx",
-            _MAX_GRAPH_BYTES,
+            "preprocessing (files and geometry",
+            provenance.preprocessing,
+            preprocess / PIXEL_SOURCES[0],
+            lambda: hash_preprocessing(preprocess, geometry),
         ),
-        ("preprocessing (file", provenance.preprocessing, preprocessing, MAX_SOURCE_BYTES),
-    ):
+    )
+    for what, recorded, file, compute_hash in hashes:
         try:
-            served = hash_file(file, max_bytes)
+            served = compute_hash()
         except OSError as error:
-            raise damaged(file, f"it can't be read, {error.strerror}") from error
+            path = Path(error.filename or file)
+            raise damaged(path, f"it can't be read, {error.strerror}") from error
         if served != recorded:
             raise RepositoryError(
                 f"{head}: base embeddings were computed with another {what} {recorded[:_SHORT_HASH]}, serving "

@@ -67,6 +67,19 @@ def read_settings(file: Path) -> Settings:
     )
 
 
+def read_geometry(folder: Path) -> dict[str, Any]:
+    """Read the geometry of a version folder of ``preprocess``; empty for an export of before there was one.
+
+    Raises:
+        RepositoryError: The settings can't be read, or no export wrote them.
+    """
+    file = folder / SETTINGS_FILE
+    geometry: dict[str, Any] = take_entry(
+        file, read_object(file), "geometry", lambda value: isinstance(value, dict), {}
+    )
+    return geometry
+
+
 def check_class_sizes(file: Path, classes: int, images: int) -> None:
     """Check that a file lists a number of base images for each class.
 

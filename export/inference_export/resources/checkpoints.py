@@ -1,4 +1,4 @@
-"""Choosing a checkpoint: the only one, or the best one by the training logs."""
+"""Choosing a checkpoint: the one that is named, the only one, or the best one by the training logs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inference_client.command_line.formatting import first_few
 from inference_export.descriptions import describe_error, describe_value
 from inference_export.errors import ResourcesError
 from inference_export.regular_files import FileReader
+from inference_export.resources.trained import LOGS, MODELS, TrainedResources, list_checkpoints
 from inference_export.resources.unpickling import read_plain_pickle
 
-MODELS = "models"
-LOGS = "logs/logs"
 MAX_EPOCH = 10**9
 _ACCURACY = {"classification": "classificationAccuracy", "clustering": "embeddingAccuracy"}
 _SHOWN_ERROR_LENGTH = 200
@@ -21,12 +21,12 @@ _SHOWN_ERROR_LENGTH = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The chosen ``state_dict`` file.
+    """The chosen checkpoint.
 
     Attributes:
         path: The file.
         reason: Why this file was chosen, in words.
-        candidates: Names of all files in ``models/``, sorted.
+        candidates: Names of all files among which it was chosen, sorted.
     """
 
     path: Path
@@ -34,33 +34,11 @@ class Checkpoint:
     candidates: list[str]
 
 
-def list_checkpoints(resources: Path) -> list[Path]:
-    """List the files in ``models/``, sorted by name, except hidden ones.
+def select_checkpoint(resources: TrainedResources, mode: str, reader: FileReader) -> Checkpoint:
+    """Choose the checkpoint that the user names, the only one, or that of the epoch with the best validation.
 
     Args:
-        resources: Folder of the trained resources.
-
-    Raises:
-        ResourcesError: The folder is missing, holds no file, or holds a link that leads nowhere.
-    """
-    folder = resources / MODELS
-    if not folder.is_dir():
-        raise ResourcesError(f"{folder} is missing. It must hold one or more PyTorch state_dict files.", folder)
-    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    for path in visible:
-        if not path.exists():
-            raise ResourcesError(f"{path} is a link that leads nowhere. Mend or remove it.", path)
-    files = [path for path in visible if path.is_file()]
-    if not files:
-        raise ResourcesError(f"{folder} holds no file. It must hold one or more PyTorch state_dict files.", folder)
-    return files
-
-
-def select_checkpoint(resources: Path, mode: str, reader: FileReader) -> Checkpoint:
-    """Choose the only checkpoint, or the checkpoint of the epoch with the best validation.
-
-    Args:
-        resources: Folder of the trained resources.
+        resources: The trained resources.
         mode: ``classification`` (judged by ``classificationAccuracy``) or ``clustering`` (``embeddingAccuracy``).
         reader: Reads the logs if there are several checkpoints.
 
@@ -70,28 +48,38 @@ def select_checkpoint(resources: Path, mode: str, reader: FileReader) -> Checkpo
     Raises:
         ResourcesError: There is no checkpoint, the logs are unusable, or the best epoch's checkpoint is missing.
     """
-    files = list_checkpoints(resources)
+    if resources.named is not None:
+        return Checkpoint(path=resources.named, reason="the one that was named", candidates=[resources.named.name])
+    folder = resources.folder
+    files = list_checkpoints(folder)
     candidates = [file.name for file in files]
     if len(files) == 1:
         return Checkpoint(path=files[0], reason="the only one", candidates=candidates)
     accuracy = _ACCURACY[mode]
-    path = resources / LOGS
+    path = folder / LOGS
+    if not path.exists():
+        raise ResourcesError(
+            f"{folder / MODELS} holds {first_few(candidates)}, and {path} is missing, which would tell which of them "
+            f"is best. Choose one, as in --checkpoint {candidates[-1]}, or keep only the file to be served.",
+            path,
+        )
     epochs, values = _read_validation(reader, path, accuracy)
     usable = [value for value in values if not math.isnan(value)]
     if not usable:
-        raise ResourcesError(f"{path} has no {accuracy} that is a number. Keep one file in {resources / MODELS}.", path)
+        raise ResourcesError(f"{path} has no {accuracy} that is a number. Choose a file with --checkpoint.", path)
     best = max(usable)
     epoch = epochs[values.index(best)]
-    chosen = resources / MODELS / f"model_{epoch}"
-    if chosen not in files:
+    matching = [file for file in files if file.name.partition(".")[0] == f"model_{epoch}"]
+    if len(matching) != 1:
+        problem = f"stands there {len(matching)} times" if matching else "is missing"
         raise ResourcesError(
-            f"{chosen} is missing: {path} has the best validation {accuracy}, {best:.4g}, at epoch {epoch}, and "
-            f"{resources / MODELS} holds {', '.join(candidates)}.\n"
-            f"  Put that checkpoint back, or keep only the file to be served.",
-            chosen,
+            f"{folder / MODELS / f'model_{epoch}'} {problem}: {path} has the best validation {accuracy}, {best:.4g}, "
+            f"at epoch {epoch}, and {folder / MODELS} holds {', '.join(candidates)}.\n"
+            f"  Keep or put back that one, or choose a file with --checkpoint.",
+            folder / MODELS,
         )
     reason = f"the best of {len(values)} epochs, with a validation {accuracy} of {best:.4g}"
-    return Checkpoint(path=chosen, reason=reason, candidates=candidates)
+    return Checkpoint(path=matching[0], reason=reason, candidates=candidates)
 
 
 def _read_validation(reader: FileReader, path: Path, accuracy: str) -> tuple[list[int], list[float]]:
@@ -104,7 +92,7 @@ def _read_validation(reader: FileReader, path: Path, accuracy: str) -> tuple[lis
     except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, RuntimeError) as error:
         raise ResourcesError(
             f"{path} lacks the {form} ({describe_error(error)[:_SHOWN_ERROR_LENGTH]}). They tell which checkpoint is "
-            f"best. Mend the file, or keep only one file in {MODELS}/.",
+            f"best. Mend the file, or choose a checkpoint with --checkpoint.",
             path,
         ) from error
     if wrong := [epoch for epoch in epochs if not 0 <= epoch <= MAX_EPOCH]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import zipfile
 from typing import Any
 
+import numpy as np
+
 from inference_export.resources.memory_limit import memory_limit
+from inference_export.resources.numpy_scalars import make_dtype, make_scalar
 from inference_export.resources.pickle_limits import check_pickle
 
 _ZIP, _PICKLE = b"PK\3\4", b"\x80"
@@ -38,7 +42,18 @@ def load_tensors(content: bytes) -> Any:
 
     with memory_limit(_COPIES * len(content) + _SPARE_BYTES):
         file = _copy_archive(content) if content.startswith(_ZIP) else _check_legacy(content)
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_plain_globals()):
+            return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _plain_globals() -> list[Any]:
+    """List what training checkpoints hold beside tensors: numpy scalars and the command's arguments."""
+    return [
+        argparse.Namespace,
+        (make_dtype, "numpy.dtype"),
+        *((make_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+        *(type(np.dtype(code)) for code in "?bBhHiIlLqQefdFD"),
+    ]
 
 
 def _copy_archive(content: bytes) -> io.BytesIO:

@@ -8,17 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from inference_export.errors import ChangedError, ResourcesError
 from inference_export.regular_files import FileReader
 from inference_export.resources.memory_limit import memory_limit
+from inference_export.resources.numpy_scalars import make_dtype, make_scalar
 from inference_export.resources.pickle_limits import PickleLimitError, check_pickle
 from inference_export.resources.torch_file import load_tensors
 
 MAX_PICKLE_BYTES = 256 * 2**20
 _SPARE_BYTES = 2**30
-_DTYPE_LENGTH = 8
 _BYTES_PER_BYTE = 8  # of memory: a few bytes of the file may become a small object
 
 
@@ -78,24 +76,14 @@ def read_plain_pickle(reader: FileReader, path: Path, allowed: str) -> Any:
             f"{path} can't be read ({error.strerror}). Check the file and its permissions.", path
         ) from error
     except Exception as error:  # a broken pickle raises almost any type
-        raise ResourcesError(f"{path} is no readable pickle of {allowed}. Copy or create it again.", path) from error
-
-
-def _dtype(name: str, *_: Any) -> np.dtype[Any]:
-    if not isinstance(name, str) or len(name) > _DTYPE_LENGTH:
-        raise pickle.UnpicklingError("a numpy scalar that is no number")
-    return np.dtype(name, copy=True)  # a copy, since the pickle changes its state
+        raise ResourcesError(
+            f"{path} is no readable pickle of {allowed}, or breaks off. Create it again.", path
+        ) from error
 
 
 def _dict(*_: Any) -> dict[Any, Any]:
     """Stand in for OrderedDict and defaultdict. The pickle adds the entries later."""
     return {}
-
-
-def _numpy_scalar(dtype: Any, data: Any) -> Any:
-    if not isinstance(dtype, np.dtype) or dtype.kind not in "biufc" or not isinstance(data, bytes):
-        raise pickle.UnpicklingError("a numpy scalar that is no number")
-    return np.frombuffer(data, dtype, count=1)[0]
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -116,9 +104,9 @@ _GLOBALS: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): _dict,
     ("collections", "defaultdict"): _dict,
     ("_codecs", "encode"): _encode,
-    ("numpy", "dtype"): _dtype,
-    ("numpy.core.multiarray", "scalar"): _numpy_scalar,
-    ("numpy._core.multiarray", "scalar"): _numpy_scalar,
+    ("numpy", "dtype"): make_dtype,
+    ("numpy.core.multiarray", "scalar"): make_scalar,
+    ("numpy._core.multiarray", "scalar"): make_scalar,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     # PyTorch's own function of this name unpickles anything.
     ("torch.storage", "_load_from_bytes"): load_tensors,

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from forking import COMMAND, DECODED, EXPENSIVE, FORK, OUT_OF_MEMORY, REFUSED, REPLY, TASK
+from geometry import Geometry
 
 # Imports the plugins too, so that no decoder has to import them for its first file. heif.py imports two more.
 from PIL import GifImagePlugin, Image, MpoImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
-from preprocessing import ExpensiveImageError, Limits, UndecodableImageError, decode_pixels
+from preprocessing import ExpensiveImageError, Limits, UndecodableImageError, decode
 
 KEPT_BLOCKS = 4  # of Pillow, at most 16 MiB each: for an image, the intermediate one of resizing, and the result
 FIRST_TO_BE_KILLED = "500"  # from -1000 to 1000, when the system is out of memory
@@ -96,7 +97,7 @@ def _end_with(parent: int) -> None:
 
 
 def _decode_files(
-    tasks_descriptor: int, pixels_descriptor: int, *, size: int, reduced: bool, limits: list[Any]
+    tasks_descriptor: int, pixels_descriptor: int, *, size: int, reduced: bool, geometry: list[Any], limits: list[Any]
 ) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries print complaints about files
     tasks = socket.socket(fileno=tasks_descriptor)
@@ -106,10 +107,16 @@ def _decode_files(
             data = tasks.recv(length, socket.MSG_WAITALL) if length else b""
             try:
                 _limit_memory(memory_bytes)
-                pixels[:] = decode_pixels(
-                    data, size, reduced=reduced, limits=Limits(*limits), budget_bytes=memory_bytes
-                ).tobytes()
-                reply = REPLY.pack(DECODED, 0)
+                decoded = decode(
+                    data,
+                    size,
+                    reduced=reduced,
+                    geometry=Geometry(*geometry),
+                    limits=Limits(*limits),
+                    budget_bytes=memory_bytes,
+                )
+                pixels[:] = decoded.pixels.tobytes()
+                reply = REPLY.pack(DECODED, 0) + decoded.note.encode()
             except UndecodableImageError as error:
                 reply = REPLY.pack(REFUSED, 0) + error.reason.pack().encode()
             except ExpensiveImageError as error:

@@ -22,7 +22,7 @@ import selectors
 import socket
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from forking import DECODED, EXPENSIVE, OUT_OF_MEMORY, REPLY, Decoder, DecodingError, Forker
@@ -89,7 +89,7 @@ class Decoders:
 
     Args:
         size: Side S of the results in pixels.
-        reduced, limits: Arguments of ``decode_pixels`` in ``preprocessing.py``.
+        reduced, geometry, limits: Arguments of ``decode`` in ``preprocessing.py``; an empty geometry is the default.
         processes: Files decoded at once, up to ``MOST_PROCESSES``; 0: one for each core that this process may use.
         instances: Number of ``Decoders`` that share the tokens. All but one may be slow; a single one may be slow too.
         name: Name of the tokens, shared by exactly the ``Decoders`` that share the tokens; None: a name of its own.
@@ -99,7 +99,15 @@ class Decoders:
     """
 
     def __init__(
-        self, size: int, *, reduced: bool, limits: Any, processes: int = 0, instances: int = 1, name: str | None = None
+        self,
+        size: int,
+        *,
+        reduced: bool,
+        geometry: Any = (),
+        limits: Any,
+        processes: int = 0,
+        instances: int = 1,
+        name: str | None = None,
     ) -> None:
         self.size = size
         self.limits = limits
@@ -108,33 +116,26 @@ class Decoders:
         self.slow = Tokens(f"{name}-slow", max(1, instances - 1))
         self.memory = Tokens(f"{name}-memory", MEMORY_TOKENS)
         self.memory_turn = Tokens(f"{name}-turn", 1)  # so that smaller images don't take a large one's memory forever
-        self._forker = Forker(json.dumps({"size": size, "reduced": reduced, "limits": limits}), size)
+        settings = {"size": size, "reduced": reduced, "geometry": geometry, "limits": limits}
+        self._forker = Forker(json.dumps(settings), size)
         self._idle = [self._forker.fork()]
 
-    def decode(self, files: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], list[Reason]]:
+    def decode(self, files: Sequence[bytes]) -> Results:
         """Decode N files or base64 texts, however long they take together.
-
-        Returns:
-            Pixels, uint8 [N, S, S, 3], zeros for an undecodable file; and N reasons, ``NONE`` for a decoded file.
 
         Raises:
             DecodingError: The system can start no further process.
         """
-        request = self._run(_Request(self, files))
-        return request.pixels, request.reasons
+        return self._run(_Request(self, files))
 
-    def decode_request(self, files: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], list[Reason], list[float]]:
+    def decode_request(self, files: Sequence[bytes]) -> Results:
         """Decode N files within the budget of a request.
-
-        Returns:
-            Pixels and reasons as from ``decode``, and the seconds that each file spent in decoders.
 
         Raises:
             BusyError: Other requests hold the tokens that this request needs, or its time is over.
             DecodingError: The system can start no further process.
         """
-        request = self._run(_BoundedRequest(self, files))
-        return request.pixels, request.reasons, request.seconds
+        return self._run(_BoundedRequest(self, files))
 
     def close(self) -> None:
         """End all processes."""
@@ -162,7 +163,7 @@ class Decoders:
         while self._idle:
             self._idle.pop().end()
 
-    def _run(self, request: _Request) -> _Request:
+    def _run(self, request: _Request) -> Results:
         try:
             request.run()
         finally:
@@ -171,11 +172,27 @@ class Decoders:
         if not self._idle:
             with contextlib.suppress(DecodingError):  # the next request tries again
                 self._idle.append(self._forker.fork())
-        return request
+        return Results(request.pixels, request.reasons, request.notes, request.seconds)
 
     def _give_tokens_back(self) -> None:
         for tokens in (self.slow, self.memory, self.memory_turn):
             tokens.hold(0)
+
+
+class Results(NamedTuple):
+    """What became of N files.
+
+    Attributes:
+        pixels: Pixels, uint8 [N, S, S, 3]; zeros for an undecodable file.
+        reasons: Why each file has no pixels; ``NONE`` for a decoded file.
+        notes: What the sender of each file should know; "" for nothing.
+        seconds: Time that each file spent in decoders, in seconds.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    reasons: list[Reason]
+    notes: list[str]
+    seconds: list[float]
 
 
 class _Image:
@@ -195,6 +212,7 @@ class _Request:
     def __init__(self, decoders: Decoders, files: Sequence[bytes]) -> None:
         self.pixels = np.zeros((len(files), decoders.size, decoders.size, 3), np.uint8)
         self.reasons = [NONE] * len(files)
+        self.notes = [""] * len(files)
         self.seconds = [0.0] * len(files)
         self._decoders = decoders
         self._limits = decoders.limits
@@ -298,6 +316,7 @@ class _Request:
         status, needed_bytes = REPLY.unpack(reply[: REPLY.size])
         if status == DECODED:
             self.pixels[image.row] = decoder.pixels
+            self.notes[image.row] = reply[REPLY.size :].decode()
             self._decoded += 1
         elif status == EXPENSIVE:
             image.memory_bytes = needed_bytes + FILE_COPIES * len(image.data)

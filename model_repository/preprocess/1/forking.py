@@ -38,7 +38,9 @@ ENVIRONMENT = {
 FORK = 0
 COMMAND = struct.Struct("<i")  # FORK, with descriptors of a socket and of memory for pixels; or the process to kill
 TASK = struct.Struct("<QQ")  # length of the file that follows; memory in bytes that decoding it may take
-REPLY = struct.Struct("<BQ")  # one of the next four; memory in bytes that an expensive file needs; a reason follows
+REPLY = struct.Struct(
+    "<BQ"
+)  # one of the next four; memory in bytes that an expensive file needs; a note or reason follows
 DECODED, REFUSED, EXPENSIVE, OUT_OF_MEMORY = range(4)
 LONGEST_REPLY = 4096  # bytes; a reply arrives in one piece
 

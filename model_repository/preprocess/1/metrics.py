@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {  # names and descriptions
     "classify_undecodable_images_total": "Images without an answer because they can't be decoded, by reason",
+    "classify_rotated_images_total": "Images classified as stored although their EXIF orientation says otherwise",
     "classify_refused_requests_total": "Requests refused as a whole, by reason",
     "classify_decode_seconds": "Time to decode and resize an image, undecodable images included",
     "classify_image_bytes": "Size of an image as it was sent, undecodable images included",
@@ -29,22 +30,28 @@ class Metrics:
     """The metrics of ``preprocess``. All versions add to the same metrics, which live as long as Triton."""
 
     def __init__(self) -> None:
-        undecodable, refused, decoding, sizes, lost = lasting_families(FAMILIES)
+        undecodable, rotated, refused, decoding, sizes, lost = lasting_families(FAMILIES)
         # Every series exists from the start, so that its first count is an increase.
         self._undecodable = {code: undecodable.Metric(labels={"reason": code}) for code in UNDECODABLE}
+        self._rotated = rotated.Metric(labels={})
         self._refused = {code: refused.Metric(labels={"reason": code}) for code in REFUSALS}
         self._decoding = decoding.Metric(labels={}, buckets=DECODE_BUCKETS_S)
         self._sizes = sizes.Metric(labels={}, buckets=FILE_BUCKETS_BYTES)
         self._lost = lost.Metric(labels={"model": "preprocess"})
 
-    def count_decoded(self, undecodable: Iterable[str], seconds: Iterable[float], file_bytes: Iterable[int]) -> None:
+    def count_decoded(
+        self, undecodable: Iterable[str], seconds: Iterable[float], file_bytes: Iterable[int], notes: Iterable[str]
+    ) -> None:
         """Count the images of a request.
 
         Args:
             undecodable: Code of the reason for each image that can't be decoded.
             seconds: Time to decode each image, in seconds.
             file_bytes: Size of each image as it was sent, in bytes.
+            notes: Note on each image; "" for an image that is stored upright, or was turned.
         """
+        if rotated := sum(map(bool, notes)):
+            self._rotated.increment(rotated)
         for value in seconds:
             self._decoding.observe(value)
         for size in file_bytes:

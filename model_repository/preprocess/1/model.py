@@ -12,12 +12,15 @@ import triton_python_backend_utils as pb_utils
 from access_log import AccessLog, entry
 from decoding import BusyError, Decoders
 from forking import DecodingError
+from geometry import Geometry
 from metrics import BUSY, NO_DECODABLE_IMAGE, Metrics
 from parameters import Invalid, Parameters, read_parameters
 from preprocessing import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy.typing as npt
 
 NICENESS = 10  # of 19: beside other busy programs, decoding still gets a share of the cores
 
@@ -44,6 +47,7 @@ class TritonPythonModel:
         self._decoders = Decoders(
             size,
             reduced=settings["decode"] == "reduced",
+            geometry=Geometry(**settings["geometry"]),
             limits=Limits(**settings["limits"]),
             processes=int(config["parameters"]["decode_threads"]["string_value"]),
             instances=sum(int(group["count"]) for group in config["instance_group"]),
@@ -51,7 +55,7 @@ class TritonPythonModel:
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request with ``PIXELS``, uint8 [N, S, S, 3], and ``ERROR`` [N, 1], or with an error."""
+        """Answer each request with ``PIXELS``, uint8 [N, S, S, 3], ``ERROR`` and ``NOTE`` [N, 1], or an error."""
         return [self._answer(request) for request in requests]
 
     def finalize(self) -> None:
@@ -65,19 +69,24 @@ class TritonPythonModel:
         if isinstance(parameters.threshold, Invalid):
             return self._refuse(parameters, len(files), parameters.threshold.code, parameters.threshold.message)
         try:
-            pixels, reasons, seconds = self._decoders.decode_request(files)
+            pixels, reasons, notes, seconds = self._decoders.decode_request(files)
         except (BusyError, DecodingError) as error:
             return self._refuse(parameters, len(files), BUSY, str(error))
         except (OSError, MemoryError):
             message = "the server has run out of descriptors or memory; try again"
             return self._refuse(parameters, len(files), BUSY, message)
         codes = [reason.code for reason in reasons if reason]
-        self._metrics.count_decoded(codes, seconds, map(len, files))
+        self._metrics.count_decoded(codes, seconds, map(len, files), notes)
         if all(reasons):
             message = f"no decodable image: {json.dumps(reasons)}"
             return self._refuse(parameters, len(files), NO_DECODABLE_IMAGE, message, codes)
-        errors = np.array([reason.pack() for reason in reasons], np.object_).reshape(-1, 1)
-        return pb_utils.InferenceResponse([pb_utils.Tensor("PIXELS", pixels), pb_utils.Tensor("ERROR", errors)])
+        return pb_utils.InferenceResponse(
+            [
+                pb_utils.Tensor("PIXELS", pixels),
+                pb_utils.Tensor("ERROR", _column([reason.pack() for reason in reasons])),
+                pb_utils.Tensor("NOTE", _column(notes)),
+            ]
+        )
 
     def _refuse(
         self, parameters: Parameters, images: int, refused: str, message: str, reasons: Sequence[str] = ()
@@ -87,3 +96,7 @@ class TritonPythonModel:
         self._metrics.count_lost_lines(self._access_log.write([line]))
         code = pb_utils.TritonError.UNAVAILABLE if refused == BUSY else pb_utils.TritonError.INVALID_ARG
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+
+
+def _column(texts: Sequence[str]) -> npt.NDArray[np.object_]:
+    return np.array(texts, np.object_).reshape(-1, 1)

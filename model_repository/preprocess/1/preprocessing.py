@@ -11,6 +11,8 @@ import base64_text
 import heif
 import numpy as np
 import other_formats
+from geometry import DEFAULT_GEOMETRY, UPRIGHT, Geometry, fit, stored_sides_to_keep, working_bytes
+from orientation import AS_STORED, TURNED, note, read_orientation
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -100,30 +102,58 @@ class ExpensiveImageError(Exception):
         self.memory_bytes = memory_bytes
 
 
+class Decoded(NamedTuple):
+    """A decoded image.
+
+    Attributes:
+        pixels: RGB pixels, uint8 [S, S, 3], 0 to 255; read-only.
+        note: What the image's sender should know, as a sentence; "" for nothing.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    note: str
+
+
 def decode_pixels(
     data: bytes,
     size: int,
     *,
     reduced: bool = False,
+    geometry: Geometry = DEFAULT_GEOMETRY,
+    limits: Limits = DEFAULT_LIMITS,
+) -> npt.NDArray[np.uint8]:
+    """Return the pixels of ``decode``, without a budget of memory."""
+    return decode(data, size, reduced=reduced, geometry=geometry, limits=limits).pixels
+
+
+def decode(
+    data: bytes,
+    size: int,
+    *,
+    reduced: bool = False,
+    geometry: Geometry = DEFAULT_GEOMETRY,
     limits: Limits = DEFAULT_LIMITS,
     budget_bytes: int | None = None,
-) -> npt.NDArray[np.uint8]:
-    """Decode an image file and resize it to a square.
+) -> Decoded:
+    """Decode an image file and bring it to a square.
 
     The first frame or page; RGB by Pillow's ``convert``, alpha dropped; 16-bit grey scaled to 8 bits (value // 257);
-    both sides resized with Pillow's bilinear filter, aspect ratio not kept; EXIF orientation not applied.
+    then as ``geometry`` says. By default, both sides are resized with Pillow's bilinear filter, the aspect ratio is not
+    kept, and EXIF orientation is not applied.
 
     Args:
         data: The file's bytes, or their base64 text (line breaks allowed).
         size: Side S of the result in pixels, at least 1.
-        reduced: Decode large JPEGs at a half, quarter or eighth of their sides, but not below ``REDUCED_TARGET`` * S:
-            faster, and close on photographs, but not on patterns as fine as a pixel. Large means that both sides have
-            at least ``REDUCED_MIN_SIDES`` * S pixels; S must be at least ``REDUCED_MIN_SIZE``.
+        reduced: Decode large JPEGs at a half, quarter or eighth of their sides, but not below ``REDUCED_TARGET`` times
+            the sides that they are resized to: faster, and close on photographs, but not on patterns as fine as a
+            pixel. Large means that both sides have at least ``REDUCED_MIN_SIDES`` times the pixels that they are
+            resized to; S must be at least ``REDUCED_MIN_SIZE``.
+        geometry: How the image becomes a square, and in which colors.
         limits: Limits beyond which a file is refused without decoding it; ``seconds`` is not used.
         budget_bytes: Memory that decoding may take now; None: as much as ``limits`` admit.
 
     Returns:
-        RGB pixels, uint8 [S, S, 3], 0 to 255; read-only.
+        The pixels, and a note for an image that is not stored upright and was not turned.
 
     Source:
         Scaled decoding by fewer DCT coefficients: libjpeg's ``scale_num``/``scale_denom``, Pillow's ``Image.draft``.
@@ -136,15 +166,27 @@ def decode_pixels(
     with _open(data, limits, budget_bytes) as image:
         try:
             if reduced:
-                _reduce(image, size)
-            _require_memory(_memory_bytes(image), limits, budget_bytes)
-            pixels = _to_rgb(image).resize((size, size), Image.Resampling.BILINEAR)
+                _reduce(image, size, geometry)
+            _require_memory(_memory_bytes(image, size, geometry), limits, budget_bytes)
+            colors = _to_colors(image, is_grey=geometry.is_grey)
+            orientation = read_orientation(image)
+            square = fit(colors, size, geometry, orientation)
         except (MemoryError, ExpensiveImageError, UndecodableImageError):
             raise
         except Exception as error:  # Pillow's decoders raise almost any exception on broken files
             _require_no_lack_of_memory(error)
             raise UndecodableImageError(BROKEN, f"broken or truncated {image.format} file") from error
-    return np.asarray(pixels)
+    if square.mode == "L":
+        square = Image.merge("RGB", (square, square, square))
+    return Decoded(np.asarray(square), "" if geometry.orientation == UPRIGHT else note(orientation))
+
+
+def read_note(data: bytes, geometry: Geometry, limits: Limits = DEFAULT_LIMITS) -> str:
+    """Return the note of ``decode`` for a file that is known to decode, without decoding its pixels."""
+    if geometry.orientation == UPRIGHT:
+        return ""
+    with _open(data, limits, None) as image:
+        return note(read_orientation(image))
 
 
 def _open(data: bytes, limits: Limits, budget_bytes: int | None) -> Image.Image:
@@ -255,16 +297,19 @@ def _require_no_lack_of_memory(error: Exception) -> None:
         raise MemoryError from error
 
 
-def _memory_bytes(image: Image.Image) -> int:
-    """Estimate the memory to decode an image: its pixels as Pillow keeps them, and as RGB."""
+def _memory_bytes(image: Image.Image, size: int, geometry: Geometry) -> int:
+    """Estimate the memory to decode an image: its pixels as Pillow keeps them, as RGB and grey, and to resize them."""
     pixel_bytes: float = {"1": 1, "L": 1, "P": 1}.get(image.mode, 4) + 4 * (image.mode != "RGB")
+    pixel_bytes += geometry.is_grey
     if isinstance(image, JpegImageFile) and image.info.get("progressive"):
         pixel_bytes += 2 * _jpeg_samples(image)  # coefficients of two bytes, all kept until the last scan
     elif isinstance(image, TiffImageFile):
         pixel_bytes += TIFF_PIXEL_BYTES + 2 * len(image.getbands()) * ("jpeg" in str(image.info.get("compression")))
     elif image.format == "WEBP":
         pixel_bytes += WEBP_PIXEL_BYTES
-    return int(pixel_bytes * image.width * image.height) + FIXED_MEMORY_BYTES
+    # The orientation may not be known yet, so the larger need of the two directions counts.
+    resizing = max(working_bytes(image.size, size, geometry, orientation) for orientation in (AS_STORED, TURNED))
+    return int(pixel_bytes * image.width * image.height) + max(FIXED_MEMORY_BYTES, resizing)
 
 
 def _jpeg_samples(image: JpegImageFile) -> float:
@@ -355,12 +400,17 @@ def _has_at_least(markers: Iterator[bytes], count: int) -> bool:
     return sum(1 for _ in itertools.islice(markers, count)) == count
 
 
-def _reduce(image: Image.Image, size: int) -> None:
-    if size >= REDUCED_MIN_SIZE and min(image.size) >= REDUCED_MIN_SIDES * size and isinstance(image, JpegImageFile):
-        image.draft(None, (REDUCED_TARGET * size, REDUCED_TARGET * size))
+def _reduce(image: Image.Image, size: int, geometry: Geometry) -> None:
+    if size < REDUCED_MIN_SIZE or not isinstance(image, JpegImageFile):
+        return
+    width, height = stored_sides_to_keep(image, size, geometry, read_orientation(image))
+    if image.width >= REDUCED_MIN_SIDES * width and image.height >= REDUCED_MIN_SIDES * height:
+        image.draft(None, (REDUCED_TARGET * width, REDUCED_TARGET * height))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_colors(image: Image.Image, *, is_grey: bool) -> Image.Image:
+    """Return an image in RGB or, by Pillow's ``convert("L")``, in grey."""
+    image.load()
     bits = _grey_bits(image)
     if bits is not None:
         brightest = 2**bits - 1
@@ -370,7 +420,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
             rows = slice(row, row + GREY_ROWS)
             eight_bits[rows] = np.clip(values[rows], 0, brightest).astype(np.int64) * 255 // brightest
         image = Image.fromarray(eight_bits)
-    return image if image.mode == "RGB" else image.convert("RGB")  # `convert` copies even RGB
+    if is_grey and image.mode == "L":
+        return image
+    colors = image if image.mode == "RGB" else image.convert("RGB")  # `convert` copies even RGB
+    return colors.convert("L") if is_grey else colors
 
 
 def _grey_bits(image: Image.Image) -> int | None:

@@ -12,6 +12,7 @@ import urllib.request
 
 from PIL import Image
 
+from inference_client.command_line.formatting import printable
 from inference_client.settings import CLIENT_ID_HEADER
 from inference_export.repository.configs import ENSEMBLE
 from inference_server.addresses import base_url, open_url
@@ -21,6 +22,7 @@ TIMEOUT_S = 5.0
 HEALTH_CHECK = "health-check"  # the client id of checks; the models keep checks out of the similarity metrics
 _SIDE = 8  # pixels
 _PAUSE_S = 0.5
+_IS_SERVER = "Is inference-server or tritonserver running there, and this its HTTP port?"
 
 
 def check(host: str, port: int, timeout_s: float = TIMEOUT_S) -> None:
@@ -52,9 +54,11 @@ def check(host: str, port: int, timeout_s: float = TIMEOUT_S) -> None:
             reason = getattr(error, "reason", error)
             said = getattr(reason, "strerror", None) or reason
             within = f" within {timeout_s:g} s" if isinstance(reason, TimeoutError) else ""
-            raise ServerError(f"{url} gave no label{within}: {said}. Is the server running?") from error
+            # What is not HTTP, such as Triton's gRPC port, may have said anything.
+            said = printable(str(said).strip())
+            raise ServerError(f"{url} gave no label{within}: {said}. {_IS_SERVER}") from error
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise ServerError(f"{url} answered without a label. Is tritonserver running there?") from error
+            raise ServerError(f"{url} answered without a label. {_IS_SERVER}") from error
         time.sleep(_PAUSE_S)
 
 

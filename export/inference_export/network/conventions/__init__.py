@@ -1,0 +1,1 @@
+"""Other projects' ways to describe a preprocessing, translated into this project's."""
