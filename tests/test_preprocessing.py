@@ -14,7 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference_export.base_set.decoding import Limits, UndecodableImageError, decode_pixels, open_decoder
+from inference_export.base_set.decoding import (
+    DEFAULT_GEOMETRY,
+    Limits,
+    UndecodableImageError,
+    decode_pixels,
+    open_decoder,
+)
 from inference_export.template import template_directory
 from tests.corpus import progressive_jpeg, tiled_tiff, webp_canvas
 from tests.heavy.boxes import AVIF, HEIF, box, coded, frames, grid, still
@@ -176,6 +182,8 @@ def test_heic_is_as_its_container_turns_it_and_avif_as_it_is_stored() -> None:
     upright = _plain(image.transpose(Image.Transpose.ROTATE_270))
     for data, expected in zip(turned, (upright, _plain(image)), strict=True):
         assert np.abs(decode_pixels(data, SIZE).astype(int) - expected).mean() < 5
+        turned_once = decode_pixels(data, SIZE, geometry=DEFAULT_GEOMETRY._replace(orientation="upright"))
+        assert np.abs(turned_once.astype(int) - upright).mean() < 5
 
 
 @pytest.mark.parametrize(
