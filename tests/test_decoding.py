@@ -107,10 +107,10 @@ import os, sys
 sys.path.insert(0, {folder!r})
 import decoder_process, preprocessing
 
-def decode_pixels(data, *arguments, **options):
-    return os.abort() if data == b"crash" else preprocessing.decode_pixels(data, *arguments, **options)
+def decode(data, *arguments, **options):
+    return os.abort() if data == b"crash" else preprocessing.decode(data, *arguments, **options)
 
-decoder_process.decode_pixels = decode_pixels
+decoder_process.decode = decode
 decoder_process.main()
 """
 

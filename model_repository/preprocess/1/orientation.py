@@ -63,8 +63,8 @@ _TURNED_BY_DECODERS = ("HEIF", "TIFF")
 def read_orientation(image: Image.Image) -> int:
     """Read the orientation of an image from its Exif data or, without any, from its XMP data.
 
-    Some PNG files hold these data after their pixels, where they are found once the image is loaded. The orientation of a
-    TIFF or HEIC file is not read: its decoder applies it.
+    Some PNG files hold these data after their pixels, where they are found once the image is loaded. A TIFF or HEIC
+    file's orientation is not read: its decoder applies it.
 
     Returns:
         One of ``TURNS``; ``AS_STORED`` for an image that says nothing, or nothing valid.

@@ -36,8 +36,7 @@ TIFF_STRIP_OFFSETS, TIFF_TILE_OFFSETS, TIFF_PLANAR = 273, 324, 284
 # Segments of a JPEG file before its first scan, and chunks of a PNG file that hold no pixels: Pillow joins them one by
 # one, in quadratic time. Most files have some tens; a profile or a panorama's metadata takes a few hundred.
 MOST_SEGMENTS = 1000
-# Memory for each pixel beyond Pillow's image and its RGB copy: frames that libwebp and libavif keep, strips that libtiff
-# reads.
+# Memory for each pixel beyond Pillow's image and its RGB copy: frames of libwebp and libavif, strips that libtiff reads.
 WEBP_PIXEL_BYTES, TIFF_PIXEL_BYTES, AVIF_PIXEL_BYTES = 12, 8, 7
 FIXED_MEMORY_BYTES = 16 * 2**20  # does not grow with the image
 # Reduced decoding: smallest side S, sides S that a reduced image keeps, and sides S that an image must have both ways.
