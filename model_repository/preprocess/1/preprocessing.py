@@ -36,7 +36,7 @@ TIFF_STRIP_OFFSETS, TIFF_TILE_OFFSETS, TIFF_PLANAR = 273, 324, 284
 # Segments of a JPEG file before its first scan, and chunks of a PNG file that hold no pixels: Pillow joins them one by
 # one, in quadratic time. Most files have some tens; a profile or a panorama's metadata takes a few hundred.
 MOST_SEGMENTS = 1000
-# Memory for each pixel beyond Pillow's image and its RGB copy: frames of libwebp and libavif, strips that libtiff reads.
+# Memory for each pixel beyond Pillow's image and its RGB copy: frames of libwebp and libavif, strips of libtiff.
 WEBP_PIXEL_BYTES, TIFF_PIXEL_BYTES, AVIF_PIXEL_BYTES = 12, 8, 7
 FIXED_MEMORY_BYTES = 16 * 2**20  # does not grow with the image
 # Reduced decoding: smallest side S, sides S that a reduced image keeps, and sides S that an image must have both ways.
@@ -268,8 +268,7 @@ def _claims(data: bytes, limits: Limits, budget_bytes: int | None) -> heif.Claim
     if claims.format not in heif.PLUGINS:
         raise _unsupported(other_formats.Found(claims.format, heif.REMEDIES.get(claims.format, other_formats.CONVERT)))
     _require_few_pixels(claims.width, claims.height, limits)
-    pixels = claims.width * claims.height
-    _require_memory(int(claims.pixel_bytes * pixels) + FIXED_MEMORY_BYTES, limits, budget_bytes)
+    _require_memory(claims.memory_bytes + FIXED_MEMORY_BYTES, limits, budget_bytes)
     return claims
 
 
