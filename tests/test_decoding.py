@@ -107,10 +107,10 @@ import os, sys
 sys.path.insert(0, {folder!r})
 import decoder_process, preprocessing
 
-def decode_pixels(data, *arguments, **options):
-    return os.abort() if data == b"crash" else preprocessing.decode_pixels(data, *arguments, **options)
+def decode(data, *arguments, **options):
+    return os.abort() if data == b"crash" else preprocessing.decode(data, *arguments, **options)
 
-decoder_process.decode_pixels = decode_pixels
+decoder_process.decode = decode
 decoder_process.main()
 """
 
@@ -123,7 +123,7 @@ def test_file_that_crashes_its_decoder_is_a_row_and_the_others_are_decoded(
     monkeypatch.setitem(decoding.Forker._start.__globals__, "PROGRAM", program)
     decoders = opened(processes=2)
     for _ in range(2):  # ended processes are replaced
-        pixels, reasons = decoders.decode([SMALL, b"crash", SMALL, b"crash"])
+        pixels, reasons, *_ = decoders.decode([SMALL, b"crash", SMALL, b"crash"])
         assert reasons == ["", "broken file: it crashes its decoder"] * 2
         assert pixels[0].any()
         assert pixels[2].any()
@@ -138,7 +138,7 @@ def test_heavy_heic_and_avif_files_are_rows_and_the_others_are_decoded(opened: A
         "too slow to decode: more than 4,000 boxes": still(small, None, box(b"free") * 5000),
         "broken or truncated HEIF": still(tile, (8, 8)),
     }
-    pixels, reasons = opened(NO_TIME).decode([SMALL, *bombs.values(), SMALL])
+    pixels, reasons, *_ = opened(NO_TIME).decode([SMALL, *bombs.values(), SMALL])
     assert (reasons[0], reasons[-1]) == ("", "")
     for reason, begins in zip(reasons[1:-1], bombs, strict=True):
         assert reason.startswith(begins)
@@ -148,7 +148,7 @@ def test_heavy_heic_and_avif_files_are_rows_and_the_others_are_decoded(opened: A
 
 def test_heic_and_avif_decode_within_the_memory_that_is_reckoned_for_them(opened: Any) -> None:
     files = [grid(coded(kind, 512), 4, 4) for kind in (HEIF, AVIF)]  # 4 megapixels: more than an image may take untold
-    _, reasons = opened().decode(files)
+    _, reasons, *_ = opened().decode(files)
     assert reasons == ["", ""]
 
 
