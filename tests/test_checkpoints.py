@@ -165,6 +165,15 @@ def _zip(*names: str) -> bytes:
     return file.getvalue()
 
 
+def _directory_of_many() -> bytes:
+    """Make a zip archive that is almost nothing but the list of its contents."""
+    entry = b"PK\1\2" + bytes(24) + b"\1\0" + bytes(16) + b"a"
+    count = 200_000
+    start = b"PK\3\4" + bytes(26)
+    end = b"PK\5\6" + bytes(4) + b"\xff\xff\xff\xff" + (count * len(entry)).to_bytes(4, "little")
+    return start + entry * count + end + len(start).to_bytes(4, "little") + bytes(2)
+
+
 def _tar() -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
@@ -217,6 +226,7 @@ OTHER_FILES: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     "jpeg": (b"\xff\xd8\xff\xe0" + bytes(100), r"JPEG image.*\n.*-data"),
     "elf": (b"\x7fELF" + bytes(100), r"compiled library"),
     "noise": (bytes(range(130, 250)), r"120 bytes of no kind"),
+    "zip-of-many": (_directory_of_many, r"zip archive of 200,000 entries"),
     "truncated-torch": (lambda: _torch()[:900], r"breaks off: its 900 bytes"),
     "truncated-safetensors": (lambda: safetensors.torch.save(STATE)[:-100], r"has \d+ of the \d+ bytes"),
     "truncated-safetensors-header": (lambda: safetensors.torch.save(STATE)[:40], r"has 40 bytes, and its header alone"),
@@ -431,8 +441,9 @@ def _provenance(options: ExportOptions) -> Provenance:
         reader.read(each, 100)
     return describe(
         options, base=None, calibration=None, labels=files[2:], checkpoint=file, candidates=[file.name],
-        data_files=[files[1]], network_source=None, sha256=lambda path, _: reader.sha256(path), precision="fp32",
-        graph="", described=None, preprocessing="", exported=None,
+        data_files=[files[1]], described=None, network_source=None, precision="fp32",
+        sha256=lambda path, _: reader.sha256(path),
+        graph="", preprocessing="", exported=None,
     )  # fmt: skip
 
 

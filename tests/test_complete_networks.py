@@ -25,7 +25,7 @@ from inference_export.network.probing import measure_embedding
 from inference_export.onnx_session import open_graph, run_graph
 from inference_export.regular_files import FileReader
 from inference_export.resources.checkpoint_file import read_checkpoint_file
-from tests import formats
+from tests import formats, tiny_network
 from tests.resources import write_faces
 
 SIZE = formats.SIZE
@@ -43,9 +43,21 @@ def _measure(path: Path, outputs: str | None = None, classes: int = 2, **preproc
     return measure_embedding(network, asked, classes)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", formats.FORMATS)
-def test_network_is_served_alike_from_every_form_of_its_checkpoint(tmp_path: Path, name: str) -> None:
+def test_network_answers_alike_from_every_form_of_its_checkpoint(tmp_path: Path, name: str) -> None:
+    network = formats.make_network()
+    file = formats.write_format(name, tmp_path, network)
+    factory = None if file.suffix in (".pt2", ".onnx") else tiny_network.NETWORK
+    loaded = load_network(file, 2, FileReader(), factory)
+    measure_embedding(loaded, Preprocessing(image_size=SIZE), 2)
+    found = loaded.answer(formats.make_pixels(), Preprocessing(image_size=SIZE))
+    for one, other in zip(found, formats.plain_answers(network, formats.make_pixels()), strict=True):
+        assert np.abs(one - other).max() <= formats.TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["weights.safetensors", "network.pt2", "network.onnx"])
+def test_network_is_served_alike_from_weights_and_from_a_complete_file(tmp_path: Path, name: str) -> None:
     network = formats.make_network()
     file = formats.write_format(name, tmp_path / "trained", network)
     graph = formats.export_format(file, tmp_path / "repository")

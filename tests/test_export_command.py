@@ -400,10 +400,6 @@ def _with(key: str, value: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[
         pytest.param(_with("resnet.bn1.running_var", lambda var: var - 1e6), "network computes values", id="variance"),
         pytest.param(_with("classifier.weight", lambda weight: weight.to_sparse()), "unusual kind", id="sparse"),
         pytest.param(_with("classifier.weight", lambda weight: weight.to(torch.int32)), "unusual kind", id="integers"),
-        pytest.param(
-            lambda state: {f"module.{key}": value for key, value in state.items()}, "DataParallel", id="parallel"
-        ),
-        pytest.param(lambda state: {"state_dict": state, "epoch": 3}, "under state_dict", id="wrapped"),
     ],
 )
 def test_checkpoint_that_is_no_plain_state_dict_is_named_with_a_remedy(

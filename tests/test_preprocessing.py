@@ -14,10 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference_export.base_set.decoding import Limits, UndecodableImageError, decode_pixels, open_decoder
+from inference_export.base_set.decoding import (
+    DEFAULT_GEOMETRY,
+    Limits,
+    UndecodableImageError,
+    decode_pixels,
+    open_decoder,
+)
 from inference_export.template import template_directory
 from tests.corpus import progressive_jpeg, tiled_tiff, webp_canvas
-from tests.heavy.boxes import AVIF, HEIF, box, coded, frames, grid, still
+from tests.heavy.boxes import AVIF, HEIF, box, coded, described, frames, grid, still
 from tests.resources import PHOTOGRAPHS
 
 SIZE = 32
@@ -176,6 +182,8 @@ def test_heic_is_as_its_container_turns_it_and_avif_as_it_is_stored() -> None:
     upright = _plain(image.transpose(Image.Transpose.ROTATE_270))
     for data, expected in zip(turned, (upright, _plain(image)), strict=True):
         assert np.abs(decode_pixels(data, SIZE).astype(int) - expected).mean() < 5
+        turned_once = decode_pixels(data, SIZE, geometry=DEFAULT_GEOMETRY._replace(orientation="upright"))
+        assert np.abs(turned_once.astype(int) - upright).mean() < 5
 
 
 @pytest.mark.parametrize(
@@ -327,6 +335,7 @@ def test_undecodable_image_has_a_reason_without_path_or_address(data: bytes, rea
         pytest.param(grid(coded(AVIF, 64), 2, 2, (70000, 70000)), Limits(), "70000 x 70000 pixels", id="avif-grid"),
         pytest.param(still(coded(AVIF, 64), (7000, 7000)), Limits(), "MB of memory, at most", id="avif-memory"),
         pytest.param(still(coded(HEIF, 64), None, box(b"free") * 5000), Limits(), "4,000 boxes", id="boxes"),
+        pytest.param(described(coded(HEIF, 64), 900, 2**20), Limits(), "MB of memory, at most", id="heic-metadata"),
         pytest.param(frames(10_001), Limits(), "more than 10,000 frames", id="frames"),
         pytest.param(tiled_tiff(2**14), Limits(), "16384 x 16384 pixels", id="tiff-tile"),
         pytest.param(progressive_jpeg(800, (64, 64)), Limits(), "more than 32 scans", id="scans"),

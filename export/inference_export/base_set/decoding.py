@@ -15,7 +15,7 @@ from inference_export.regular_files import hash_file
 from inference_export.template import MAX_SOURCE_BYTES, load_served_module
 
 # The files that decide an image's pixels. Earlier exports had the first alone.
-PIXEL_SOURCES = ("preprocessing.py", "geometry.py", "orientation.py")
+PIXEL_SOURCES = ("preprocessing.py", "geometry.py", "orientation.py", "heif.py")
 
 _module = load_served_module("preprocess", "preprocessing")
 _decoding = load_served_module("preprocess", "decoding")

@@ -13,6 +13,7 @@ from inference_export.descriptions import describe_error
 from inference_export.errors import NetworkError, ParityError, Terminated
 from inference_export.full_disk import find_full_disk
 from inference_export.graph.onnx_wrapping import wrap_model
+from inference_export.network.complete.onnx_file import MAX_IR_VERSION
 from inference_export.network.networks import Network, OnnxNetwork
 from inference_export.network.preprocessing import Preprocessing
 from inference_export.network.users_code import FAILURES
@@ -21,8 +22,6 @@ from inference_export.onnx_session import INPUT, OUTPUTS
 if TYPE_CHECKING:
     from torch import nn
 
-# The newest versions that Triton's stock containers of recent years read.
-MAX_IR_VERSION = 10
 OPSET = 20
 
 
@@ -42,7 +41,7 @@ def export_network(network: Network, preprocessing: Preprocessing, path: Path) -
     if isinstance(network, OnnxNetwork):
         import onnx
 
-        model = wrap_model(network, preprocessing, MAX_IR_VERSION)
+        model = wrap_model(network, preprocessing)
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, path)
         return

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference_export.errors import NetworkError
-from inference_export.network.complete.onnx_file import MAX_MODEL_BYTES, graphs_of
+from inference_export.network.complete.onnx_file import MAX_IR_VERSION, MAX_MODEL_BYTES, graphs_of
 from inference_export.network.networks import OnnxNetwork
 from inference_export.network.preprocessing import Preprocessing
 from inference_export.onnx_session import INPUT, OUTPUTS
@@ -20,13 +20,12 @@ _PREFIX = "network/"  # before every name of the user's graph, so that none is o
 _RGB = (0, 1, 2)
 
 
-def wrap_model(network: OnnxNetwork, preprocessing: Preprocessing, ir_version: int) -> ModelProto:
+def wrap_model(network: OnnxNetwork, preprocessing: Preprocessing) -> ModelProto:
     """Make the served graph: ``PIXELS`` to normalized images, the user's graph, and softmax of its logits.
 
     Args:
         network: The network, whose outputs are chosen.
         preprocessing: Image size, order of the channels, mean and std.
-        ir_version: The version of ONNX's file format to write.
 
     Raises:
         NetworkError: The graph does not fit into one file.
@@ -61,7 +60,7 @@ def wrap_model(network: OnnxNetwork, preprocessing: Preprocessing, ir_version: i
     served = helper.make_model(
         wrapped,
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
-        ir_version=ir_version,
+        ir_version=MAX_IR_VERSION,
     )
     if served.ByteSize() > MAX_MODEL_BYTES:
         raise NetworkError(

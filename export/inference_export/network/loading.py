@@ -74,11 +74,10 @@ def load_network(
 
 def _load_onnx(file: CheckpointFile, reader: FileReader, outputs: str | None) -> OnnxNetwork:
     model = read_model(file, reader)
-    content = model.model.SerializeToString() if model.data_files else file.content
     complete = CompleteFile(
         path=file.path,
         kind=file.kind,
-        content=content,
+        content=model.model.SerializeToString(),
         image_shape=model.image_shape,
         wanted=outputs,
         data_files=model.data_files,

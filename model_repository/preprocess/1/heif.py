@@ -25,6 +25,7 @@ MOST_FRAMES = 10_000
 # Memory for each pixel, and besides for each byte of a pixel as it is coded (1.5 bytes in ordinary photographs).
 PIXEL_BYTES = {HEIC: 5.6, AVIF: 8.0}
 CODED_BYTES = {HEIC: 1.5, AVIF: 2.0}
+METADATA_COPIES = 3
 
 _SEQUENCES = {b"avis": AVIF, b"hevc": HEIC, b"hevx": HEIC, b"hevm": HEIC, b"hevs": HEIC, b"msf1": HEIC}
 _STILLS = {b"avif": AVIF, b"heic": HEIC, b"heix": HEIC, b"heim": HEIC, b"heis": HEIC, b"mif1": HEIC}
@@ -43,6 +44,7 @@ _INSIDE = {  # a box's children that are looked into
 }
 _HEADER_BYTES = {b"meta": 4, b"stsd": 8}  # before a box's children; iinf's depends on its version
 _SHORT_NUMBERS, _LONG_NUMBERS = 2, 2  # last version of infe with item numbers of 2 bytes; version of iloc with 4
+_MOST_EXTENTS = 32  # of an item; libheif refuses more
 _ALPHA = (b":auxiliary:alpha\0", b":auxid:1\0")
 _MONOCHROME, _FULL_COLOR = 1.0, 3.0
 _HEVC_SAMPLES = (_MONOCHROME, 1.5, 2.0, _FULL_COLOR)
@@ -85,17 +87,20 @@ class Claims(NamedTuple):
         height: Height of the same picture.
         coded_bytes: Bytes of a pixel as it is coded: 1.5 with colors halved both ways, 3 in full color, twice as many
             where a color has more than 8 bits, more with alpha.
+        metadata_bytes: Sum of the lengths of all items that are no images.
     """
 
     format: str
     width: int
     height: int
     coded_bytes: float
+    metadata_bytes: int
 
     @property
-    def pixel_bytes(self) -> float:
-        """Memory to decode a pixel."""
-        return PIXEL_BYTES[self.format] + CODED_BYTES[self.format] * self.coded_bytes
+    def memory_bytes(self) -> int:
+        """Memory that grows with the file's claims: for pixels and metadata."""
+        pixel_bytes = PIXEL_BYTES[self.format] + CODED_BYTES[self.format] * self.coded_bytes
+        return int(pixel_bytes * self.width * self.height) + METADATA_COPIES * self.metadata_bytes
 
 
 class _Box(NamedTuple):
@@ -136,7 +141,7 @@ class _Reader:
     def claims(self) -> Claims:
         for box in self._boxes():
             self._read(box)
-        places = self._places()
+        places, metadata_bytes = self._places()
         for item, kind in self._kinds.items():
             if kind in (b"grid", b"iovl"):
                 self._read_canvas(places.get(item, len(self._data)), kind)
@@ -144,7 +149,7 @@ class _Reader:
             raise BrokenBoxesError("no box has the size of the image")
         width, height = max(self._sides, key=lambda sides: sides[0] * sides[1])
         coded_bytes = (self._samples + self._has_alpha) * (2 if self._is_deep else 1)
-        return Claims(self._format(), width, height, coded_bytes)
+        return Claims(self._format(), width, height, coded_bytes, metadata_bytes)
 
     def _format(self) -> str:
         kind = self._kinds.get(self._primary if self._primary is not None else -1, b"")
@@ -237,11 +242,12 @@ class _Reader:
         position += 4 if kind == b"grid" else 10
         self._sides.append((self._number(position, length), self._number(position + length, length)))
 
-    def _places(self) -> dict[int, int]:
-        """Return the position of the first byte of each item."""
+    def _places(self) -> tuple[dict[int, int], int]:
+        """Return the position of each item's first byte, and the sum of the lengths of the items that are no images."""
         places: dict[int, int] = {}
+        metadata_bytes = 0
         if self._iloc is None:
-            return places
+            return places, 0
         position = self._iloc.start
         version, sizes, more_sizes = self._data[position], self._data[position + 4], self._data[position + 5]
         offset_bytes, length_bytes, base_bytes = sizes >> 4, sizes & 15, more_sizes >> 4
@@ -260,5 +266,10 @@ class _Reader:
             extents = self._number(position, 2)
             position += 2
             places[item] = place + self._number(position + index_bytes, offset_bytes)
-            position += extents * (index_bytes + offset_bytes + length_bytes)
-        return places
+            extent_bytes = index_bytes + offset_bytes + length_bytes
+            if self._kinds.get(item) not in (*_CODED, *_DERIVED):
+                for extent in range(min(extents, _MOST_EXTENTS)):
+                    end = position + (extent + 1) * extent_bytes
+                    metadata_bytes += self._number(end - length_bytes, length_bytes)
+            position += extents * extent_bytes
+        return places, metadata_bytes

@@ -57,17 +57,20 @@ TURNS = {
 }  # fmt: skip
 
 
+_TURNED_BY_DECODERS = ("HEIF", "TIFF")
+
+
 def read_orientation(image: Image.Image) -> int:
     """Read the orientation of an image from its Exif data or, without any, from its XMP data.
 
-    Some PNG files hold these data after their pixels, where they are found once the image is loaded. A TIFF file's
-    orientation is not read: Pillow applies it as it loads the pixels.
+    Some PNG files hold these data after their pixels, where they are found once the image is loaded. A TIFF or HEIC
+    file's orientation is not read: its decoder applies it.
 
     Returns:
         One of ``TURNS``; ``AS_STORED`` for an image that says nothing, or nothing valid.
     """
     info = image.info
-    found = _find_in_exif(_exif_bytes(info)) if image.format != "TIFF" else AS_STORED
+    found = _find_in_exif(_exif_bytes(info)) if image.format not in _TURNED_BY_DECODERS else AS_STORED
     if found is None:
         found = _find_in_xmp(info)
     return found if found in TURNS else AS_STORED

@@ -36,8 +36,8 @@ TIFF_STRIP_OFFSETS, TIFF_TILE_OFFSETS, TIFF_PLANAR = 273, 324, 284
 # Segments of a JPEG file before its first scan, and chunks of a PNG file that hold no pixels: Pillow joins them one by
 # one, in quadratic time. Most files have some tens; a profile or a panorama's metadata takes a few hundred.
 MOST_SEGMENTS = 1000
-# Memory for each pixel beyond Pillow's image and its RGB copy: frames that libwebp keeps, strips that libtiff reads.
-WEBP_PIXEL_BYTES, TIFF_PIXEL_BYTES = 12, 8
+# Memory for each pixel beyond Pillow's image and its RGB copy: frames of libwebp and libavif, strips of libtiff.
+WEBP_PIXEL_BYTES, TIFF_PIXEL_BYTES, AVIF_PIXEL_BYTES = 12, 8, 7
 FIXED_MEMORY_BYTES = 16 * 2**20  # does not grow with the image
 # Reduced decoding: smallest side S, sides S that a reduced image keeps, and sides S that an image must have both ways.
 REDUCED_MIN_SIZE = 224
@@ -268,8 +268,7 @@ def _claims(data: bytes, limits: Limits, budget_bytes: int | None) -> heif.Claim
     if claims.format not in heif.PLUGINS:
         raise _unsupported(other_formats.Found(claims.format, heif.REMEDIES.get(claims.format, other_formats.CONVERT)))
     _require_few_pixels(claims.width, claims.height, limits)
-    pixels = claims.width * claims.height
-    _require_memory(int(claims.pixel_bytes * pixels) + FIXED_MEMORY_BYTES, limits, budget_bytes)
+    _require_memory(claims.memory_bytes + FIXED_MEMORY_BYTES, limits, budget_bytes)
     return claims
 
 
@@ -307,6 +306,8 @@ def _memory_bytes(image: Image.Image, size: int, geometry: Geometry) -> int:
         pixel_bytes += TIFF_PIXEL_BYTES + 2 * len(image.getbands()) * ("jpeg" in str(image.info.get("compression")))
     elif image.format == "WEBP":
         pixel_bytes += WEBP_PIXEL_BYTES
+    elif image.format == "AVIF":
+        pixel_bytes += AVIF_PIXEL_BYTES
     # The orientation may not be known yet, so the larger need of the two directions counts.
     resizing = max(working_bytes(image.size, size, geometry, orientation) for orientation in (AS_STORED, TURNED))
     return int(pixel_bytes * image.width * image.height) + max(FIXED_MEMORY_BYTES, resizing)

@@ -149,7 +149,7 @@ def _open_onnx(file: Path) -> Any:
         return {
             name: values.astype(np.float32)
             for name, values in zip(names, results, strict=True)
-            if isinstance(values, np.ndarray) and values.dtype.kind in "fiub"
+            if isinstance(values, np.ndarray) and values.dtype.kind == "f"
         }
 
     return run

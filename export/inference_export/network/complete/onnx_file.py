@@ -22,6 +22,7 @@ MAX_MODEL_BYTES = 2**31 - 2**20  # what protobuf holds, less the nodes that the 
 MAX_NODES = 100_000  # nodes in subgraphs included; ViT-giant has about 10,000
 MAX_NESTING = 16  # of graphs in graphs
 OPSETS = (11, 21)
+MAX_IR_VERSION = 10  # of ONNX's file format; the newest that Triton's stock containers of recent years read
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 # Their length is decided by a number in the file or in the input; and files beside the graph that others would load.
 _REFUSED_OPERATORS = {
@@ -85,6 +86,7 @@ def read_model(file: CheckpointFile, reader: FileReader) -> OnnxModel:
         check_limits(file.content, ModelProto.DESCRIPTOR)
         model = ModelProto.FromString(file.content)
         _check(model)
+        model.ir_version = min(model.ir_version, MAX_IR_VERSION)  # later ones add nothing that opset 21 uses
         data_files = _load_external(model, file.path, reader)
         image, shape = _find_input(model)
     except (_MalformedError, LimitError) as error:

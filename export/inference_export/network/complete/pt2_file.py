@@ -30,8 +30,7 @@ MAX_JSON_BYTES = 64 * 2**20
 MAX_ENTRIES = 20_000
 MAX_NODES = 100_000
 _COPIES = 3  # of the file in memory
-_SPARE_BYTES = 2**30
-_BYTES_PER_JSON_BYTE = 48  # of memory: a list of empty lists
+_SPARE_BYTES = 4 * 2**30  # for the objects that the JSON becomes: up to 48 bytes for each of its own
 _SCHEMA_MAJOR = 8  # what PyTorch 2.9 to 2.13 write
 _SYMBOL = re.compile(r"\w+|Symbol\('(\w+)'(?:, \w+=True)*\)")
 SAVE = (
@@ -102,16 +101,18 @@ def read_program(file: CheckpointFile) -> Program:
             number of images, or needs operators that a network of tensors does not need.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(file.content)) as archive:
+        with (
+            memory_limit(_COPIES * len(file.content) + _SPARE_BYTES),
+            zipfile.ZipFile(io.BytesIO(file.content)) as archive,
+        ):
             entries = _entries(archive, len(file.content))
             program = _object(_json(archive, entries, "models/model.json"))
             _check_version(program)
-            with memory_limit(_COPIES * len(file.content) + _SPARE_BYTES):
-                stored = {
-                    **_tensors(archive, entries, "weights"),
-                    **_tensors(archive, entries, "constants"),
-                }
-                return _read(program, stored)
+            stored = {
+                **_tensors(archive, entries, "weights"),
+                **_tensors(archive, entries, "constants"),
+            }
+            return _read(program, stored)
     except UnknownOperatorError as error:
         raise ResourcesError(
             f"{file.path} was not read: it calls {printable(str(error)[:100])}. Only ATen's operators on tensors are "
@@ -154,9 +155,7 @@ def _json(archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo], name
         raise _MalformedError(f"its archive lacks {name}. {_INSTEAD}")
     if entries[name].file_size > MAX_JSON_BYTES:
         raise _MalformedError(f"{name} has {entries[name].file_size:,} bytes, and may have {MAX_JSON_BYTES:,}")
-    text = archive.read(entries[name])
-    with memory_limit(_BYTES_PER_JSON_BYTE * len(text) + _SPARE_BYTES):
-        return json.loads(text)
+    return json.loads(archive.read(entries[name]))
 
 
 def _check_version(program: Mapping[str, Any]) -> None:

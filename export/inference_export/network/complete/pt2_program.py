@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class ProgramNetwork(nn.Module):
             self.register_buffer(f"tensor_{place}", tensor)
         self._calls = [(find_operator(step.operator), step) for step in program.steps]
         self._image = program.image
+        self._unused = _unused_after(program)
         self._outputs = program.outputs
         self._selected = tuple(program.outputs)
 
@@ -40,14 +41,35 @@ class ProgramNetwork(nn.Module):
         values: dict[str, Any] = {name: getattr(self, f"tensor_{place}") for place, name in enumerate(self._names)} | {
             self._image: images
         }
-        for call, step in self._calls:
+        for (call, step), unused in zip(self._calls, self._unused, strict=True):
             if call is None:
                 continue
             arguments = {name: _fill(argument, values) for name, argument in step.arguments.items()}
             is_aten = step.operator.startswith("torch.")
             result = call(**arguments) if is_aten else _bounded(call(*arguments.values()))
             values.update(_name(result, step))
+            for name in unused:
+                values.pop(name, None)
         return tuple(values[self._outputs[name]] for name in self._selected)
+
+
+def _unused_after(program: Program) -> list[list[str]]:
+    """List, for each step, the values that no later step and no output needs, so that their memory can be freed."""
+    needed = set(program.outputs.values())
+    unused: list[list[str]] = []
+    for step in reversed(program.steps):
+        names = {*_references([*step.arguments.values()]), *step.results}
+        unused.append([name for name in names if name not in needed])
+        needed |= names
+    return unused[::-1]
+
+
+def _references(arguments: list[Any]) -> Iterator[str]:
+    for argument in arguments:
+        if isinstance(argument, Ref):
+            yield argument.name
+        elif isinstance(argument, list):
+            yield from _references(argument)
 
 
 def _fill(argument: Any, values: Mapping[str, Any]) -> Any:
