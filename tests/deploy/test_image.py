@@ -82,6 +82,20 @@ def test_what_builds_the_wheel_is_pinned_with_all_that_it_depends_on() -> None:
     assert names == set(_pins("build-requirements.txt"))
 
 
+@pytest.mark.parametrize(
+    ("extra", "files"),
+    [
+        ("server", ["requirements.txt", "requirements-cpu.txt"]),
+        ("export", ["requirements.txt", "requirements-cpu.txt", "requirements-export.txt"]),
+    ],
+)
+def test_cpu_image_has_every_package_of_an_extra(extra: str, files: list[str]) -> None:
+    needed = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"][extra]
+    pins = {name for file in files for name in _pins(file)}
+    # The Dockerfile takes PyTorch from an index of its own.
+    assert {canonicalize_name(Requirement(text).name) for text in needed} <= {*pins, "torch"}
+
+
 def _pins(file: str) -> dict[str, str]:
     text = (DEPLOY / file).read_text()
     pins = dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE))
