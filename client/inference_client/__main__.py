@@ -44,7 +44,7 @@ class LinksCommand(click.Command):
     "-l",
     "--links",
     "paths",
-    metavar="PATH [PATH ...]",
+    metavar="IMG [IMG ...]",
     multiple=True,
     required=True,
     help="Image files, folders for the images in them at any depth, and patterns in quotes, such as 'photos/**/*.jpg'. "

@@ -161,7 +161,7 @@ def test_wrong_usage_exits_with_2_and_says_why(arguments, says, files):
 def test_help_shows_examples_and_exit_status(option):
     result = run(option)
     assert result.exit_code == 0
-    assert "PATH [PATH ...]" in result.stdout
+    assert "IMG [IMG ...]" in result.stdout
     assert "classify -l a.jpg b.jpg -ip http://localhost:8080" in result.stdout
     assert "Exit status: 0" in result.stdout
 
