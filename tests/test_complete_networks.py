@@ -232,6 +232,12 @@ def test_outputs_of_onnx_are_told_by_name_shape_or_option(
         ),
         pytest.param(_graph(PAIR), {"outputs": "emb,logits"}, r"--outputs emb,logits: .* no output emb", id="no-such"),
         pytest.param(_graph(PAIR), {"classes": 3}, r"returns 2 logits an image, and labels names 3", id="classes"),
+        pytest.param(
+            _graph({"logits": ("w", 4), "embedding": ("v", 2)}),
+            {},
+            r"exchanged.*--outputs logits,embedding",
+            id="names",
+        ),
         pytest.param(_graph(PAIR, softmax=True), {}, r"logits seems to hold probabilities", id="softmax"),
         pytest.param(_graph(PAIR, image=(8, 3, SIZE, SIZE)), {}, r"exactly 8 images.*dynamic_shapes", id="batch"),
         pytest.param(_graph(PAIR, image=("n", SIZE, SIZE, 3)), {}, r"channels last.*permute", id="channels-last"),

@@ -129,6 +129,9 @@ def test_timms_configuration_is_reproduced(cfg: dict[str, Any], given: str, tmp_
         pytest.param({"input_size": (3, 64, 64), "interpolation": "box"}, "has interpolation 'box'", id="timm-filter"),
         pytest.param({"input_size": "large"}, "needs [channels, height, width]", id="timm-size"),
         pytest.param({"input_size": (3, 64, 64), "crop_mode": "border", "mean": "x"}, "has mean 'x'", id="timm-mean"),
+        pytest.param({"image_size": 96, "crop_pct": 0.9}, "mixes crop_pct, which timm has, with image_size", id="mix"),
+        pytest.param({"input_size": (3, 64, 64), "resize": "pad", "orientation": "upright"}, "with resize, orientation",
+                     id="mix-ours"),
         pytest.param({"resize": "stretch"}, "has resize 'stretch', and needs one of squash, crop, pad", id="resize"),
         pytest.param({"orientation": 6}, "needs one of as_stored, upright", id="orientation"),
         pytest.param({"crop_fraction": 0.9}, "must say resize too", id="fraction-alone"),
@@ -179,6 +182,12 @@ def test_defaults_are_the_originals() -> None:
         image_size=384, mean=MEAN, std=STD, resize="squash", interpolation="bilinear", orientation="as_stored",
         channels="rgb",
     )  # fmt: skip
+
+
+def test_file_with_timms_configuration_and_other_names_beside_it_is_refused(tmp_path: Path) -> None:
+    file = _file(tmp_path, {"pretrained_cfg": {"input_size": [3, 64, 64]}, "orientation": "upright"})
+    with pytest.raises(ResourcesError, match="mixes pretrained_cfg, which timm has, with orientation"):
+        read_preprocessing(None, None, None, file)
 
 
 def test_file_and_attribute_add_to_each_other(tmp_path: Path) -> None:

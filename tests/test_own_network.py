@@ -177,6 +177,7 @@ def test_served_example_answers_as_pytorch_in_classification_mode(
         pytest.param("def Net(): pass", "Net(2) failed, TypeError", id="no-argument"),
         pytest.param("def Net(classes): return 7", "returned int, and must return a torch", id="no-network"),
         pytest.param(("4, classes)", "4, classes + 1)"), "has other shapes for head.weight, head.bias", id="shapes"),
+        pytest.param(("4, classes)", "4, classes + 1)"), "head.weight is [2, 4] in the file, and [3, 4]", id="shape"),
         pytest.param(("self.conv", "self.stem"), "lacks stem.weight, stem.bias; it has unknown conv.weight", id="keys"),
         pytest.param(("embedding, self", "self"), "returns Tensor, and must return the pair", id="one"),
         pytest.param((".mean((2, 3))", ".mean(3)"), "failed on 1 image, float32 [1, 3, 32, 32]", id="fails"),

@@ -145,6 +145,7 @@ def test_labels_are_read_in_index_order(tmp_path: Path) -> None:
         pytest.param({(((),),): 0}, "a key that is neither text nor a number", id="tuple-name"),
         pytest.param({"a": 10**4500}, "an integer of 14949 bits", id="huge-index"),
         pytest.param({"a": {}}, "the index dict of 0, which is no whole number", id="dict-index"),
+        pytest.param({"0": "a"}, "whole number. It must hold {class name: index}, the name first", id="text-first"),
         pytest.param({"caf\u00e9": 0, "cafe\u0301": 1}, "the same text in two spellings", id="two-spellings"),
     ],
 )

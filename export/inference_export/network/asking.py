@@ -66,9 +66,10 @@ def read_preprocessing(
 def _read_file(file: PreprocessingFile) -> dict[str, Any]:
     values = file.values
     nested = values.get(timm.PRETRAINED_CFG)
-    if isinstance(nested, Mapping):
-        values = nested
     with _refused_as(ResourcesError, f"{file}: it", "Mend the file.", file.path):
+        if isinstance(nested, Mapping):
+            timm.refuse_mixture(values)
+            values = nested
         return _normalized(values)
 
 

@@ -172,10 +172,17 @@ def _compare_shapes(
     if not problems:
         return
     if name is not None:
+        misshapen = next(iter(differences["has other shapes for"]), None)
+        shapes = (
+            f" {describe_keys([misshapen])} is {list(state[misshapen].shape)} in the file, and "
+            f"{list(expected[misshapen].shape)} in the network."
+            if misshapen is not None
+            else ""
+        )
         raise ResourcesError(
-            f"{checkpoint} does not fit --network {name}: it {problems}.\n"
-            f"  Expected: the state_dict of the network that {name} makes for {classes} classes, with the same keys "
-            f"and shapes.",
+            f"{checkpoint} does not fit --network {name}: it {problems}.{shapes}\n"
+            f"  Expected: the state_dict of the network that {name} makes for {classes} classes, as many as labels "
+            f"names, with the same keys and shapes.",
             checkpoint,
         )
     fits_nothing = not expected.keys() & state.keys()

@@ -131,7 +131,9 @@ def _in_order(labels: dict[Any, Any], path: Path) -> list[str]:
     for name, index in labels.items():
         if isinstance(index, bool) or not isinstance(index, numbers.Integral):
             raise ResourcesError(
-                f"{path} gives class {name!r} the index {describe_value(index)}, which is no whole number.", path
+                f"{path} gives class {name!r} the index {describe_value(index)}, which is no whole number. It must "
+                f"hold {_FORM}, the name first.",
+                path,
             )
     names = sorted(labels, key=lambda name: int(labels[name]))
     for index, name in enumerate(names):

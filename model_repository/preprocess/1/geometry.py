@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import PIL
 from orientation import AS_STORED, TURNS, Turn
 from PIL import Image
 
@@ -20,6 +21,9 @@ _RADIUS = {"bilinear": 1, "bicubic": 2, "lanczos": 3}  # pixels that a filter re
 # Pillow keeps the borders of a part to be resized in 24 bits, too few for a far part of a very long side. So a part
 # shorter than this share of its side is cut out first.
 _SMALL_SHARE = 0.25
+# Pillow resizes in two steps and rounds after each. It takes the width first. From 13.0 on, it takes the height first
+# if the image loses more than twice as many rows as columns (python-pillow/Pillow, pull request 9549).
+_MAY_TAKE_HEIGHT_FIRST = int(PIL.__version__.partition(".")[0]) >= 13  # noqa: PLR2004 - the version
 _PIXEL_BYTES = 4
 
 
@@ -127,11 +131,12 @@ def working_bytes(sides: tuple[int, int], size: int, geometry: Geometry, orienta
     spans = _spans(_swap(sides, turn), size, geometry)
     reached = [high - low for low, high in (span.reached(geometry.interpolation) for span in spans)]
     is_cut = any(_is_small(span, geometry.interpolation) for span in spans)
-    return _PIXEL_BYTES * (spans[0].taken * reached[1] + is_cut * reached[0] * reached[1])
+    rows = reached[1] if is_cut else spans[1].length  # where the height goes first, less stands between the two steps
+    return _PIXEL_BYTES * (spans[0].taken * rows + is_cut * reached[0] * reached[1])
 
 
 def fit(image: Image.Image, size: int, geometry: Geometry, orientation: int) -> Image.Image:
-    """Bring an image to S x S pixels. Pixels are those of resizing the whole image, within a level of 255.
+    """Bring an image to S x S pixels. Pixels are those of resizing the whole image, but for a level of 255 or two.
 
     Args:
         image: The image in RGB or grey, as stored.
@@ -163,6 +168,8 @@ def _fit_smoothly(image: Image.Image, size: int, geometry: Geometry, turn: Turn)
     if turn.mirrors_y:
         upright_y = upright_y.mirrored()
     spans = (upright_y, upright_x) if turn.swaps_sides else (upright_x, upright_y)
+    is_plain = not turn.swaps_sides and all(span.is_whole for span in spans)
+    is_height_first = _takes_height_first(upright_x, upright_y) != turn.swaps_sides
     (left, right), (top, bottom) = (span.source() for span in spans)
     if any(_is_small(span, geometry.interpolation) for span in spans):
         (first_x, end_x), (first_y, end_y) = (span.reached(geometry.interpolation) for span in spans)
@@ -170,9 +177,13 @@ def _fit_smoothly(image: Image.Image, size: int, geometry: Geometry, turn: Turn)
         left, right, top, bottom = left - first_x, right - first_x, top - first_y, bottom - first_y
     resampling = FILTERS[geometry.interpolation]
     width, height = spans[0].taken, spans[1].taken
-    if turn.swaps_sides:  # Pillow resizes rows first, and rounds; the upright image's rows are these columns
+    # For a part, or an image that is turned later, Pillow could choose another order than for the whole upright image.
+    if not is_plain and is_height_first:
         image = image.resize((image.width, height), resampling, box=(0, top, image.width, bottom))
         top, bottom = 0, height
+    elif not is_plain:
+        image = image.resize((width, image.height), resampling, box=(left, 0, right, image.height))
+        left, right = 0, width
     image = image.resize((width, height), resampling, box=(left, top, right, bottom))
     return image if turn.method is None else image.transpose(turn.method)
 
@@ -201,6 +212,12 @@ def _spans(sides: tuple[int, int], size: int, geometry: Geometry) -> tuple[_Span
         for length, resized in zip(sides, resized_sides(sides, size, geometry), strict=True)
     )
     return x, y
+
+
+def _takes_height_first(x: _Span, y: _Span) -> bool:
+    """Tell whether Pillow resizes the height of the whole image before its width."""
+    lost = y.length - y.resized
+    return _MAY_TAKE_HEIGHT_FIRST and lost > 0 and lost > 2 * (x.length - x.resized)
 
 
 def _is_small(span: _Span, interpolation: str) -> bool:

@@ -48,6 +48,7 @@ def choose_outputs(
         )
     named = _by_name(rows)
     if named is not None:
+        _refuse_exchanged(named, {name: values.shape[1] for name, values in rows.items()}, classes, path)
         return named
     first, second, *others = rows
     fitting = [name for name, values in rows.items() if values.shape[1] == classes]
@@ -59,6 +60,19 @@ def choose_outputs(
         f"{path}: which of its outputs are the embeddings, and which the logits? It returns {shown} for 3 images, and "
         f"labels names {classes} classes. Say so with --outputs EMBEDDING,LOGITS, as in --outputs "
         f"{printable(first[:100])},{printable(second[:100])}."
+    )
+
+
+def _refuse_exchanged(named: tuple[str, str], widths: Mapping[str, int], classes: int, path: Path) -> None:
+    embedding, logits = named
+    if widths[logits] == classes or widths[embedding] != classes:
+        return
+    width = widths[logits]
+    embedding, logits = (printable(name[:100]) for name in named)
+    raise NetworkError(
+        f"{path}: its output {logits} has {width} values an image, and its output {embedding} has {classes}, one for "
+        f"each class in labels. The names seem to be exchanged. Say so with --outputs {logits},{embedding}, or export "
+        f"the network again with output_names in the order of its outputs."
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inference_export.network.conventions.unsupported import UnsupportedError
-from inference_export.network.preprocessing import BRIGHTEST, CHOICES, MEAN, STD
+from inference_export.network.preprocessing import BRIGHTEST, CHOICES, KEYS, MEAN, STD
 
 PRETRAINED_CFG = "pretrained_cfg"
 _CROP_MODES = {"center": "crop", "squash": "squash", "border": "pad"}
@@ -15,6 +15,7 @@ _INPUT_SIZE = (3, 224, 224)
 _CROP_PCT = 0.875
 _INTERPOLATION = "bicubic"
 _MARKS = frozenset({"input_size", "crop_pct", "crop_mode"})
+_FOREIGN = tuple(key for key in KEYS if key not in {"mean", "std", "interpolation"})
 
 
 def is_pretrained_cfg(values: Any) -> bool:
@@ -31,6 +32,7 @@ def translate(cfg: Mapping[str, Any]) -> dict[str, Any]:
     Source:
         timm 1.0: ``resolve_data_config`` for the values, ``transforms_imagenet_eval`` for their meaning.
     """
+    refuse_mixture(cfg)
     size = cfg.get("input_size") or _INPUT_SIZE
     if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != len(_INPUT_SIZE):
         raise UnsupportedError(f"has input_size {size!r:.60}, and needs [channels, height, width]")
@@ -62,6 +64,20 @@ def translate(cfg: Mapping[str, Any]) -> dict[str, Any]:
     if mode == "border" and isinstance(mean, Sequence):
         values["pad_color"] = [round(BRIGHTEST * value) if _is_share(value) else value for value in mean]
     return values
+
+
+def refuse_mixture(values: Mapping[str, Any]) -> None:
+    """Refuse names that timm does not have, beside timm's own: timm's meaning would leave them out.
+
+    Raises:
+        UnsupportedError: There are such names.
+    """
+    if foreign := [key for key in _FOREIGN if key in values]:
+        marks = sorted(_MARKS & values.keys()) or [PRETRAINED_CFG]
+        raise UnsupportedError(
+            f"mixes {', '.join(marks)}, which timm has, with {', '.join(foreign)}, which timm does not have. Keep to "
+            f"one convention: image_size, resize and crop_fraction, or timm's input_size, crop_mode and crop_pct"
+        )
 
 
 def _is_share(value: Any) -> bool:
