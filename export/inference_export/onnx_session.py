@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from inference_export.descriptions import describe_error
+from inference_export.errors import NetworkError
+from inference_export.resources.memory_limit import memory_limit
+
 if TYPE_CHECKING:
     import onnxruntime
 
 INPUT = "PIXELS"
 OUTPUTS = ("EMBEDDING", "PROBABILITIES")
+MOST_RUN_BYTES = 12 * 2**30  # that one run on the CPU may add; a GPU's driver reserves far more addresses
+CPU = "CPUExecutionProvider"
+SHOWN_ERROR_LENGTH = 300
 _BATCH = 8
 _M_MMAP_THRESHOLD = -3  # mallopt(3): blocks of this size are returned to the system as soon as they are freed
 _TENSOR_BYTES = 2**17
@@ -29,16 +36,33 @@ def open_graph(path: Path, providers: Sequence[str] | None = None) -> onnxruntim
     options = onnxruntime.SessionOptions()
     # Threads that spin while they wait take cores from decoding, and from a server that runs beside.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4  # what fails is in the exception
     with _freeing_at_once():
-        return onnxruntime.InferenceSession(str(path), options, providers=providers or ["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=providers or [CPU])
 
 
 def run_graph(
     session: onnxruntime.InferenceSession, pixels: npt.NDArray[np.uint8]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Compute embeddings, float32 [N, D], and probabilities, float32 [N, C'], from pixels, uint8 [N, S, S, 3]."""
-    embeddings, probabilities = session.run(list(OUTPUTS), {INPUT: pixels})
+    """Compute embeddings, float32 [N, D], and probabilities, float32 [N, C'], from pixels, uint8 [N, S, S, 3].
+
+    Raises:
+        NetworkError: The graph fails for this number of images or for their content, or takes too much memory.
+    """
+    try:
+        with limited_run(session):
+            embeddings, probabilities = session.run(list(OUTPUTS), {INPUT: pixels})
+    except Exception as error:  # ONNX Runtime raises many types
+        raise NetworkError(
+            f"the network failed on {len(pixels)} images: {describe_error(error)[:SHOWN_ERROR_LENGTH]}. It must accept "
+            f"any number of images, whatever they show. Export it again from the training code."
+        ) from error
     return embeddings, probabilities
+
+
+def limited_run(session: onnxruntime.InferenceSession) -> contextlib.AbstractContextManager[None]:
+    """Limit the memory of a run: a complete network may take any amount for a number of images that it never saw."""
+    return memory_limit(MOST_RUN_BYTES) if session.get_providers() == [CPU] else contextlib.nullcontext()
 
 
 def run_batches(

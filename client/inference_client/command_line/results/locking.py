@@ -2,12 +2,11 @@
 
 import errno
 import os
+import sys
 from typing import IO
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows, where a file that is open can't be replaced
-    fcntl = None  # type: ignore[assignment]
 
 _IN_USE = frozenset({errno.EWOULDBLOCK, errno.EACCES})
 
@@ -22,7 +21,7 @@ def lock(file: IO[bytes]) -> None:
     Raises:
         InUseError: Another program has locked it, or has put another file in its place.
     """
-    if fcntl is None:
+    if sys.platform == "win32":  # there, an open file can't be replaced
         return
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
