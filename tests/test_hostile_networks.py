@@ -204,6 +204,20 @@ def _everywhere(victim: Path) -> Callable[[Entries], None]:
     return change
 
 
+def test_python_operator_of_a_pt2_file_takes_numbers_only(tmp_path: Path, pt2: bytes) -> None:
+    """A list times 2**26 takes half a gigabyte, in the export's own process too."""
+    repetition = {
+        "target": "_operator.mul",
+        "inputs": [_argument("a", {"as_ints": [1]}), _argument("b", {"as_int": 2**26})],
+        "outputs": [{"as_sym_int": {"as_name": "many"}}],
+        "metadata": {},
+    }
+    content = _rewrite(pt2, _graph(lambda graph: graph["nodes"].insert(0, repetition)))
+    (tmp_path / "net.pt2").write_bytes(content)
+    with pytest.raises(NetworkError, match=r"calls _operator\.mul with a list"):
+        _load_and_run(tmp_path / "net.pt2")
+
+
 def test_code_in_a_pt2_file_does_not_run(tmp_path: Path, pt2: bytes) -> None:
     victim = tmp_path / "victim"
     (tmp_path / "net.pt2").write_bytes(_rewrite(pt2, _everywhere(victim)))
