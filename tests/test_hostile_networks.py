@@ -283,6 +283,7 @@ _FUNCTION = helper.make_function(
             "an operator of evil",
             id="domain-in-a-subgraph",
         ),
+        pytest.param(_model(opsets=[helper.make_opsetid("ai.onnx", 20)]), "names 2 opsets of ONNX itself", id="opsets"),
         pytest.param(_model(helper.make_node("Loop", ["n", ""], ["y"], body=_body())), "is Loop, a loop", id="loop"),
         pytest.param(
             _model(helper.make_node("Scan", ["x"], ["y"], body=_body(), num_scan_inputs=1)), "is Scan", id="scan"

@@ -133,13 +133,16 @@ def _check(model: ModelProto) -> None:
         )
     if len(model.training_info):
         raise _MalformedError(f"it describes a training, too. Export the network alone: {EXPORT}")
-    versions = {opset.domain: opset.version for opset in model.opset_import}
-    if strange := [domain for domain in versions if domain not in _DOMAINS]:
+    domains = dict.fromkeys(opset.domain for opset in model.opset_import)
+    if strange := [domain for domain in domains if domain not in _DOMAINS]:
         raise _MalformedError(
             f"it needs operators of {describe_keys(strange)}. Only those of ONNX and of ONNX Runtime are run; no "
             f"library of custom operators is loaded. Export the network without them"
         )
-    version = versions.get("", versions.get("ai.onnx"))
+    own = {opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")}
+    if len(own) > 1:
+        raise _MalformedError(f"it names {len(own)} opsets of ONNX itself. Export the network again: {EXPORT}")
+    version = next(iter(own), None)
     low, high = OPSETS
     if version is None or not low <= version <= high:
         raise _MalformedError(
