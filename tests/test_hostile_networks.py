@@ -19,9 +19,9 @@ import torch
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
+from inference_export import onnx_session
 from inference_export.command import main
 from inference_export.errors import NetworkError, ResourcesError
-from inference_export.network import networks
 from inference_export.network.complete import first_run, pt2_file
 from inference_export.network.loading import load_network
 from inference_export.network.preprocessing import Preprocessing
@@ -450,7 +450,7 @@ def test_memory_of_a_run_is_limited_for_every_number_of_images(
     asked = Preprocessing(image_size=SIZE)
     measure_embedding(network, asked, 2)
     network.answer(np.zeros((8, SIZE, SIZE, 3), np.uint8), asked)
-    monkeypatch.setattr(networks, "MOST_RUN_BYTES", 2**20)
+    monkeypatch.setattr(onnx_session, "MOST_RUN_BYTES", 2**20)
     with pytest.raises(NetworkError, match="failed on 20000 images"):
         network.answer(np.zeros((20_000, SIZE, SIZE, 3), np.uint8), asked)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 INPUT = "PIXELS"
 OUTPUTS = ("EMBEDDING", "PROBABILITIES")
 MOST_RUN_BYTES = 12 * 2**30  # that one run on the CPU may add; a GPU's driver reserves far more addresses
+_USUAL_PIXEL_BYTES = 32 * 512 * 512 * 3  # of a run; larger ones may add more in proportion
 CPU = "CPUExecutionProvider"
 SHOWN_ERROR_LENGTH = 300
 _BATCH = 8
@@ -50,19 +51,26 @@ def run_graph(
         NetworkError: The graph fails for this number of images or for their content, or takes too much memory.
     """
     try:
-        with limited_run(session):
+        with limited_run(session, pixels):
             embeddings, probabilities = session.run(list(OUTPUTS), {INPUT: pixels})
     except Exception as error:  # ONNX Runtime raises many types
         raise NetworkError(
             f"the network failed on {len(pixels)} images: {describe_error(error)[:SHOWN_ERROR_LENGTH]}. It must accept "
-            f"any number of images, whatever they show. Export it again from the training code."
+            f"any number of images, whatever they show. If memory was short, name a smaller --batch_size."
         ) from error
     return embeddings, probabilities
 
 
-def limited_run(session: onnxruntime.InferenceSession) -> contextlib.AbstractContextManager[None]:
+def limited_run(
+    session: onnxruntime.InferenceSession, pixels: npt.NDArray[np.uint8]
+) -> contextlib.AbstractContextManager[None]:
     """Limit the memory of a run: a complete network may take any amount for a number of images that it never saw."""
-    return memory_limit(MOST_RUN_BYTES) if session.get_providers() == [CPU] else contextlib.nullcontext()
+    return memory_limit(most_run_bytes(pixels)) if session.get_providers() == [CPU] else contextlib.nullcontext()
+
+
+def most_run_bytes(pixels: npt.NDArray[np.uint8]) -> int:
+    """Return how much memory a run on the CPU may add for these images."""
+    return MOST_RUN_BYTES * max(1, -(-pixels.nbytes // _USUAL_PIXEL_BYTES))
 
 
 def run_batches(

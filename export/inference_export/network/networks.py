@@ -16,7 +16,7 @@ from inference_export.network.complete.first_run import run_first
 from inference_export.network.complete.outputs import choose_outputs, refuse_probabilities
 from inference_export.network.preprocessing import Preprocessing
 from inference_export.network.users_code import users_code
-from inference_export.onnx_session import MOST_RUN_BYTES, SHOWN_ERROR_LENGTH, limited_run
+from inference_export.onnx_session import SHOWN_ERROR_LENGTH, limited_run, most_run_bytes
 from inference_export.resources.file_kinds import Kind
 from inference_export.resources.memory_limit import memory_limit
 
@@ -154,7 +154,7 @@ class TorchNetwork:
 
         from inference_export.network.served import as_served
 
-        limit = memory_limit(MOST_RUN_BYTES) if self.complete is not None else contextlib.nullcontext()
+        limit = memory_limit(most_run_bytes(pixels)) if self.complete is not None else contextlib.nullcontext()
         with users_code(f"{self.who} failed on {len(pixels)} images", _ANY_IMAGES), limit, torch.inference_mode():
             embeddings, probabilities = as_served(self.module, preprocessing)(torch.from_numpy(pixels))
             return embeddings.numpy(), probabilities.numpy()
@@ -210,7 +210,7 @@ class OnnxNetwork:
         )
         normalized = np.ascontiguousarray((images - mean) / std, np.float32)
         try:
-            with limited_run(self._session):
+            with limited_run(self._session, pixels):
                 embeddings, logits = self._session.run(list(self.outputs), {self.model.image: normalized})
         except Exception as error:  # ONNX Runtime raises many types
             shown = describe_error(error)[:SHOWN_ERROR_LENGTH]
