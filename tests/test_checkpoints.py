@@ -93,6 +93,13 @@ def test_several_sets_of_weights_are_listed_and_one_is_chosen_by_its_key(tmp_pat
         _load(tmp_path / "checkpoint", "emma")
 
 
+def test_key_of_weights_can_write_no_lines_of_its_own(tmp_path: Path) -> None:
+    torch.save({"a\x1b[2J\nError: none": STATE, "model": STATE}, tmp_path / "checkpoint")
+    with pytest.raises(ResourcesError, match="--checkpoint_key a") as raised:
+        _load(tmp_path / "checkpoint")
+    assert str(raised.value).isprintable()
+
+
 @pytest.mark.parametrize(
     ("prefix", "wrapper"),
     [

@@ -19,6 +19,7 @@ import torch
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
+from inference_export import onnx_session
 from inference_export.command import main
 from inference_export.errors import NetworkError, ResourcesError
 from inference_export.network.complete import first_run, pt2_file
@@ -27,6 +28,7 @@ from inference_export.network.preprocessing import Preprocessing
 from inference_export.network.probing import measure_embedding
 from inference_export.regular_files import FileReader
 from tests import formats
+from tests.resources import write_faces
 from tests.test_resources import Payload
 
 SIZE = formats.SIZE
@@ -202,6 +204,20 @@ def _everywhere(victim: Path) -> Callable[[Entries], None]:
     return change
 
 
+def test_python_operator_of_a_pt2_file_takes_numbers_only(tmp_path: Path, pt2: bytes) -> None:
+    """A list times 2**26 takes half a gigabyte, in the export's own process too."""
+    repetition = {
+        "target": "_operator.mul",
+        "inputs": [_argument("a", {"as_ints": [1]}), _argument("b", {"as_int": 2**26})],
+        "outputs": [{"as_sym_int": {"as_name": "many"}}],
+        "metadata": {},
+    }
+    content = _rewrite(pt2, _graph(lambda graph: graph["nodes"].insert(0, repetition)))
+    (tmp_path / "net.pt2").write_bytes(content)
+    with pytest.raises(NetworkError, match=r"calls _operator\.mul with a list"):
+        _load_and_run(tmp_path / "net.pt2")
+
+
 def test_code_in_a_pt2_file_does_not_run(tmp_path: Path, pt2: bytes) -> None:
     victim = tmp_path / "victim"
     (tmp_path / "net.pt2").write_bytes(_rewrite(pt2, _everywhere(victim)))
@@ -267,6 +283,7 @@ _FUNCTION = helper.make_function(
             "an operator of evil",
             id="domain-in-a-subgraph",
         ),
+        pytest.param(_model(opsets=[helper.make_opsetid("ai.onnx", 20)]), "names 2 opsets of ONNX itself", id="opsets"),
         pytest.param(_model(helper.make_node("Loop", ["n", ""], ["y"], body=_body())), "is Loop, a loop", id="loop"),
         pytest.param(
             _model(helper.make_node("Scan", ["x"], ["y"], body=_body(), num_scan_inputs=1)), "is Scan", id="scan"
@@ -388,6 +405,65 @@ def test_onnx_that_runs_for_ever_is_stopped(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(NetworkError, match=r"did not answer 4 images, .*within 4 s"):
         _load_and_run(tmp_path / "net.onnx")
+
+
+def _fails_for(count: int) -> onnx.ModelProto:
+    """Make a network that can't be run on this number of images: it would need 4 TiB."""
+    model = _model(
+        helper.make_node("Constant", [], ["count"], value_ints=[count]),
+        helper.make_node("Constant", [], ["many"], value_ints=[2**40]),
+        helper.make_node("Shape", ["x"], ["images"], start=0, end=1),
+        helper.make_node("Equal", ["images", "count"], ["is_it"]),
+        helper.make_node("Cast", ["is_it"], ["one_or_zero"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["one_or_zero", "many"], ["size"]),
+        helper.make_node("ConstantOfShape", ["size"], ["big"]),
+        helper.make_node("ReduceSum", ["big"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["x", "sum"], ["y"]),
+    )
+    next(node for node in model.graph.node if node.op_type == "ReduceMean").input[0] = "y"
+    return model
+
+
+@pytest.mark.parametrize("count", [8, 13])  # of the comparison, and of the base images
+def test_network_that_fails_for_some_number_of_images_is_refused_in_words(tmp_path: Path, count: int) -> None:
+    write_faces(tmp_path / "base" / "a", range(6), "face_")
+    write_faces(tmp_path / "base" / "b", range(100, 107), "other_")
+    (tmp_path / "net.onnx").write_bytes(_fails_for(count).SerializeToString())
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    before = sorted(tmp_path.iterdir())
+    arguments = ["-r", tmp_path / "net.onnx", "-data", tmp_path / "base", "--model_repository", tmp_path / "out"]
+    result = CliRunner().invoke(
+        main, [str(each) for each in [*arguments, "--image_size", SIZE]], catch_exceptions=False
+    )
+    assert result.exit_code == 1
+    assert f"network failed on {count} images: " in result.stderr
+    assert "It must accept any number of images" in result.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_memory_of_a_run_is_limited_for_every_number_of_images(
+    tmp_path: Path, pt2: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process of the first run sees 1 and 3 images only."""
+    (tmp_path / "net.pt2").write_bytes(pt2)
+    network = load_network(tmp_path / "net.pt2", 2, FileReader())
+    asked = Preprocessing(image_size=SIZE)
+    measure_embedding(network, asked, 2)
+    network.answer(np.zeros((8, SIZE, SIZE, 3), np.uint8), asked)
+    monkeypatch.setattr(onnx_session, "MOST_RUN_BYTES", 2**20)
+    with pytest.raises(NetworkError, match="failed on 20000 images"):
+        network.answer(np.zeros((20_000, SIZE, SIZE, 3), np.uint8), asked)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_name_of_external_data_can_write_no_lines_of_its_own(tmp_path: Path, exists: bool) -> None:
+    name = "w\x1b[2J\nError: none"
+    if exists:
+        (tmp_path / name).write_bytes(b"short")
+    (tmp_path / "net.onnx").write_bytes(_external(location=name).SerializeToString())
+    with pytest.raises(ResourcesError, match=r"w\ufffd\[2J\ufffdError: none") as raised:
+        load_network(tmp_path / "net.onnx", 2, FileReader())
+    assert str(raised.value).isprintable()
 
 
 @pytest.mark.parametrize("name", ["net.pt2", "net.onnx"])

@@ -127,6 +127,19 @@ def test_auto_takes_int8_where_the_check_passes_and_this_machine_gains(
     assert json.loads(inspected.stdout)["precision"] == precision
 
 
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_graph_that_does_not_run_in_int8_is_explained(
+    tiny: list[object], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    monkeypatch.setattr(
+        precision_module, "quantize", lambda graph, pixels, destination, advance: destination.write_bytes(b"no graph")
+    )
+    result = _export(tiny, tmp_path / "out", "-data", base, "--precision", precision)
+    assert result.exit_code == (precision == "int8"), result.output
+    assert "the network does not run in int8 (" in result.output
+    assert (tmp_path / "out").exists() == (precision == "auto")
+
+
 @pytest.mark.parametrize("images", [0, 15])
 def test_auto_without_images_to_check_with_exports_fp32_and_names_the_remedy(
     tiny: list[object], tmp_path: Path, images: int

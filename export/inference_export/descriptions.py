@@ -40,7 +40,8 @@ def describe_keys(keys: Sequence[Any]) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Give an exception's type and the first line of its message."""
+    """Give an exception's type and the first line of its message, as printable text."""
     first, *_ = str(error).strip().splitlines() or [""]
+    first = printable(first)  # it may quote names from a stranger's file
     text = f"{type(error).__name__}: {first.rstrip('.')}" if first else type(error).__name__
     return f"it would end this program ({text})" if isinstance(error, SystemExit) else text

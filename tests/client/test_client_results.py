@@ -223,6 +223,7 @@ def test_resume_sends_again_what_may_pass_and_nothing_else(name, images, server)
 @pytest.mark.parametrize("cut", [1, 3, 20])
 def test_torn_last_line_is_written_again(name, cut, images, server):
     odd = 'photos/3, "odd"\nname.jpg'
+    Path("photos/3\r.jpg").write_text("3")
     Path(odd).write_text("3")
     classify(server, "-l", "photos", "-o", name)
     whole = Path(name).read_bytes()
@@ -254,6 +255,13 @@ def test_resume_of_a_finished_file_sends_nothing(name, images, server):
         ("r.jsonl", b"[1]\n", "line 1 of r.jsonl is no result"),
         ("r.jsonl", b'{"Image": ["a"]}\n', "line 1 of r.jsonl is no result"),
         pytest.param("r.jsonl", b"[" * 100_000 + b"\n", "line 1 of r.jsonl is no JSON", id="deep"),
+        ("r.jsonl", b'{"Image": "a"}\n', "line 1 of r.jsonl is no result"),
+        (
+            "r.jsonl",
+            b'{"Image": "a", "Label": "a", "Probability": 1, "Version": "v"}\n',
+            "line 1 of r.jsonl is no result",
+        ),
+        ("r.jsonl", b'{"Image": "\\ud800", "Label": "a", "Probability": 1}\n', "line 1 of r.jsonl is no result"),
         ("r.jsonl", b"hello\n", "line 1 of r.jsonl is no JSON"),
         pytest.param("r.jsonl", b" " * (17 * 2**20), "has a line of more than", id="long"),
     ],
@@ -266,6 +274,29 @@ def test_resume_refuses_a_file_of_another_kind_and_leaves_it(name, content, says
     assert Path(name).read_bytes() == content
     assert names() == sorted(["photos", name])
     assert not server.requests
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.parquet"])
+def test_two_runs_do_not_write_one_file(name, images, server):
+    """Otherwise the second, which drops the row that may pass, would put another file in the first one's place."""
+    answered, going_on = threading.Event(), threading.Event()
+
+    def answer(request):
+        if b"4" in request.images:
+            answered.set()
+            going_on.wait(60)
+        return echo(request)
+
+    server.answer = answer
+    with start(server, "-l", "photos", "-o", name) as process:
+        assert answered.wait(60)
+        second = classify(server, "-l", "photos", "-o", name, "--resume")
+        going_on.set()
+        process.communicate(timeout=60)
+    assert second.exit_code == 1
+    assert "is being written by another run of classify. Wait until it ends" in second.stderr
+    read = rows(name) if name == "r.csv" else parquet.read_table(name).to_pylist()
+    assert [row["file"] for row in read] == images
 
 
 def test_another_version_is_named(images, server):

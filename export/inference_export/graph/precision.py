@@ -16,6 +16,7 @@ import numpy.typing as npt
 from inference_export.base_set.base_images import BaseImages
 from inference_export.base_set.image_files import ImageFiles
 from inference_export.base_set.scoring import Comparer, best_class, normalize
+from inference_export.descriptions import describe_error
 from inference_export.errors import PrecisionError
 from inference_export.export_options import ExportOptions
 from inference_export.graph.calibration import AUTO, FLOAT32, MIN_IMAGES, CalibrationSet, spread
@@ -23,7 +24,7 @@ from inference_export.graph.onnx_export import export_graph
 from inference_export.graph.quantization import quantize
 from inference_export.network.networks import Network, OnnxNetwork
 from inference_export.network.users_code import users_code
-from inference_export.onnx_session import open_graph, run_batches, run_graph
+from inference_export.onnx_session import SHOWN_ERROR_LENGTH, open_graph, run_batches, run_graph
 from inference_export.progress import Progress
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def set_precision(
         else:
             _export_half(network, preprocessing, smaller)
         judges = None if base is None else _judges(base, set(chosen.held_out), images, options.sim_thres)
-        loss = measure_loss(open_graph(graph), open_graph(smaller), held_out_pixels, judges)
+        loss = _try_smaller(name, graph, smaller, held_out_pixels, judges)
         if not loss.is_acceptable and not options.accept_loss:
             raise PrecisionError(
                 f"{name} was not exported: {loss}. At least {MIN_AGREEMENT:.0%} of labels and a cosine of {MIN_COSINE} "
@@ -174,6 +175,26 @@ def set_precision(
         return Precision(name=FLOAT32, reason=first.rstrip("."))
     smaller.replace(graph)
     return Precision(name=name, loss=loss, reason=reason)
+
+
+def _try_smaller(
+    name: str, graph: Path, smaller: Path, pixels: npt.NDArray[np.uint8], judges: Judges | None
+) -> PrecisionLoss:
+    """Measure the loss.
+
+    Raises:
+        NetworkError: The float32 graph fails.
+        PrecisionError: The smaller graph does, as graphs with operators that the quantizer does not expect may.
+    """
+    full = open_graph(graph)
+    run_graph(full, pixels[:1])
+    try:
+        return measure_loss(full, open_graph(smaller), pixels, judges)
+    except Exception as error:  # ONNX Runtime raises many types
+        raise PrecisionError(
+            f"the network does not run in {name} ({describe_error(error)[:SHOWN_ERROR_LENGTH]}). Export it with "
+            f"--precision fp32."
+        ) from error
 
 
 def _export_half(network: Network, preprocessing: Preprocessing, file: Path) -> None:

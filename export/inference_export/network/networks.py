@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from inference_export.descriptions import describe_error
 from inference_export.errors import NetworkError, ResourcesError
 from inference_export.network.complete.first_run import run_first
 from inference_export.network.complete.outputs import choose_outputs, refuse_probabilities
 from inference_export.network.preprocessing import Preprocessing
 from inference_export.network.users_code import users_code
+from inference_export.onnx_session import SHOWN_ERROR_LENGTH, limited_run, most_run_bytes
 from inference_export.resources.file_kinds import Kind
+from inference_export.resources.memory_limit import memory_limit
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from inference_export.network.complete.onnx_file import OnnxModel
 
 PYTORCH = "PyTorch"
+_ANY_IMAGES = "It must accept any number of images, whatever they show."
 Float32 = npt.NDArray[np.float32]
 Pair = tuple[Float32, Float32]
 
@@ -149,7 +154,8 @@ class TorchNetwork:
 
         from inference_export.network.served import as_served
 
-        with users_code(f"{self.who} failed on images"), torch.inference_mode():
+        limit = memory_limit(most_run_bytes(pixels)) if self.complete is not None else contextlib.nullcontext()
+        with users_code(f"{self.who} failed on {len(pixels)} images", _ANY_IMAGES), limit, torch.inference_mode():
             embeddings, probabilities = as_served(self.module, preprocessing)(torch.from_numpy(pixels))
             return embeddings.numpy(), probabilities.numpy()
 
@@ -202,12 +208,13 @@ class OnnxNetwork:
         images = pixels[..., list(preprocessing.channel_order)].transpose(0, 3, 1, 2).astype(np.float32) / np.float32(
             255
         )
+        normalized = np.ascontiguousarray((images - mean) / std, np.float32)
         try:
-            embeddings, logits = self._session.run(
-                list(self.outputs), {self.model.image: np.ascontiguousarray((images - mean) / std, np.float32)}
-            )
+            with limited_run(self._session, pixels):
+                embeddings, logits = self._session.run(list(self.outputs), {self.model.image: normalized})
         except Exception as error:  # ONNX Runtime raises many types
-            raise NetworkError(f"{self.who} failed on images: {str(error)[:200]}.") from error
+            shown = describe_error(error)[:SHOWN_ERROR_LENGTH]
+            raise NetworkError(f"{self.who} failed on {len(images)} images: {shown}. {_ANY_IMAGES}") from error
         powers = np.exp(logits.astype(np.float32) - logits.max(axis=1, keepdims=True))
         return embeddings.astype(np.float32), powers / powers.sum(axis=1, keepdims=True)
 

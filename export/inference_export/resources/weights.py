@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference_client.command_line.formatting import printable
 from inference_export.descriptions import describe_keys, describe_value
 from inference_export.errors import ResourcesError
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SAVE = "torch.save(network.state_dict(), file)"
+_SHOWN_LENGTH = 100  # of a key
 _DEPTH = 2  # of the dictionaries around the weights
 # An optimizer keeps tensors for each parameter, too.
 _NO_WEIGHTS = ("optim", "sched", "scaler", "callback", "loop", "rng")
@@ -43,7 +45,7 @@ def find_weights(value: Any, key: str | None, path: Path) -> tuple[dict[str, Ten
     if candidates:
         raise ResourcesError(
             f"{path} holds several sets of weights, under {describe_keys(list(candidates))}. Choose one, as in "
-            f"--checkpoint_key {next(iter(candidates))}.",
+            f"--checkpoint_key {printable(next(iter(candidates))[:_SHOWN_LENGTH])}.",
             path,
         )
     inside = f" (with {describe_keys(list(value))})" if isinstance(value, Mapping) and value else ""

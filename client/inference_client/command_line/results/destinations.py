@@ -10,6 +10,7 @@ from typing import Protocol
 import click
 
 from inference_client.command_line.printing import standard_output_failed
+from inference_client.command_line.results.locking import InUseError, lock
 
 
 class DestinationError(click.ClickException):
@@ -38,7 +39,7 @@ class ResultsFile:
         goes_on: Whether it may exist already, with results to keep.
 
     Raises:
-        DestinationError: It can't be opened, or exists already.
+        DestinationError: It can't be opened, exists already, or is being written by another run.
     """
 
     def __init__(self, path: Path, *, goes_on: bool) -> None:
@@ -53,6 +54,11 @@ class ResultsFile:
             raise DestinationError(
                 f"{path} can't be written: {error.strerror}. Name a file in another folder."
             ) from error
+        try:
+            lock(self._file)
+        except InUseError as error:
+            self._file.close()
+            raise DestinationError(f"{path} {error}") from error
         self._whole_bytes = self._file.seek(0, os.SEEK_END)
 
     def write(self, content: bytes) -> None:

@@ -105,5 +105,5 @@ class Csv:
 def csv_line(cells: Sequence[Any]) -> bytes:
     """Encode one row; None is an empty cell."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue().encode()
+    csv.writer(line, lineterminator="\r\n").writerow(cells)  # so that a carriage return in a name is quoted, too
+    return line.getvalue().removesuffix("\r\n").encode() + b"\n"

@@ -13,11 +13,13 @@ from typing import IO, Any
 
 import click
 
-from inference_client.command_line.results.columns import COLUMNS, SCORE_PREFIX
+from inference_client.command_line.results.columns import COLUMNS, SCORE_PREFIX, flat_row
 from inference_client.command_line.results.encoding import csv_line
+from inference_client.command_line.results.locking import InUseError, lock
 
 # Longest line of a results file: the evidence of some 100,000 classes.
 MAX_LINE_BYTES = 16 * 2**20
+_MOST_BITS = 63  # of a whole number in a Parquet file
 # A message about the server or the request begins with the server's url, one about the file with the file's path. What
 # the server says of an image begins with neither.
 _SERVERS_URL = re.compile(r"https?://\S+ ")
@@ -95,6 +97,7 @@ def keep_results(path: Path, keep: Callable[[IO[bytes], IO[bytes], Held], None])
             tempfile.NamedTemporaryFile(dir=target.parent, prefix=f"{target.name}.", delete=False) as temporary,
         ):
             kept = Path(temporary.name)
+            lock(lines)
             keep(lines, temporary, held)
             temporary.flush()
             shorter = temporary.tell() < path.stat().st_size
@@ -102,6 +105,8 @@ def keep_results(path: Path, keep: Callable[[IO[bytes], IO[bytes], Held], None])
         if shorter:
             shutil.copymode(target, kept)
             kept.replace(target)
+    except InUseError as error:
+        raise ResumeError(f"{path} {error}") from error
     except OSError as error:
         raise ResumeError(f"{path} can't be gone on with: {error.strerror}.") from error
     finally:
@@ -143,13 +148,29 @@ def keep_json_lines(lines: IO[bytes], kept: IO[bytes], held: Held) -> None:
     """Copy the lines to keep of a JSON Lines file."""
     for number, (line, record) in enumerate(_records(lines), start=1):
         try:
+            _require_result(record)
             keeps = held.keeps(record["Image"], record.get("Error", ""), record.get("Version"))
-        except (TypeError, LookupError, AttributeError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise ResumeError(
                 f"line {number} of {lines.name} is no result of classify --jsonl. Name another file with -o."
             ) from error
         if keeps:
             kept.write(line)
+
+
+def _require_result(record: dict[str, Any]) -> None:
+    """Raise an exception for a record that no other part could read again, or that has no place in the columns."""
+    row = flat_row(record["Image"], record)
+    for name, value in row.items():
+        kind = COLUMNS.get(name, float)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+            raise TypeError(name)
+        if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+            raise ValueError(name)
+        if isinstance(value, str):
+            value.encode()
 
 
 def read_json_lines(lines: IO[bytes]) -> Iterator[dict[str, Any]]:

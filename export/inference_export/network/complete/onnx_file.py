@@ -23,6 +23,7 @@ MAX_NODES = 100_000  # nodes in subgraphs included; ViT-giant has about 10,000
 MAX_NESTING = 16  # of graphs in graphs
 OPSETS = (11, 21)
 MAX_IR_VERSION = 10  # of ONNX's file format; the newest that Triton's stock containers of recent years read
+_SHOWN_LENGTH = 255  # of a file's name
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 # Their length is decided by a number in the file or in the input; and files beside the graph that others would load.
 _REFUSED_OPERATORS = {
@@ -132,13 +133,16 @@ def _check(model: ModelProto) -> None:
         )
     if len(model.training_info):
         raise _MalformedError(f"it describes a training, too. Export the network alone: {EXPORT}")
-    versions = {opset.domain: opset.version for opset in model.opset_import}
-    if strange := [domain for domain in versions if domain not in _DOMAINS]:
+    domains = dict.fromkeys(opset.domain for opset in model.opset_import)
+    if strange := [domain for domain in domains if domain not in _DOMAINS]:
         raise _MalformedError(
             f"it needs operators of {describe_keys(strange)}. Only those of ONNX and of ONNX Runtime are run; no "
             f"library of custom operators is loaded. Export the network without them"
         )
-    version = versions.get("", versions.get("ai.onnx"))
+    own = {opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")}
+    if len(own) > 1:
+        raise _MalformedError(f"it names {len(own)} opsets of ONNX itself. Export the network again: {EXPORT}")
+    version = next(iter(own), None)
     low, high = OPSETS
     if version is None or not low <= version <= high:
         raise _MalformedError(
@@ -201,17 +205,18 @@ def _load_external(model: ModelProto, path: Path, reader: FileReader) -> list[Pa
         if location not in contents:
             contents[location] = _read_beside(path, location, reader)
         content = contents[location]
+        shown = printable(location)
         begin = _number(entries.get("offset", "0"))
         length = _number(entries["length"]) if "length" in entries else len(content) - begin
         if begin + length > len(content) or length < 0:
             raise _MalformedError(
                 f"its tensor {printable(tensor.name[:100])!r} is said to lie at bytes {begin:,} to {begin + length:,} "
-                f"of {location}, which has {len(content):,}. Both files must come from the same export"
+                f"of {shown}, which has {len(content):,}. Both files must come from the same export"
             )
         expected = _byte_length(tensor)
         if length != expected:
             raise _MalformedError(
-                f"its tensor {printable(tensor.name[:100])!r} has {length:,} bytes in {location}, and needs "
+                f"its tensor {printable(tensor.name[:100])!r} has {length:,} bytes in {shown}, and needs "
                 f"{expected:,}. Both files must come from the same export"
             )
         total += length
@@ -230,17 +235,18 @@ def _read_beside(path: Path, location: str, reader: FileReader) -> bytes:
             f"under a plain name, as torch.onnx.export writes them"
         )
     data = path.parent / location
+    shown = printable(location[:_SHOWN_LENGTH])
     if data.is_symlink():
-        raise _MalformedError(f"its weights are said to lie in {location}, which is a link. Put the file itself there")
+        raise _MalformedError(f"its weights are said to lie in {shown}, which is a link. Put the file itself there")
     try:
         return reader.read(data, MAX_CHECKPOINT_BYTES)
     except FileNotFoundError as error:
         raise _MalformedError(
-            f"its weights are said to lie in {location} beside it, and there is no such file. Put it there, under this "
+            f"its weights are said to lie in {shown} beside it, and there is no such file. Put it there, under this "
             f"name"
         ) from error
     except OSError as error:
-        raise _MalformedError(f"its weights in {location} can't be read ({error.strerror})") from error
+        raise _MalformedError(f"its weights in {shown} can't be read ({error.strerror})") from error
 
 
 def _number(text: str) -> int:

@@ -12,6 +12,7 @@ from inference_export.network.complete.pt2_file import Program, Ref, Step
 from inference_export.network.complete.pt2_operators import find_operator
 
 _MOST_INTEGER = 2**63
+_GETITEM = "_operator.getitem"
 
 
 class ProgramNetwork(nn.Module):
@@ -45,8 +46,11 @@ class ProgramNetwork(nn.Module):
             if call is None:
                 continue
             arguments = {name: _fill(argument, values) for name, argument in step.arguments.items()}
-            is_aten = step.operator.startswith("torch.")
-            result = call(**arguments) if is_aten else _bounded(call(*arguments.values()))
+            if step.operator.startswith("torch."):
+                result = call(**arguments)
+            else:
+                _require_numbers(step.operator, arguments)
+                result = _bounded(call(*arguments.values()))
             values.update(_name(result, step))
             for name in unused:
                 values.pop(name, None)
@@ -84,6 +88,12 @@ def _name(result: Any, step: Step) -> dict[str, Any]:
     if not step.unpacks:
         return {step.results[0]: result} if step.results else {}
     return dict(zip(step.results, result, strict=False))
+
+
+def _require_numbers(operator: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse Python's operators on lists: one times a number takes any amount of memory."""
+    if operator != _GETITEM and any(isinstance(value, (list, tuple)) for value in arguments.values()):
+        raise NetworkError(f"the .pt2 file calls {operator} with a list, and may with numbers only. Export it again.")
 
 
 def _bounded(value: Any) -> Any:
