@@ -70,9 +70,8 @@ _SIGNATURES = (
 def find(data: bytes) -> Found | None:
     """Name a file that is no supported image; None if it is nothing known."""
     start = data[:FIRST_BYTES]
-    for name, remedy, position, signature in _SIGNATURES:
-        if start.startswith(signature, position):
-            return Found(name, remedy)
+    if (signed := find_signature(start)) is not None:
+        return signed
     if start.startswith(b"PK\3\4"):
         is_office = b"[Content_Types].xml" in start or b"mimetypeapplication" in start
         return Found("an Office document", _PAGES) if is_office else Found("a ZIP archive", _ARCHIVE)
@@ -81,6 +80,14 @@ def find(data: bytes) -> Found | None:
     if start and not start.strip(b"\0"):
         return Found("zero bytes", "the file may not have been written or copied to its end: send it again")
     return _find_text(start) if _TEXT.fullmatch(start) else None
+
+
+def find_signature(data: bytes) -> Found | None:
+    """Name a file by the first bytes that its format prescribes; None if they are those of no format known here."""
+    for name, remedy, position, signature in _SIGNATURES:
+        if data.startswith(signature, position):
+            return Found(name, remedy)
+    return None
 
 
 def _find_text(start: bytes) -> Found:

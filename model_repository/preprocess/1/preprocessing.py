@@ -250,7 +250,7 @@ def _identify(data: bytes, limits: Limits, budget_bytes: int | None) -> Image.Im
         raise
     except Exception as error:  # the format is known, but the header breaks its decoder
         _require_no_lack_of_memory(error)
-        if (found := other_formats.find(data)) is not None:  # camera RAW begins as TIFF does
+        if (found := other_formats.find_signature(data)) is not None:  # camera RAW begins as TIFF does
             raise _unsupported(found) from error
         raise UndecodableImageError(BROKEN, "broken image header") from error
 
