@@ -38,6 +38,7 @@ FAMILIES = {
         "classify_refused_requests_total counter",
         "classify_decode_seconds histogram",
         "classify_image_bytes histogram",
+        "classify_rotated_images_total counter",
         "classify_access_log_lost_lines_total counter",
     },
     "cluster_head": {
