@@ -276,18 +276,24 @@ def test_resume_refuses_a_file_of_another_kind_and_leaves_it(name, content, says
     assert not server.requests
 
 
-@pytest.mark.parametrize("name", ["r.csv", "r.parquet"])
-def test_two_runs_do_not_write_one_file(name, images, server):
-    """Otherwise the second, which drops the row that may pass, would put another file in the first one's place."""
-    answered, going_on = threading.Event(), threading.Event()
+def pause_at(server, image):
+    """Have a server wait at an image. Return the events that it has come to that, and that it may go on."""
+    reached, going_on = threading.Event(), threading.Event()
 
     def answer(request):
-        if b"4" in request.images:
-            answered.set()
+        if image in request.images:
+            reached.set()
             going_on.wait(60)
         return echo(request)
 
     server.answer = answer
+    return reached, going_on
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.parquet"])
+def test_two_runs_do_not_write_one_file(name, images, server):
+    """Otherwise the second, which drops the row that may pass, would put another file in the first one's place."""
+    answered, going_on = pause_at(server, b"4")
     with start(server, "-l", "photos", "-o", name) as process:
         assert answered.wait(60)
         second = classify(server, "-l", "photos", "-o", name, "--resume")
@@ -384,15 +390,7 @@ def start(server, *arguments, **options):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
 def test_stop_signal_keeps_every_answer_and_says_how_to_go_on(number, status, images, server):
-    answered, going_on = threading.Event(), threading.Event()
-
-    def answer(request):
-        if b"4" in request.images:
-            answered.set()
-            going_on.wait(60)
-        return echo(request)
-
-    server.answer = answer
+    answered, going_on = pause_at(server, b"4")
     with start(server, "-l", "photos", "-o", "r.csv") as process:
         assert answered.wait(60)
         while len(rows("r.csv")) < 4:  # written while the others are still to come
