@@ -33,11 +33,11 @@ $(VENV)/created:
 PIP_INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 
 $(VENV)/demo-installed: pyproject.toml constraints.txt | $(VENV)/created
-	$(PIP_INSTALL) --editable '.[export,server,report,demo]'
+	$(PIP_INSTALL) --editable '.[export,server,console,report,demo]'
 	touch $@
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/created
-	$(PIP_INSTALL) --editable '.[export,server,report,demo,dev]'
+	$(PIP_INSTALL) --editable '.[export,server,console,report,demo,dev]'
 	$(call INSTALL_CARRIERS,$(BIN),--constraint constraints.txt)
 	touch $(VENV)/demo-installed $@
 
@@ -162,7 +162,7 @@ release: install ## Build wheel and sdist into dist/, and do the demonstration w
 lock: install ## Pin what a fresh environment holds now, in constraints.txt, and for the images in deploy/
 	rm -rf build/lock && $(or $(PYTHON),python3) -m venv build/lock
 	build/lock/bin/pip install --quiet 'torch==$(shell sed -n 's/^torch==//p' constraints.txt)' uv \
-	  '.[export,server,report,demo,dev,bench,fuzz]'
+	  '.[export,server,console,report,demo,dev,bench,fuzz]'
 	$(call INSTALL_CARRIERS,build/lock/bin)
 	build/lock/bin/pip freeze --exclude classify-triton | sed 's/+cpu$$//' > constraints.txt
 	$(BIN)/python -m tests.deploy.requirements
