@@ -18,10 +18,10 @@ from starlette.staticfiles import StaticFiles
 from inference_client.version import __version__
 from inference_console.access_log import AccessLog
 from inference_console.console import Console
-from inference_console.negotiation import prefers_html
+from inference_console.negotiation import prefers_html, root
 from inference_console.pages import routing as pages
 from inference_console.problems import ProblemError, problem_response, title_of
-from inference_console.rest import classifying, openapi, service
+from inference_console.rest import base_set, chosen_images, classifying, openapi, operations, service, thumbnails
 from inference_console.security.headers import SecurityHeaders
 from inference_console.security.hosts import HostCheck
 from inference_console.security.uploads import Uploads
@@ -37,8 +37,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
-        await console.close()
+        await console.open()
+        try:
+            yield
+        finally:
+            await console.close()
 
     app = FastAPI(
         title="classify-triton console",
@@ -54,7 +57,15 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(Uploads),
         ],
     )
-    for router in (classifying.routes(console), service.routes(console), pages.routes(console)):
+    for router in (
+        classifying.routes(console),
+        base_set.routes(console),
+        chosen_images.routes(console),
+        thumbnails.routes(console),
+        operations.routes(console),
+        service.routes(console),
+        pages.routes(console),
+    ):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     _add_error_answers(app, console)
@@ -74,8 +85,7 @@ def _add_error_answers(app: FastAPI, console: Console) -> None:
         if not prefers_html(request):
             return problem_response(problem)
         if problem.status == HTTPStatus.UNAUTHORIZED:
-            root = "../" * (request.url.path.count("/") - 1) or "./"
-            return RedirectResponse(f"{root}login", HTTPStatus.SEE_OTHER)
+            return RedirectResponse(f"{root(request)}login", HTTPStatus.SEE_OTHER)
         return console.pages.problem(request, problem)
 
     @app.exception_handler(ProblemError)

@@ -10,9 +10,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from inference_client.version import __version__
+from inference_console.negotiation import root
 from inference_console.problems import ProblemError
 from inference_console.security.access import Access, Visitor
 from inference_console.settings import Settings
+
+_PAGES = {"base_class": "base_set", "operation": "base_set", "forget": "base_set", "answers": "classify"}
 
 
 class Pages:
@@ -51,10 +54,9 @@ class Pages:
             headers: More headers.
             values: What the template shows.
         """
-        depth = request.url.path.count("/") - 1
         text = self._templates.get_template(f"{template}.html.j2").render(
-            root="../" * depth or "./",
-            page=template,
+            root=root(request),
+            page=_PAGES.get(template, template),
             visitor=self._visitor(request),
             asks_for_tokens=self._access.asks_for_tokens,
             settings=self._settings,
