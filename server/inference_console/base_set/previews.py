@@ -57,12 +57,13 @@ def keep_files(
         rename: Give another name to a file whose name is taken by another content, instead of refusing it.
 
     Raises:
-        BaseDataError: A name can't be used or is taken, no file is given, or no class is.
+        BaseDataError: A name can't be used.
+        NameTakenError: A name is taken, or the class holds all files already.
         OSError: The disk is full.
     """
     contents = _names(uploads, base_data / require_plain(class_name), rename=rename)
     if not contents:
-        raise BaseDataError(f"No file was given that {class_name} does not hold already. Choose image files.")
+        raise NameTakenError(f"{class_name} holds these images already, so there is nothing to add.")
     target = folder / _FILES
     target.mkdir(parents=True)
     try:
