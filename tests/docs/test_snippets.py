@@ -20,8 +20,8 @@ PAGES = [
     *sorted((CHECKOUT / "docs").rglob("*.md")),
     *sorted((CHECKOUT / "deploy").rglob("*.md")),
 ]
-PORTS = (8000, 8001, 8002, 8003, 8080, 8443, 9090)
-SERVED = (":8080", ":8002", "reload-repository", "inference-server --check")
+PORTS = (8000, 8001, 8002, 8003, 8080, 8090, 8443, 9090)
+SERVED = (":8080", "inference-console", ":8002", "reload-repository", "inference-server --check")
 DOWNLOADS = ("make perf",)
 STARTS_A_SERVER = ("inference-server", "tritonserver", "make serve")
 SERVER = Snippet(
