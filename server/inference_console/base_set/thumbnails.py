@@ -6,17 +6,20 @@ import asyncio
 import hashlib
 import io
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from inference_export.base_set.decoding import DEFAULT_LIMITS, Decoders, Geometry, open_decoder
 from inference_export.regular_files import read_regular_file
 
-SIZE_PX = 192
+SIZE_PX = 256
 MAX_KEPT_BYTES = 64 * 2**20
 MOST_WAITING = 256
 IDLE_S = 60.0
@@ -45,8 +48,8 @@ class Thumbnail:
         reason: Why there is none; "" if there is.
     """
 
-    content: bytes
-    tag: str
+    content: bytes = b""
+    tag: str = ""
     reason: str = ""
 
 
@@ -83,17 +86,20 @@ class Thumbnails:
             self._under_way[tag] = asyncio.create_task(self._keep(tag, file))
         return _require(await asyncio.shield(self._under_way[tag]))
 
-    async def of_content(self, content: bytes) -> bytes:
-        """Return the thumbnail of an image that is kept nowhere, as a WebP file.
+    async def of_contents(self, contents: Sequence[bytes]) -> list[bytes | None]:
+        """Return the thumbnails of images that are kept nowhere.
 
         Args:
-            content: The bytes of the image's file, or their base64.
+            contents: The bytes of each image's file, or their base64.
 
-        Raises:
-            NoThumbnailError: It does not decode.
-            BusyError: Too many thumbnails are being waited for.
+        Returns:
+            A WebP file for each; None for an image that does not decode, and for all while too many are waited for.
         """
-        return _require(await self._make(lambda: content, tag="")).content
+        try:
+            made = await self._run(lambda: self._decode([partial(bytes, content) for content in contents]))
+        except BusyError:
+            return [None] * len(contents)
+        return [thumbnail.content or None for thumbnail in made]
 
     def clear(self) -> None:
         """Keep no thumbnail."""
@@ -109,9 +115,12 @@ class Thumbnails:
 
     async def _keep(self, tag: str, file: Path) -> Thumbnail:
         try:
-            thumbnail = await self._make(lambda: read_regular_file(file, DEFAULT_LIMITS.file_bytes), tag=tag)
+            (made,) = await self._run(
+                lambda: self._decode([lambda: read_regular_file(file, DEFAULT_LIMITS.file_bytes)])
+            )
         finally:
             del self._under_way[tag]
+        thumbnail = replace(made, tag=tag)
         self._kept[tag] = thumbnail
         self._kept_bytes += _ENTRY_BYTES + len(thumbnail.content)
         while self._kept_bytes > MAX_KEPT_BYTES:
@@ -119,38 +128,43 @@ class Thumbnails:
             self._kept_bytes -= _ENTRY_BYTES + len(oldest.content)
         return thumbnail
 
-    async def _make(self, read: Callable[[], bytes], *, tag: str) -> Thumbnail:
+    async def _run(self, decode: Callable[[], list[Thumbnail]]) -> list[Thumbnail]:
+        """Decode in the only thread that talks to the decoders."""
         if self._waiting >= MOST_WAITING:
             raise BusyError("Too many thumbnails are being made. Try again in a few seconds.")
         self._waiting += 1
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._thread, self._decode, read, tag)
+            return await loop.run_in_executor(self._thread, decode)
         finally:
             self._waiting -= 1
             if self._end_of_idleness is not None:
                 self._end_of_idleness.cancel()
             self._end_of_idleness = loop.call_later(IDLE_S, loop.run_in_executor, self._thread, self._close_decoders)
 
-    def _decode(self, read: Callable[[], bytes], tag: str) -> Thumbnail:
-        """Make a thumbnail, in the only thread that talks to the decoders."""
+    def _decode(self, reads: Sequence[Callable[[], bytes]]) -> list[Thumbnail]:
         try:
-            content = read()
+            contents = [read() for read in reads]
             if self._decoders is None:
                 self._decoders = open_decoder(SIZE_PX, "reduced", geometry=_GEOMETRY, processes=1)
-            results = self._decoders.decode([content])
+            results = self._decoders.decode(contents)
         except OSError as error:
-            return Thumbnail(content=b"", tag=tag, reason=f"The image can't be read: {error.strerror or error}.")
-        if results.reasons[0]:
-            return Thumbnail(content=b"", tag=tag, reason=f"The image does not decode: {results.reasons[0]}.")
-        encoded = io.BytesIO()
-        Image.fromarray(results.pixels[0]).save(encoded, "WEBP", quality=_QUALITY)
-        return Thumbnail(content=encoded.getvalue(), tag=tag)
+            return [Thumbnail(reason=f"The image can't be read: {error.strerror or error}.")] * len(reads)
+        return [
+            Thumbnail(reason=f"The image does not decode: {reason}.") if reason else Thumbnail(content=_encode(pixels))
+            for pixels, reason in zip(results.pixels, results.reasons, strict=True)
+        ]
 
     def _close_decoders(self) -> None:
         if self._decoders is not None:
             self._decoders.close()
             self._decoders = None
+
+
+def _encode(pixels: npt.NDArray[np.uint8]) -> bytes:
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "WEBP", quality=_QUALITY)
+    return encoded.getvalue()
 
 
 def _require(thumbnail: Thumbnail) -> Thumbnail:

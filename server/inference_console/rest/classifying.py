@@ -93,10 +93,7 @@ def routes(console: Console) -> APIRouter:
             return await _answer(console, body.uploads, sim_thres=sim_thres, details=details)
         if sim_thres is None:
             sim_thres = _threshold(body.fields.get("sim_thres", ""))
-        results, status = await console.classifier(
-            [upload.data for upload in body.uploads], sim_thres=sim_thres, details=True
-        )
-        return await render_answers(console.pages, request, body.uploads, results, status)
+        return await render_answers(console, request, body, sim_thres=sim_thres)
 
     @router.post(
         "/",

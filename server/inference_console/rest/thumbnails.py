@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from inference_console.base_set.changes import ImpossibleError
-from inference_console.base_set.thumbnails import MEDIA_TYPE, Thumbnail
+from inference_console.base_set.thumbnails import MEDIA_TYPE, SIZE_PX, Thumbnail
 from inference_console.console import Console
 from inference_console.rest.answers import problems
 from inference_console.rest.refusals import refusals
@@ -26,7 +26,7 @@ def routes(console: Console) -> APIRouter:
         response_class=Response,
         responses={
             **problems(400, 404, 409, 503),
-            200: {"description": "A WebP image of 192 x 192 pixels.", "content": {MEDIA_TYPE: {}}},
+            200: {"description": f"A WebP image of {SIZE_PX} x {SIZE_PX} pixels.", "content": {MEDIA_TYPE: {}}},
             304: {"description": "The image of the `If-None-Match` header has not changed."},
         },
     )
