@@ -15,8 +15,6 @@ from inference_console.problems import ProblemError
 from inference_console.security.access import Access, Visitor
 from inference_console.settings import Settings
 
-_PAGES = {"base_class": "base_set", "operation": "base_set", "forget": "base_set", "answers": "classify"}
-
 
 class Pages:
     """Renders the templates of the pages.
@@ -56,7 +54,7 @@ class Pages:
         """
         text = self._templates.get_template(f"{template}.html.j2").render(
             root=root(request),
-            page=_PAGES.get(template, template),
+            page=template,
             visitor=self._visitor(request),
             asks_for_tokens=self._access.asks_for_tokens,
             settings=self._settings,

@@ -29,6 +29,7 @@ from inference_server.base_set.image_folder import check_name
 KEPT_CHECK_S = 3600.0
 MAX_KEPT_BYTES = 2**30  # of files that wait for a decision
 _CLEANING_INTERVAL_S = 60.0
+RUNNER = "Whoever runs this console can start it"
 
 
 class ImpossibleError(Exception):
@@ -76,7 +77,7 @@ class Changes:
 
     async def open(self) -> None:
         """Make the private folder, and remove those of consoles that were killed."""
-        if self.impossible() is None:
+        if self._settings.base_data is not None and not self._settings.read_only:
             self._folder = await asyncio.to_thread(self._folders.enter_context, private_folder())
             self._cleaning = asyncio.create_task(self._clean())
 
@@ -85,17 +86,6 @@ class Changes:
         if self._cleaning is not None:
             self._cleaning.cancel()
         await asyncio.to_thread(self._folders.close)
-
-    def impossible(self) -> str | None:
-        """Say why nobody can change the base set with this console; None: it is possible."""
-        if self._settings.read_only:
-            return "This console was started with --read_only: nobody can change the base set here."
-        if self._settings.base_data is None:
-            return (
-                "This console was started without -data, so it can't reach the folder of base images. To change them "
-                "here, start it with -data and that folder."
-            )
-        return None
 
     async def check_addition(
         self, class_name: str, uploads: Sequence[tuple[str, bytes]], *, rename: bool, person: str
@@ -249,8 +239,8 @@ class Changes:
         _remove(checked.folder)
 
     def _base_data(self) -> Path:
-        base_data, reason = self._settings.base_data, self.impossible()
-        if base_data is None or reason is not None:
+        base_data, reason = self._settings.base_data, why_impossible(self._settings)
+        if base_data is None or reason:
             raise ImpossibleError(reason)
         return base_data
 
@@ -337,6 +327,17 @@ class Changes:
             now_s = time.monotonic()
             for checked in [each for each in self._checked.values() if each.until_s < now_s]:
                 self.drop(checked.operation)
+
+
+def why_impossible(settings: Settings) -> str:
+    """Say why nobody can change the base set with a console; "" if it is possible."""
+    if settings.read_only:
+        return f"This console is read-only. {RUNNER} without --read_only."
+    if settings.base_data is None:
+        return f"This console knows no folder of reference images. {RUNNER} with -data."
+    if not settings.model_repository.is_dir():
+        return f"This console has no model repository. {RUNNER} with --model_repository."
+    return ""
 
 
 def _remove(folder: Path) -> None:

@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse
 from inference_console.base_set.stored import CLOSER, CONFLICT, Doubt, NoBaseSetError, Stored
 from inference_console.base_set.thumbnails import SIZE_PX
 from inference_console.console import Console
+from inference_console.pages.offers import why_no_change
 from inference_console.problems import ProblemError
 
 CLASSES_ON_A_PAGE = 24
@@ -99,7 +100,7 @@ async def render(console: Console, request: Request, class_name: str | None, num
     common: dict[str, Any] = {
         "stored": stored,
         "is_compared": doubts is not None,
-        "impossible": console.changes.impossible(),
+        "why_not": why_no_change(console.settings, console.access.require(request), "clustering"),
         "size_px": SIZE_PX,
         "has_thumbnails": console.settings.base_data is not None,
     }

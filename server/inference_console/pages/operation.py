@@ -45,6 +45,7 @@ async def render(console: Console, request: Request, operation: Operation) -> HT
         request,
         "operation",
         operation=operation,
+        may_change=console.access.require(request).may_change,
         result=result,
         size_px=SIZE_PX,
         has_thumbnails=console.settings.base_data is not None,

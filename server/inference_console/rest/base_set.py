@@ -13,6 +13,7 @@ from inference_console.bodies import JSON, MULTIPART, Body, read_form
 from inference_console.console import Console
 from inference_console.negotiation import prefers_html
 from inference_console.pages import base_set as page
+from inference_console.pages.offers import why_no_change
 from inference_console.problems import ProblemError
 from inference_console.rest.answers import READS_A_BODY, problems
 from inference_console.rest.operations import ACCEPTED, answer, find
@@ -130,12 +131,12 @@ def _add_showing(router: APIRouter, console: Console) -> None:
             return await page.render(console, request, class_name, number)
         with refusals():
             stored, doubts = await console.stored.read(), await console.stored.doubts()
-        reason = console.changes.impossible()
+        reason = why_no_change(console.settings, console.access.require(request), "clustering")
         values = {
             **stored.values,
             "doubtful": None if doubts is None else [_doubt(name, one) for name, all in doubts.items() for one in all],
-            "changeable": reason is None,
-            "unchangeable_because": reason,
+            "changeable": not reason,
+            "unchangeable_because": reason or None,
         }
         return JSONResponse(values, headers={"Vary": "Accept"})
 

@@ -73,7 +73,7 @@ SCHEMAS: dict[str, Any] = {
                 "own_similarity": {"type": ["number", "null"]},
             }),
         },
-        "changeable": {"type": "boolean", "description": "Whether this console can change the base set."},
+        "changeable": {"type": "boolean", "description": "Whether the visitor can change the base set here."},
         "unchangeable_because": {"type": ["string", "null"]},
     }),
     "Checked": _object({
