@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from inference_console.base_set.stored import CLOSER, CONFLICT, Doubt, NoBaseSetError, Stored
+from inference_console.base_set.stored import CLOSER, CONFLICT, TWIN, Doubt, NoBaseSetError, Stored
 from inference_console.base_set.thumbnails import SIZE_PX
 from inference_console.console import Console
 from inference_console.pages.offers import why_no_change
@@ -21,7 +21,6 @@ CLASSES_ON_A_PAGE = 24
 IMAGES_OF_A_CLASS = 12  # on the page of all classes
 IMAGES_ON_A_PAGE = 100
 MOST_CHOSEN = 256
-_SHOWN_DOUBTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,16 +149,28 @@ def chosen_query(names: Sequence[str]) -> str:
     return urlencode([("image", name) for name in names])
 
 
-def in_words(doubt: Doubt) -> str:
-    """Say why a base image may be a mistake.
+def in_words(doubts: Sequence[Doubt]) -> list[str]:
+    """Say why a base image may be a mistake, with a sentence for each kind of reason.
 
-    >>> in_words(Doubt(kind=CLOSER, other="wall", similarity=0.93, own_similarity=0.71))
-    'closer to wall (0.930) than to its own class (0.710)'
+    >>> in_words([Doubt(kind=CLOSER, other="wall", similarity=0.93, own_similarity=0.71)])
+    ['closer to wall (0.930) than to its own class (0.710)']
+    >>> in_words([Doubt(kind=TWIN, other=f"cat/{name}.jpg", similarity=0.9999) for name in "abc"])
+    ['nearly the same as a.jpg (0.9999) and 2 more']
     """
+    said = []
+    for kind in (CLOSER, CONFLICT, TWIN):
+        alike = sorted((doubt for doubt in doubts if doubt.kind == kind), key=lambda doubt: -doubt.similarity)
+        if alike:
+            more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+            said.append(f"{_first_in_words(alike[0])}{more}")
+    return said
+
+
+def _first_in_words(doubt: Doubt) -> str:
     if doubt.kind == CLOSER:
         return f"closer to {doubt.other} ({doubt.similarity:.3f}) than to its own class ({doubt.own_similarity:.3f})"
-    where = " of another class" if doubt.kind == CONFLICT else ""
-    return f"nearly the same as {doubt.other}{where} ({doubt.similarity:.4f})"
+    twin = doubt.other if doubt.kind == CONFLICT else doubt.other.partition("/")[2]
+    return f"nearly the same as {twin} ({doubt.similarity:.4f})"
 
 
 def _shown_class(stored: Stored, doubts: Mapping[str, list[Doubt]], name: str, part: slice) -> ShownClass:
@@ -174,16 +185,10 @@ def _shown_class(stored: Stored, doubts: Mapping[str, list[Doubt]], name: str, p
         count=len(files),
         doubtful=len(doubtful),
         images=[
-            ShownImage(class_name=name, file_name=file, reasons=list(_reasons(doubts.get(f"{name}/{file}", []))))
+            ShownImage(class_name=name, file_name=file, reasons=in_words(doubts.get(f"{name}/{file}", [])))
             for file in shown
         ],
     )
-
-
-def _reasons(doubts: Sequence[Doubt]) -> Iterator[str]:
-    yield from map(in_words, doubts[:_SHOWN_DOUBTS])
-    if len(doubts) > _SHOWN_DOUBTS:
-        yield f"and nearly the same as {len(doubts) - _SHOWN_DOUBTS} more"
 
 
 def _paging(entries: int, size: int, number: int) -> Paging:

@@ -85,9 +85,8 @@ def _checked(operation: Operation, result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _reasons(result: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the findings of a check by ``class/file name``, in words."""
-    found: dict[str, list[str]] = {}
-    for name, reason in result["undecodable"].items():
-        found.setdefault(name, []).append(f"does not decode: {reason}")
+    found: dict[str, list[str]] = {name: [f"does not decode: {why}"] for name, why in result["undecodable"].items()}
+    doubts: dict[str, list[Doubt]] = {}
     for entry in result["closer_to_another_class"]:
         doubt = Doubt(
             kind=CLOSER,
@@ -95,15 +94,15 @@ def _reasons(result: Mapping[str, Any]) -> dict[str, list[str]]:
             similarity=entry["other_similarity"],
             own_similarity=entry["own_similarity"],
         )
-        found.setdefault(entry["image"], []).append(in_words(doubt))
+        doubts.setdefault(entry["image"], []).append(doubt)
     for kind, key in ((CONFLICT, "label_conflicts"), (TWIN, "near_duplicates")):
         for pair in result[key]:
-            one, other = pair["images"]
-            for image, twin in ((one, other), (other, one)):
-                doubt = Doubt(kind=kind, other=twin, similarity=pair["similarity"])
-                found.setdefault(image, []).append(in_words(doubt))
-    for name in result["rotated"]:
-        found.setdefault(name, []).append("not stored upright, and taken as it is stored")
+            for image, twin in (pair["images"], pair["images"][::-1]):
+                doubts.setdefault(image, []).append(Doubt(kind=kind, other=twin, similarity=pair["similarity"]))
+    for image, all_doubts in doubts.items():
+        found.setdefault(image, []).extend(in_words(all_doubts))
+    for image in result["rotated"]:
+        found.setdefault(image, []).append("not stored upright, and taken as it is stored")
     return found
 
 
