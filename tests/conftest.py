@@ -32,7 +32,7 @@ CHECKPOINT = "model_7"
 # Whatever asks for one of these fixtures runs in one process, so that each server is started once.
 SERVERS = frozenset({
     "clustering_server", "classification_server", "full_clustering_server", "full_classification_server",
-    "clustering_evaluation", "classification_evaluation",
+    "clustering_evaluation", "classification_evaluation", "console",
 })  # fmt: skip
 # The longest group, and pages of docs, whose first makes what all of them need: these start first, side by side.
 FIRST = ("test_chaos.py", "test_snippets.py")

@@ -1,0 +1,151 @@
+"""Reading the images of a request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from inference_console.problems import ProblemError
+from inference_console.security.uploads import MAX_BODY_BYTES
+
+MAX_IMAGES = 256
+JSON, MULTIPART = "application/json", "multipart/form-data"
+_MAX_FIELDS = 32
+_MAX_FIELD_BYTES = 2**16
+_JSON_EXAMPLE = '{"images": ["<base64 of a file>", ...]}, or the list alone'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """One image of a request.
+
+    Attributes:
+        name: The file's name as the sender gave it; "" where there is none. Never a path to use.
+        data: The file's bytes, or its base64 as text, which the server reads as well.
+    """
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """The images of a request, and the other fields of its form."""
+
+    uploads: list[Upload]
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+class _InMemoryParser(MultiPartParser):
+    """Keeps files in memory, however long: an image that is only classified is written nowhere."""
+
+    spool_max_size = MAX_BODY_BYTES + 1
+
+
+def media_type(request: Request) -> str:
+    """Return the media type of a request's body, without parameters, in lower case."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_images(request: Request) -> Body:
+    """Read the images of a form or of JSON.
+
+    Raises:
+        ProblemError: The body is neither, is broken, or holds too many images.
+    """
+    kind = media_type(request)
+    if kind == MULTIPART:
+        return await read_form(request)
+    if kind == JSON:
+        value = await read_json(request)
+        images = value.get("images") if isinstance(value, dict) else value
+        return Body(uploads=list(_uploads(images)))
+    raise ProblemError(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        f"The body is {kind or 'of no named type'}. Send the files as {MULTIPART}, or {JSON}: {_JSON_EXAMPLE}.",
+    )
+
+
+async def read_form(request: Request) -> Body:
+    """Read the files and fields of a form.
+
+    Raises:
+        ProblemError: The body is no such form, is broken, or holds too many files.
+    """
+    if media_type(request) != MULTIPART:
+        raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send the files as {MULTIPART}.")
+    parser = _InMemoryParser(
+        request.headers,
+        request.stream(),
+        max_files=MAX_IMAGES,
+        max_fields=_MAX_FIELDS,
+        max_part_size=_MAX_FIELD_BYTES,
+    )
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError) as error:
+        said = error.message if isinstance(error, MultiPartException) else "it has no boundary, or is broken"
+        raise ProblemError(HTTPStatus.BAD_REQUEST, f"The form can't be read: {said}") from error
+    try:
+        return await _take(form)
+    finally:
+        await form.close()
+
+
+async def read_json(request: Request) -> Any:
+    """Read a body of JSON.
+
+    Raises:
+        ProblemError: The body is of another type, or broken.
+    """
+    if media_type(request) != JSON:
+        raise ProblemError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"The body is {media_type(request) or 'of no named type'}. Send {JSON}.",
+        )
+    try:
+        return json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(HTTPStatus.BAD_REQUEST, f"The body is no JSON: {error}") from error
+
+
+def text_uploads(images: Any) -> list[Upload]:
+    """Take a JSON list of images in base64.
+
+    Raises:
+        ProblemError: It is another value, or holds too many images.
+    """
+    return list(_uploads(images))
+
+
+def _uploads(images: Any) -> Iterator[Upload]:
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        raise ProblemError(HTTPStatus.BAD_REQUEST, f"The images must be a list of base64 texts: {_JSON_EXAMPLE}.")
+    _require_few(len(images))
+    for image in images:
+        yield Upload(name="", data=image.encode("utf-8", "replace"))
+
+
+async def _take(form: FormData) -> Body:
+    uploads, fields = [], {}
+    for name, value in form.multi_items():
+        if not isinstance(value, UploadFile):
+            fields[name] = value
+        elif value.filename or value.size:  # a form without a chosen file sends one without a name
+            uploads.append(Upload(name=value.filename or "", data=await value.read()))
+    _require_few(len(uploads))
+    return Body(uploads=uploads, fields=fields)
+
+
+def _require_few(images: int) -> None:
+    if images > MAX_IMAGES:
+        raise ProblemError(
+            HTTPStatus.BAD_REQUEST, f"{images} images are too many for one request: at most {MAX_IMAGES}."
+        )
