@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-import signal
 import socket
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,7 @@ from inference_server.console.keeper import ConsoleKeeper
 from inference_server.supervision.failures import MOST_FAILURES
 from inference_server.supervision.watching import Watcher
 from inference_server.triton.process import free_ports
+from tests.watched import watched_server
 
 WAIT_S = 30.0
 
@@ -60,20 +62,35 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "RESTART_PAUSE_S", 0.0)
 
 
-@pytest.mark.usefixtures("at_once")
-def test_console_that_is_killed_is_started_again_and_ends_with_the_server(said: _Said) -> None:
+@pytest.mark.slow
+def test_console_starts_with_the_server_is_started_again_when_killed_and_ends_with_it(
+    small_clustering: Path, tmp_path: Path
+) -> None:
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
-    address = f"inference-server: the console is at http://127.0.0.1:{port}\n"
-    before = set(_children())
-    with ConsoleKeeper(command, port=port).running():
-        _wait_until(lambda: address in said(), said)
-        (console,) = set(_children()) - before
-        console.send_signal(signal.SIGKILL)
-        _wait_until(lambda: said().count(address) == 2, said)
-        assert "inference-server: inference-console was killed by signal 9, and is started again\n" in said()
-    assert set(_children()) == before
-    assert "given up" not in said()
+    arguments = ("--model_repository", small_clustering, "--console", "--console_port", port)
+    with watched_server(*arguments, log=tmp_path / "log") as server:
+
+        def serves() -> bool:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/version") as answer:
+                return json.load(answer)["mode"] == "clustering"
+            return False
+
+        server.wait_until_said(f"console at http://127.0.0.1:{port}\n")
+        assert serves()
+        console = _console(server.process.pid)
+        console.kill()
+        server.wait_until_said("inference-server: inference-console was killed by signal 9, and is started again\n")
+        _wait_until(serves, server.said)
+        assert server.is_serving()
+        again = _console(server.process.pid)
+        assert again != console
+    assert not again.is_running()
+    assert not serves()
+
+
+def _console(server: int) -> psutil.Process:
+    (console,) = [child for child in psutil.Process(server).children() if "inference_console" in child.cmdline()]
+    return console
 
 
 @pytest.mark.usefixtures("at_once")
@@ -89,7 +106,7 @@ def test_console_that_never_starts_is_given_up_and_the_server_runs_on(
 ) -> None:
     times = MOST_FAILURES + 1
     given_up = f"the console is not started again: inference-console {reason}, {times} times in a row"
-    with ConsoleKeeper(command, port=free_ports(1)[0]).running():
+    with ConsoleKeeper(command).running():
         _wait_until(lambda: given_up in said(), said)
     assert said().count("and is started again") == MOST_FAILURES
     assert said().endswith("The server runs on without it\n")
@@ -108,7 +125,7 @@ def test_console_that_does_not_heed_sigterm_is_killed_in_the_end(
         "time.sleep(600)\n"
     )
     before = set(_children())
-    with ConsoleKeeper([sys.executable, "-c", script, str(started)], port=free_ports(1)[0]).running():
+    with ConsoleKeeper([sys.executable, "-c", script, str(started)]).running():
         _wait_until(started.exists, said)
     assert set(_children()) == before
 
@@ -121,7 +138,7 @@ def test_missing_extra_and_taken_port_of_the_console_are_refused_before_an_expor
     port, metrics_port, console_port = map(str, free_ports(3))
     given = ["-r", str(tmp_path / "trained"), "--model_repository", str(tmp_path / "out"), "--port", port,
              "--metrics_port", metrics_port, "--console"]  # fmt: skip
-    with closing(socket.create_server(("127.0.0.1", int(console_port)))):
+    with contextlib.closing(socket.create_server(("127.0.0.1", int(console_port)))):
         taken = CliRunner().invoke(main, [*given, "--console_port", console_port])
     assert taken.exit_code == 1
     assert taken.stderr.startswith(

@@ -260,7 +260,7 @@ def _serve(
                     cache=options["cache"],
                     queries=console_queries,
                 )
-                stack.enter_context(ConsoleKeeper(command, port=console_port).running())
+                stack.enter_context(ConsoleKeeper(command).running())
             yield
 
     watcher = Watcher(

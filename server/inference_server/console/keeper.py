@@ -5,24 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from inference_server.addresses import LOOPBACK, base_url
 from inference_server.messages import say
 from inference_server.supervision.failures import Failures, GivenUpError
 from inference_server.triton.process import start_child
 
 CONSOLE_PORT = 8090
-STOP_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 12.0  # the console gives its own requests 10 s
 LAST_LOOK_S = STOP_TIMEOUT_S + 1.0  # what the system can't end must not hold up the server's end
 RESTART_PAUSE_S = 1.0
 _POLL_S = 0.2
-_CONNECT_TIMEOUT_S = 1.0
 _NAME = "inference-console"
 
 
@@ -65,12 +62,10 @@ class ConsoleKeeper:
 
     Args:
         command: The result of ``console_command``.
-        port: Port of the console.
     """
 
-    def __init__(self, command: Sequence[str], *, port: int) -> None:
+    def __init__(self, command: Sequence[str]) -> None:
         self._command = command
-        self._port = port
         self._failures = Failures()
         self._stopping = threading.Event()
 
@@ -104,20 +99,11 @@ class ConsoleKeeper:
             process = start_child(self._command)
         except OSError as error:
             return f"can't be started ({error.strerror})"
-        is_reached = False
         while process.poll() is None:
-            if not is_reached and self._listens():
-                is_reached = True
-                say(f"the console is at {base_url(LOOPBACK, self._port)}")
             if self._stopping.wait(_POLL_S):
                 _stop(process)
         code = process.returncode
         return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, self._port), _CONNECT_TIMEOUT_S):
-            return True
-        return False
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
