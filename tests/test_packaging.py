@@ -107,7 +107,7 @@ def test_every_named_extra_and_its_packages_are_in_the_project() -> None:
     for extra, packages in EXTRA_PACKAGES.items():
         for package in packages:
             assert any(line.startswith(package) for line in extras[extra]), (extra, package)
-            assert extra == "report" or any(line.startswith(package) for line in extras["gpu"]), package
+            assert extra in {"console", "report"} or any(line.startswith(package) for line in extras["gpu"]), package
     assert {"export", "server", "gpu", "bench", "dev"} <= set(extras)
 
 

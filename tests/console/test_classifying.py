@@ -35,7 +35,9 @@ def test_json_with_a_bad_image_keeps_the_others(console: RunningConsole, query_i
     answer = console.ask("POST", "/classify", json={"images": images})
     assert answer.status == 207
     good, bad = answer.json
-    assert good["Label"] and bad["Label"] is None and bad["Error"]
+    assert good["Label"]
+    assert bad["Label"] is None
+    assert bad["Error"]
 
 
 def test_threshold_of_the_request_reaches_the_server(

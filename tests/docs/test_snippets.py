@@ -21,7 +21,7 @@ PAGES = [
     *sorted((CHECKOUT / "deploy").rglob("*.md")),
 ]
 PORTS = (8000, 8001, 8002, 8003, 8080, 8090, 8443, 9090)
-SERVED = (":8080", ":8002", "reload-repository", "inference-server --check")
+SERVED = (":8080", "inference-console", ":8002", "reload-repository", "inference-server --check")
 DOWNLOADS = ("make perf",)
 STARTS_A_SERVER = ("inference-server", "tritonserver", "make serve", "make console")
 SERVER = Snippet(
