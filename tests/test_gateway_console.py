@@ -286,7 +286,8 @@ def test_any_name_in_a_path_reaches_the_console_as_it_was_sent(recorded: Gateway
 
 
 @pytest.mark.parametrize(
-    "path", ["/console/../v2/repository/index", "/console/%2e%2e/v2/repository/index", "/consoles"]
+    "path",
+    ["/console/../v2/repository/index", "/console/%2e%2e/v2/repository/index", "/consoles", "/console-errors/lost"],
 )
 def test_path_that_only_looks_like_the_consoles_is_not_served(recorded: Gateway, path: str) -> None:
     answer = ask(recorded, "GET", path)
