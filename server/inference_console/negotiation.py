@@ -1,4 +1,4 @@
-"""Whether an answer is for a person or for a program, and how it names other addresses."""
+"""Whether an answer is for a person or for a program."""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ def prefers_html(request: Request) -> bool:
     return _quality(request, _HTML) > max(
         _quality(request, "application/json"), _quality(request, "application/problem+json")
     )
-
-
-def root(request: Request) -> str:
-    """Return the console's own root, relative to a request's address: a gateway may serve it under a prefix."""
-    return "../" * (request.url.path.count("/") - 1) or "./"
 
 
 def _quality(request: Request, media_type: str) -> float:

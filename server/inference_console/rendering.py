@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from inference_client.version import __version__
-from inference_console.negotiation import root
 from inference_console.problems import ProblemError
 from inference_console.security.access import Access, Visitor
 from inference_console.settings import Settings
@@ -53,7 +52,7 @@ class Pages:
             values: What the template shows.
         """
         text = self._templates.get_template(f"{template}.html.j2").render(
-            root=root(request),
+            root=root_of(request),
             page=template,
             visitor=self._visitor(request),
             asks_for_tokens=self._access.asks_for_tokens,
@@ -72,3 +71,9 @@ class Pages:
             return self._access.require(request)
         except ProblemError:
             return None
+
+
+def root_of(request: Request) -> str:
+    """Return the relative path from a request's path to the console's own root: ``./`` or ``../`` and so on."""
+    path: bytes = request.scope["raw_path"]  # as the browser sees it: names may hold an escaped slash
+    return "../" * (path.count(b"/") - 1) or "./"

@@ -10,9 +10,9 @@ from starlette.responses import RedirectResponse, Response
 
 from inference_console.bodies import read_form
 from inference_console.console import Console
-from inference_console.negotiation import root
 from inference_console.pages import base_set as page
 from inference_console.problems import ProblemError
+from inference_console.rendering import root_of
 from inference_console.rest.base_set import require_confirmation
 from inference_console.rest.operations import answer
 from inference_console.rest.refusals import refusals
@@ -51,7 +51,7 @@ def routes(console: Console) -> APIRouter:
             raise ProblemError(HTTPStatus.BAD_REQUEST, "No image was chosen. Go back, and tick the images first.")
         if body.fields.get("action") == "forget":
             return RedirectResponse(
-                f"{root(request)}chosen-images/forget?{page.chosen_query(names)}", HTTPStatus.SEE_OTHER
+                f"{root_of(request)}chosen-images/forget?{page.chosen_query(names)}", HTTPStatus.SEE_OTHER
             )
         with refusals():
             operation = console.changes.check_removal(names, person=visitor.name)

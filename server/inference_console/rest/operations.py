@@ -15,9 +15,10 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from inference_console.base_set.operations import Operation, State, UnstoppableError
 from inference_console.bodies import JSON
 from inference_console.console import Console
-from inference_console.negotiation import prefers_html, root
+from inference_console.negotiation import prefers_html
 from inference_console.pages import operation as page
 from inference_console.problems import ProblemError
+from inference_console.rendering import root_of
 from inference_console.rest.answers import problems
 from inference_console.rest.refusals import refusals
 from inference_console.rest.thumbnails import thumbnail_response
@@ -90,13 +91,13 @@ def routes(console: Console) -> APIRouter:
         visitor = console.access.require_change(request)
         with refusals():
             change = console.changes.confirm(find(console, id), person=visitor.name)
-        return RedirectResponse(f"{root(request)}operations/{change.id}", HTTPStatus.SEE_OTHER)
+        return RedirectResponse(f"{root_of(request)}operations/{change.id}", HTTPStatus.SEE_OTHER)
 
     @router.post("/{id}/cancel", include_in_schema=False)
     async def cancel(request: Request, id: str) -> Response:
         console.access.require_change(request)
         await drop(console, find(console, id))
-        return RedirectResponse(f"{root(request)}base-set", HTTPStatus.SEE_OTHER)
+        return RedirectResponse(f"{root_of(request)}base-set", HTTPStatus.SEE_OTHER)
 
     @router.get("/{id}/thumbnail", include_in_schema=False)
     async def thumbnail(
@@ -152,7 +153,7 @@ async def answer(request: Request, operation: Operation) -> Response:
     Raises:
         ProblemError: 409: the operation was refused or cancelled. 500: it failed.
     """
-    address = f"{root(request)}operations/{operation.id}"
+    address = f"{root_of(request)}operations/{operation.id}"
     if prefers_html(request):
         return RedirectResponse(address, HTTPStatus.SEE_OTHER, {"Vary": "Accept"})
     preferences = [value.strip() for value in request.headers.get("prefer", "").lower().split(",")]
