@@ -73,10 +73,13 @@ class AnsweredImage:
 
     @property
     def kind(self) -> str:
-        """``answered``, ``unknown``: no reference image matches, or ``failed``."""
-        if self.entry["Label"] is None:
+        """``answered``; ``unknown``: the label is no class; ``unmatched``: no reference image matches; ``failed``."""
+        label = self.entry["Label"]
+        if label is None:
             return "failed"
-        return "unknown" if self.is_clustering and not self._all_matches else "answered"
+        if label not in self.entry["Scores"]:
+            return "unknown"
+        return "unmatched" if self.is_clustering and not self.matches else "answered"
 
     @property
     def is_clustering(self) -> bool:
@@ -94,11 +97,11 @@ class AnsweredImage:
         number = self.entry["Probability"]
         if not self.is_clustering:
             return f"The network's own estimate: {number:.1%}. It is not how often such an answer is right."
-        if self.kind == "unknown":
-            threshold = self.entry["Threshold"]
+        if self.kind in {"unknown", "unmatched"}:
+            of_class = " and decides the label" if self.kind == "unmatched" else ""
             return (
-                f"No reference image reaches the threshold of {threshold:g}. The most similar one has a similarity of "
-                f"{number:.4f}."
+                f"No reference image reaches the threshold of {self.entry['Threshold']:g}. The most similar one has a "
+                f"similarity of {number:.4f}{of_class}."
             )
         images = "1 reference image" if self.matches == 1 else f"{self.matches} reference images"
         verb = "matches" if self.matches == 1 else "match"
@@ -139,11 +142,7 @@ class AnsweredImage:
 
     def other_classes(self, classes: Sequence[str]) -> list[str]:
         """List the classes that may be right if the answer is wrong."""
-        return [name for name in classes if name != self.entry["Label"] or self.kind == "unknown"]
-
-    @property
-    def _all_matches(self) -> int:
-        return sum(self.entry["Matches"].values())
+        return [name for name in classes if name != self.entry["Label"]]
 
 
 async def render_form(console: Console, request: Request) -> HTMLResponse:
