@@ -175,7 +175,14 @@ def _page(path: str, kind: str = "open") -> Callable[[Browser, Site], None]:
     return reach
 
 
+def _login(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.tokens.url}/login")
+    browser.driver.delete_all_cookies()
+    browser.open(f"{site.tokens.url}/")
+
+
 def _login_refused(browser: Browser, site: Site) -> None:
+    _login(browser, site)
     browser.open(f"{site.tokens.url}/login")
     browser.find("#token").send_keys("wrong" * 8)
     browser.find("main button").click()
@@ -209,7 +216,7 @@ STATES = (
     State(name="status-server-away", reach=_page("status", "away")),
     State(name="status-read-only", reach=_page("status", "read_only")),
     State(name="status-logged-in", reach=_logged_in),
-    State(name="login", reach=_page("login", "tokens")),
+    State(name="login", reach=_login),
     State(name="login-refused", reach=_login_refused, log="401"),
     State(name="docs", reach=_page("docs")),
     State(name="problem", reach=_page("no/such/page"), log="404"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
@@ -22,6 +24,7 @@ from inference_console.security.uploads import MAX_BODY_BYTES
 from inference_console.thumbnails import MEDIA_TYPE, SIDE
 
 MAX_IMAGES = 32
+_LAST_PERCENT = 99.2  # of a bar, where the mark of a threshold is still seen
 _NO_THUMBNAILS = "no"  # in the field of this name; a page that asks again has them
 
 
@@ -92,6 +95,12 @@ class AnsweredImage:
         return int(self.entry.get("Matches", {}).get(self.entry["Label"], 0))
 
     @property
+    def reason(self) -> str:
+        """Why there is no answer."""
+        text = str(self.entry.get("Error", ""))
+        return f"{text[:1].upper()}{text[1:]}."
+
+    @property
     def measure(self) -> str:
         """What the answer's number says, and what it does not."""
         number = self.entry["Probability"]
@@ -101,11 +110,11 @@ class AnsweredImage:
             of_class = " and decides the label" if self.kind == "unmatched" else ""
             return (
                 f"No reference image reaches the threshold of {self.entry['Threshold']:g}. The most similar one has a "
-                f"similarity of {number:.4f}{of_class}."
+                f"similarity of {_similarity(number)}{of_class}."
             )
         images = "1 reference image" if self.matches == 1 else f"{self.matches} reference images"
         verb = "matches" if self.matches == 1 else "match"
-        return f"{images} of this class {verb}. The most similar one has a similarity of {number:.4f}."
+        return f"{images} of this class {verb}. The most similar one has a similarity of {_similarity(number)}."
 
     @cached_property
     def bars(self) -> list[Bar]:
@@ -115,7 +124,7 @@ class AnsweredImage:
         return [
             Bar(
                 name=name,
-                score=f"{score:.4f}" if self.is_clustering else f"{score:.1%}",
+                score=_similarity(score) if self.is_clustering else f"{score:.1%}",
                 percent=_percent(score),
                 matches=matches.get(name, 0),
             )
@@ -126,7 +135,7 @@ class AnsweredImage:
     def threshold_percent(self) -> float | None:
         """Where the threshold stands in a bar; None: there is none."""
         threshold = self.entry.get("Threshold")
-        return None if threshold is None else _percent(threshold)
+        return None if threshold is None else min(_percent(threshold), _LAST_PERCENT)
 
     @cached_property
     def neighbors(self) -> list[Neighbor]:
@@ -134,8 +143,9 @@ class AnsweredImage:
         return [
             Neighbor(
                 name=neighbor["Image"],
-                similarity=f"{neighbor['Similarity']:.4f}",
-                is_match=neighbor["Similarity"] >= self.entry["Threshold"],
+                similarity=_similarity(neighbor["Similarity"]),
+                # as the server compares them
+                is_match=bool(np.float32(neighbor["Similarity"]) >= np.float32(self.entry["Threshold"])),
             )
             for neighbor in self.entry.get("Neighbors", ())
         ]
@@ -229,6 +239,11 @@ async def _thumbnails(console: Console, files: list[bytes], *, wanted: bool) -> 
 
 def _data_url(image: bytes | None) -> str:
     return "" if image is None else f"data:{MEDIA_TYPE};base64,{base64.b64encode(image).decode()}"
+
+
+def _similarity(value: float) -> str:
+    """Write a similarity, rounded down, so that none seems to reach a threshold that it does not reach."""
+    return f"{math.floor(value * 10_000 + 0.01) / 10_000:.4f}"
 
 
 def _percent(score: float) -> float:

@@ -160,7 +160,7 @@ if (byId("ask")) {
   const summary = () => {
     const counts = new Map();
     for (const article of articles()) {
-      const label = article.querySelector(".label").textContent;
+      const label = article.dataset.label || "without an answer";
       counts.set(label, (counts.get(label) || 0) + 1);
     }
     const labels = [...counts].map(([label, count]) => (files.length === 1 ? label : `${count} ${label}`));
