@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from inference_client import AsyncClassify
+from inference_console.base_set.thumbnails import Thumbnails
 from inference_console.rendering import Pages
 from inference_console.security.access import Access
 from inference_console.server_state import ServerProbe
 from inference_console.settings import Settings
-from inference_console.thumbnails import Thumbnails
 
 CLIENT_ID = "console"
 

@@ -16,12 +16,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from inference_client.client import Results
+from inference_console.base_set.thumbnails import MEDIA_TYPE, SIZE_PX
 from inference_console.bodies import Body, Upload
 from inference_console.console import Console
 from inference_console.pages.offers import why_no_change
 from inference_console.problems import ProblemError
 from inference_console.security.uploads import MAX_BODY_BYTES
-from inference_console.thumbnails import MEDIA_TYPE, SIDE
 
 MAX_IMAGES = 32
 _LAST_PERCENT = 99.2  # of a bar, where the mark of a threshold is still seen
@@ -72,7 +72,7 @@ class AnsweredImage:
     thumbnail: str
     entry: dict[str, Any]
     shows_base: bool
-    side: int = SIDE
+    side: int = SIZE_PX
 
     @property
     def kind(self) -> str:
@@ -234,7 +234,7 @@ def _render(
 
 
 async def _thumbnails(console: Console, files: list[bytes], *, wanted: bool) -> list[bytes | None]:
-    return await console.thumbnails.make(files) if wanted else [None] * len(files)
+    return await console.thumbnails.of_contents(files) if wanted else [None] * len(files)
 
 
 def _data_url(image: bytes | None) -> str:

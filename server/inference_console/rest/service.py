@@ -49,7 +49,7 @@ def routes(console: Console) -> APIRouter:
         summary="Say what is served",
         response_description="What is served.",
         responses=problems(400, *SERVER_FAILS),
-        dependencies=[Depends(console.access.require)],
+        dependencies=[Depends(console.access.admit)],
     )
     async def version() -> Version:
         """Answer with the version, the threshold and the classes of the server's answers."""
