@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _QUIET = ("/static", "/health")
+_LONGEST_METHOD = 16  # any word may stand there
 
 
 class AccessLog:
@@ -42,7 +43,7 @@ class AccessLog:
                     "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
                     "user": scope.get("state", {}).get("user", ""),
                     "address": client[0] if client else "",
-                    "request": f"{scope['method']} {path or '(no such path)'}",
+                    "request": f"{scope['method'][:_LONGEST_METHOD]} {path or '(no such path)'}",
                     "status": status,
                     "seconds": round(time.monotonic() - began_s, 4),
                 }

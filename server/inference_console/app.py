@@ -12,16 +12,20 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from inference_client.version import __version__
 from inference_console.access_log import AccessLog
 from inference_console.console import Console
+from inference_console.failures import Failures
 from inference_console.negotiation import prefers_html
 from inference_console.pages import routing as pages
 from inference_console.problems import ProblemError, problem_response, title_of
+from inference_console.rendering import root_of
 from inference_console.rest import classifying, openapi, service
+from inference_console.security.clients import CLIENT_LEFT
 from inference_console.security.headers import SecurityHeaders
 from inference_console.security.hosts import HostCheck
 from inference_console.security.uploads import Uploads
@@ -47,11 +51,13 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        redirect_slashes=False,  # FastAPI's redirects name the Host, and lose a gateway's prefix
         middleware=[
             Middleware(AccessLog),
             Middleware(SecurityHeaders),
             Middleware(HostCheck, names=settings.host_names),
             Middleware(Uploads),
+            Middleware(Failures),
         ],
     )
     for router in (classifying.routes(console), service.routes(console), pages.routes(console)):
@@ -74,8 +80,7 @@ def _add_error_answers(app: FastAPI, console: Console) -> None:
         if not prefers_html(request):
             return problem_response(problem)
         if problem.status == HTTPStatus.UNAUTHORIZED:
-            root = "../" * (request.url.path.count("/") - 1) or "./"
-            return RedirectResponse(f"{root}login", HTTPStatus.SEE_OTHER)
+            return RedirectResponse(f"{root_of(request)}login", HTTPStatus.SEE_OTHER)
         return console.pages.problem(request, problem)
 
     @app.exception_handler(ProblemError)
@@ -94,9 +99,9 @@ def _add_error_answers(app: FastAPI, console: Console) -> None:
         said = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
         return answer(request, ProblemError(HTTPStatus.BAD_REQUEST, said))
 
-    @app.exception_handler(Exception)
-    async def on_failure(request: Request, _error: Exception) -> Response:
-        return answer(request, ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "The console failed. Its log says why."))
+    @app.exception_handler(ClientDisconnect)
+    async def on_leaving(_request: Request, _error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_LEFT)  # for the log: nobody reads it
 
 
 _DETAILS = {

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from starlette.datastructures import FormData, UploadFile
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from inference_console import json_texts
 from inference_console.problems import ProblemError
-from inference_console.security.uploads import MAX_BODY_BYTES
+from inference_console.security.uploads import MAX_BODY_BYTES, body_too_long
 
 MAX_IMAGES = 256
 JSON, MULTIPART = "application/json", "multipart/form-data"
 _MAX_FIELDS = 32
 _MAX_FIELD_BYTES = 2**16
+_PARSED_AT_ONCE_BYTES = 2**18  # longer JSON is parsed in a thread
 _JSON_EXAMPLE = '{"images": ["<base64 of a file>", ...]}, or the list alone'
 
 
@@ -66,24 +69,28 @@ async def read_images(request: Request) -> Body:
     if kind == JSON:
         value = await read_json(request)
         images = value.get("images") if isinstance(value, dict) else value
-        return Body(uploads=list(_uploads(images)))
+        return Body(uploads=text_uploads(images))
     raise ProblemError(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         f"The body is {kind or 'of no named type'}. Send the files as {MULTIPART}, or {JSON}: {_JSON_EXAMPLE}.",
     )
 
 
-async def read_form(request: Request) -> Body:
+async def read_form(request: Request, *, max_bytes: int = MAX_BODY_BYTES) -> Body:
     """Read the files and fields of a form.
 
+    Args:
+        request: The request.
+        max_bytes: Longest body.
+
     Raises:
-        ProblemError: The body is no such form, is broken, or holds too many files.
+        ProblemError: The body is no such form, is broken or too long, or holds too many files.
     """
     if media_type(request) != MULTIPART:
         raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send the files as {MULTIPART}.")
     parser = _InMemoryParser(
-        request.headers,
-        request.stream(),
+        Headers({"content-type": _type_of_form(request)}),
+        _stream(request, max_bytes),
         max_files=MAX_IMAGES,
         max_fields=_MAX_FIELDS,
         max_part_size=_MAX_FIELD_BYTES,
@@ -91,7 +98,7 @@ async def read_form(request: Request) -> Body:
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
-        said = error.message if isinstance(error, MultiPartException) else "it has no boundary, or is broken"
+        said = error.message if isinstance(error, MultiPartException) else "it is broken"
         raise ProblemError(HTTPStatus.BAD_REQUEST, f"The form can't be read: {said}") from error
     try:
         return await _take(form)
@@ -99,21 +106,33 @@ async def read_form(request: Request) -> Body:
         await form.close()
 
 
-async def read_json(request: Request) -> Any:
+async def read_json(request: Request, *, max_bytes: int = MAX_BODY_BYTES) -> Any:
     """Read a body of JSON.
 
+    Args:
+        request: The request.
+        max_bytes: Longest body.
+
+    Returns:
+        The value; its long texts are bytes, as ``json_texts.parse`` returns them.
+
     Raises:
-        ProblemError: The body is of another type, or broken.
+        ProblemError: The body is of another type, broken, or too long.
     """
     if media_type(request) != JSON:
         raise ProblemError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             f"The body is {media_type(request) or 'of no named type'}. Send {JSON}.",
         )
+    body = bytearray()
+    async for chunk in _stream(request, max_bytes):
+        body += chunk
     try:
-        return json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise ProblemError(HTTPStatus.BAD_REQUEST, f"The body is no JSON: {error}") from error
+        if len(body) <= _PARSED_AT_ONCE_BYTES:
+            return json_texts.parse(body)
+        return await asyncio.to_thread(json_texts.parse, body)
+    except json_texts.JsonError as error:
+        raise ProblemError(HTTPStatus.BAD_REQUEST, str(error)) from error
 
 
 def text_uploads(images: Any) -> list[Upload]:
@@ -126,11 +145,32 @@ def text_uploads(images: Any) -> list[Upload]:
 
 
 def _uploads(images: Any) -> Iterator[Upload]:
-    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+    if not isinstance(images, list) or not all(isinstance(image, str | bytes) for image in images):
         raise ProblemError(HTTPStatus.BAD_REQUEST, f"The images must be a list of base64 texts: {_JSON_EXAMPLE}.")
     _require_few(len(images))
     for image in images:
-        yield Upload(name="", data=image.encode("utf-8", "replace"))
+        yield Upload(name="", data=image.encode("utf-8", "replace") if isinstance(image, str) else image)
+
+
+async def _stream(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    """Yield the body's chunks. Unlike ``Request.body``, it keeps no copy until the answer is complete."""
+    read_bytes = 0
+    async for chunk in request.stream():
+        read_bytes += len(chunk)
+        if read_bytes > max_bytes:
+            raise body_too_long(max_bytes)
+        yield chunk
+
+
+def _type_of_form(request: Request) -> str:
+    """Return the type with its boundary only: other character sets than UTF-8 can be slow on purpose."""
+    _, options = parse_options_header(request.headers["content-type"])
+    if options.get(b"charset", b"utf-8").lower() not in {b"utf-8", b"utf8"}:
+        raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The form's charset must be utf-8.")
+    boundary = options.get(b"boundary", b"").decode("latin-1")
+    if not boundary or '"' in boundary or "\\" in boundary:
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "The form can't be read: its Content-Type names no boundary.")
+    return f'{MULTIPART}; boundary="{boundary}"'
 
 
 async def _take(form: FormData) -> Body:
@@ -140,6 +180,7 @@ async def _take(form: FormData) -> Body:
             fields[name] = value
         elif value.filename or value.size:  # a form without a chosen file sends one without a name
             uploads.append(Upload(name=value.filename or "", data=await value.read()))
+            await value.close()  # it holds a copy
     _require_few(len(uploads))
     return Body(uploads=uploads, fields=fields)
 

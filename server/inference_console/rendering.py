@@ -51,9 +51,8 @@ class Pages:
             headers: More headers.
             values: What the template shows.
         """
-        depth = request.url.path.count("/") - 1
         text = self._templates.get_template(f"{template}.html.j2").render(
-            root="../" * depth or "./",
+            root=root_of(request),
             page=template,
             visitor=self._visitor(request),
             asks_for_tokens=self._access.asks_for_tokens,
@@ -72,3 +71,9 @@ class Pages:
             return self._access.require(request)
         except ProblemError:
             return None
+
+
+def root_of(request: Request) -> str:
+    """Return the relative path from a request's path to the console's own root: ``./`` or ``../`` and so on."""
+    path: bytes = request.scope["raw_path"]  # as the browser sees it: names may hold an escaped slash
+    return "../" * (path.count(b"/") - 1) or "./"

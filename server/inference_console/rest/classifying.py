@@ -16,6 +16,7 @@ from inference_console.negotiation import prefers_html
 from inference_console.pages.answers import render_answers
 from inference_console.problems import ProblemError
 from inference_console.rest.answers import READS_A_BODY, SERVER_FAILS, problems
+from inference_console.security.clients import unless_client_leaves
 
 _IMAGE = {"type": "string", "description": "The base64 of an image file."}
 _ENTRY = {"Label": "face", "Probability": 0.9881}
@@ -45,7 +46,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 
 def routes(console: Console) -> APIRouter:
     """Make the routes that classify."""
-    router = APIRouter(tags=["classify"], dependencies=[Depends(console.access.require)])
+    router = APIRouter(tags=["classify"], dependencies=[Depends(console.access.admit)])
 
     @router.post(
         "/classify",
@@ -90,13 +91,10 @@ def routes(console: Console) -> APIRouter:
         """
         body = await read_images(request)
         if not prefers_html(request):
-            return await _answer(console, body.uploads, sim_thres=sim_thres, details=details)
+            return await _answer(console, request, body.uploads, sim_thres=sim_thres, details=details)
         if sim_thres is None:
             sim_thres = _threshold(body.fields.get("sim_thres", ""))
-        results, status = await console.classifier(
-            [upload.data for upload in body.uploads], sim_thres=sim_thres, details=True
-        )
-        return await render_answers(console.pages, request, body.uploads, results, status)
+        return await unless_client_leaves(request, render_answers(console, request, body, sim_thres=sim_thres))
 
     @router.post(
         "/",
@@ -113,14 +111,18 @@ def routes(console: Console) -> APIRouter:
     )
     async def classify_as_the_original(request: Request) -> Response:
         """Answer a JSON list of images in base64 with a JSON list of labels and probabilities."""
-        return await _answer(console, text_uploads(await read_json(request)), sim_thres=None, details=False)
+        uploads = text_uploads(await read_json(request))
+        return await _answer(console, request, uploads, sim_thres=None, details=False)
 
     return router
 
 
-async def _answer(console: Console, uploads: list[Upload], *, sim_thres: float | None, details: bool) -> JSONResponse:
-    results, status = await console.classifier(
-        [upload.data for upload in uploads], sim_thres=sim_thres, details=details
+async def _answer(
+    console: Console, request: Request, uploads: list[Upload], *, sim_thres: float | None, details: bool
+) -> JSONResponse:
+    images = [upload.data for upload in uploads]
+    results, status = await unless_client_leaves(
+        request, console.classifier(images, sim_thres=sim_thres, details=details)
     )
     return JSONResponse(require_entries(results, status), status)
 

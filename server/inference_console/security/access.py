@@ -14,6 +14,7 @@ from inference_console.security.sessions import COOKIE, Sessions
 from inference_console.security.tokens import User, find_user
 
 _BEARER = "bearer"
+_FOUND = "visitor"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +51,33 @@ class Access:
         """Whether visitors need a token."""
         return self._users is not None
 
+    async def admit(self, request: Request) -> Visitor:
+        """Return who asks, as ``require`` does: for ``Depends``, which would run ``require`` in a thread."""
+        return self.require(request)
+
+    async def admit_to_change(self, request: Request) -> Visitor:
+        """Return who asks, as ``require_change`` does: for ``Depends``."""
+        return self.require_change(request)
+
     def require(self, request: Request) -> Visitor:
-        """Return who asks.
+        """Return who asks. A request with a wrong token counts once, however often this is called for it.
 
         Raises:
             ProblemError: 401: nobody that is known. 429: too many wrong tokens came from this address.
         """
+        state = request.scope.setdefault("state", {})
+        if _FOUND not in state:
+            try:
+                state[_FOUND] = visitor = self._find(request)
+                state["user"] = visitor.name  # for the log
+            except ProblemError as problem:
+                state[_FOUND] = problem
+        found: Visitor | ProblemError = state[_FOUND]
+        if isinstance(found, ProblemError):
+            raise found
+        return found
+
+    def _find(self, request: Request) -> Visitor:
         if self._users is None:
             return Visitor(may_change=not self._read_only)
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -95,7 +117,9 @@ class Access:
         Raises:
             ProblemError: 401: nobody has this token. 429: too many wrong tokens came from this address.
         """
-        return self._sessions.begin(self._check(request, token.strip()))
+        user = self._check(request, token.strip())
+        request.scope.setdefault("state", {})["user"] = user.name
+        return self._sessions.begin(user)
 
     def log_out(self, request: Request) -> None:
         """End the session of a request."""

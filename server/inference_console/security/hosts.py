@@ -36,12 +36,12 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
-        if scope["type"] == "http" and (problem := self._refusal(scope["method"], Headers(scope=scope))):
+        if scope["type"] == "http" and (problem := self._refusal(scope, Headers(scope=scope))):
             await problem_response(problem)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _refusal(self, method: str, headers: Headers) -> ProblemError | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> ProblemError | None:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             return ProblemError(
@@ -49,12 +49,13 @@ class HostCheck:
                 f"This console does not answer for {', '.join(hosts)[:200] or 'a request without a Host'}. Use its IP "
                 f"address or localhost, or start it with --host_name NAME.",
             )
-        if method in _SAFE_METHODS:
+        if scope["method"] in _SAFE_METHODS:
             return None
-        origin = headers.get("origin")
-        if origin is not None and _netloc(origin) != hosts[0].lower():
+        schemes = {"https"} if scope["scheme"] == "https" else {"http", "https"}  # a gateway's https may be untold
+        origins = headers.getlist("origin")
+        if any(_netloc(origin, schemes) != hosts[0].lower() for origin in origins):
             return _other_site()
-        if headers.get("sec-fetch-site", "same-origin") not in _OWN_SITE:
+        if any(site not in _OWN_SITE for site in headers.getlist("sec-fetch-site")):
             return _other_site()
         return None
 
@@ -76,12 +77,12 @@ def _other_site() -> ProblemError:
     )
 
 
-def _netloc(origin: str) -> str:
+def _netloc(origin: str, schemes: Collection[str]) -> str:
     try:
         parts = urlsplit(origin)
     except ValueError:
         return ""
-    return parts.netloc.lower() if parts.scheme in {"http", "https"} else ""
+    return parts.netloc.lower() if parts.scheme in schemes else ""
 
 
 def _is_address(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,14 +48,17 @@ def read_token_file(file: Path) -> tuple[User, ...]:
     """
     try:
         with file.open("rb") as opened:
-            mode = stat.S_IMODE(file.stat().st_mode)
-            text = opened.read(_MAX_BYTES + 1).decode("utf-8")
+            mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
+            content = opened.read(_MAX_BYTES + 1)
+            text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise TokenFileError(f"{file} can't be read as a file of tokens: {reason}. {_EXAMPLE}.") from error
     if mode & stat.S_IROTH:
         raise TokenFileError(f"{file} can be read by every user of this machine. Close it: chmod o-rwx {file}")
-    if len(text) > _MAX_BYTES:
+    if mode & stat.S_IWOTH:
+        raise TokenFileError(f"{file} can be written by every user of this machine. Close it: chmod o-rwx {file}")
+    if len(content) > _MAX_BYTES:
         raise TokenFileError(f"{file} is longer than {_MAX_BYTES} bytes. {_EXAMPLE}.")
     users: list[User] = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -79,16 +83,19 @@ def find_user(users: Iterable[User], token: str) -> User | None:
 
 
 def _read_line(line: str, where: str) -> User:
+    # No message quotes a word of the line: where words are swapped, any of them may be the token.
     fields = line.split()
     if len(fields) != 3:  # noqa: PLR2004 - as the message says
         raise TokenFileError(f"{where} holds {len(fields)} words. {_EXAMPLE}.")
     name, role, token = fields
+    if not name.isprintable():
+        raise TokenFileError(f"{where}: the name has characters that can't be printed. {_EXAMPLE}.")
     if role not in {CLASSIFY, CHANGE}:
-        raise TokenFileError(f"{where}: the role is {role!r}. {_EXAMPLE}.")
+        raise TokenFileError(f"{where}: the second word is no role. {_EXAMPLE}.")
     if len(token) < MIN_TOKEN_LENGTH or not (token.isascii() and token.isprintable()):
         raise TokenFileError(
-            f"{where}: the token of {name} is short or not plain ASCII. It needs at least {MIN_TOKEN_LENGTH} "
-            f"characters, chosen by chance: {_NEW_TOKEN}"
+            f"{where}: the token is short or not plain ASCII. It needs at least {MIN_TOKEN_LENGTH} characters, "
+            f"chosen by chance: {_NEW_TOKEN}"
         )
     return User(name=name, may_change=role == CHANGE, digest=_digest(token))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
@@ -16,11 +15,12 @@ MAX_ALL_BODIES_BYTES = 512 * 2**20
 GRACE_S = 10.0
 LEAST_BYTES_PER_S = 16 * 2**10
 LONGEST_S = 300.0
+_LONGEST_LENGTH = 18  # digits
 _CLOSE = {"Connection": "close"}  # the rest of the body is not read
 
 
 class Uploads:
-    """Refuses bodies that are too long, too slow, or too many at a time.
+    """Refuses bodies that are too long, too slow, compressed, or too many at a time.
 
     A body must be there after ``GRACE_S`` and a second for each ``LEAST_BYTES_PER_S``, and within ``LONGEST_S``.
     """
@@ -34,11 +34,10 @@ class Uploads:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        length = Headers(scope=scope).get("content-length", "")
-        if length.isdecimal() and int(length) > MAX_BODY_BYTES:
-            await problem_response(_too_long())(scope, receive, send)
+        if problem := _refusal(Headers(scope=scope)):
+            await problem_response(problem)(scope, receive, send)
             return
-        began_s = time.monotonic()
+        began_s = asyncio.get_running_loop().time()
         read_bytes = 0
         is_read = False
 
@@ -46,9 +45,9 @@ class Uploads:
             nonlocal read_bytes, is_read
             if is_read:
                 return await receive()  # waits for the client to leave
-            left_s = began_s + min(GRACE_S + read_bytes / LEAST_BYTES_PER_S, LONGEST_S) - time.monotonic()
             try:
-                message = await asyncio.wait_for(receive(), max(left_s, 0))
+                async with asyncio.timeout_at(began_s + min(GRACE_S + read_bytes / LEAST_BYTES_PER_S, LONGEST_S)):
+                    message = await receive()
             except TimeoutError:
                 raise ProblemError(
                     HTTPStatus.REQUEST_TIMEOUT, "The upload was too slow, and was broken off.", headers=_CLOSE
@@ -59,7 +58,7 @@ class Uploads:
                 self._held_bytes += chunk_bytes
                 is_read = not message.get("more_body", False)
                 if read_bytes > MAX_BODY_BYTES:
-                    raise _too_long()
+                    raise body_too_long(MAX_BODY_BYTES)
                 if self._held_bytes > MAX_ALL_BODIES_BYTES:
                     raise ProblemError(
                         HTTPStatus.SERVICE_UNAVAILABLE,
@@ -74,9 +73,25 @@ class Uploads:
             self._held_bytes -= read_bytes
 
 
-def _too_long() -> ProblemError:
+def body_too_long(max_bytes: int) -> ProblemError:
+    """Make the answer to a body that is longer than the limit."""
+    limit = f"{max_bytes // 2**20} MiB" if max_bytes >= 2**20 else f"{max_bytes // 2**10} KiB"
     return ProblemError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        f"The request is longer than {MAX_BODY_BYTES // 2**20} MiB. Send fewer images at a time.",
+        f"The request is longer than {limit}. Send less at a time.",
         headers=_CLOSE,
     )
+
+
+def _refusal(headers: Headers) -> ProblemError | None:
+    length = headers.get("content-length", "")
+    if length.isdecimal() and (len(length) > _LONGEST_LENGTH or int(length) > MAX_BODY_BYTES):
+        return body_too_long(MAX_BODY_BYTES)
+    coding = headers.get("content-encoding", "identity")
+    if coding.strip().lower() != "identity":
+        return ProblemError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"The body is compressed ({coding[:40]}). Send it as it is: images are compressed already.",
+            headers={"Accept-Encoding": "identity", **_CLOSE},
+        )
+    return None
