@@ -20,7 +20,7 @@ INSTALL_CARRIERS = GIT_ALLOW_PROTOCOL=none $(1)/pip install --quiet --no-deps $(
 GRAFANA_TYPES := build/grafana/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve reload test test-fast test-containers coverage check format bench chaos soak fuzz perf docs release lock clean
+.PHONY: help install demo serve console reload test test-fast test-containers coverage check format bench chaos soak fuzz perf docs release lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -46,17 +46,22 @@ install: $(VENV)/installed ## Create the virtual environment with the pinned pac
 demo: $(VENV)/demo-installed ## Train, export, serve and classify held-out images (MODE=clustering or classification)
 	$(BIN)/python -m examples.demonstration run --mode $(MODE) --out $(DEMONSTRATION)
 
+SERVE_DEMONSTRATION = $(BIN)/python -m examples.demonstration prepare --out $(DEMONSTRATION) && \
+	$(BIN)/inference-server -r $(DEMONSTRATION)/resources -data $(DEMONSTRATION)/base --image_size 64 \
+	  --model_repository $(DEMONSTRATION)/model_repository-clustering
+
 serve: $(VENV)/demo-installed ## Serve RESOURCES=... [DATA=...] [OPTIONS="--port ..."] on 127.0.0.1:8080, or the demonstration
 ifeq ($(RESOURCES),)
 	$(if $(DATA),$(error DATA=... needs RESOURCES=... as well))
-	$(BIN)/python -m examples.demonstration prepare --out $(DEMONSTRATION)
-	$(BIN)/inference-server -r $(DEMONSTRATION)/resources -data $(DEMONSTRATION)/base --image_size 64 \
-	  --model_repository $(DEMONSTRATION)/model_repository-clustering $(OPTIONS)
+	$(SERVE_DEMONSTRATION) $(OPTIONS)
 else
 	@mkdir -p build
 	$(BIN)/inference-server -r '$(RESOURCES)' $(if $(DATA),-data '$(DATA)') --model_repository build/model_repository \
 	  $(OPTIONS)
 endif
+
+console: $(VENV)/demo-installed ## Serve the demonstration with the page and REST API for people, on 127.0.0.1:8090
+	$(SERVE_DEMONSTRATION) --console --console_queries $(DEMONSTRATION)/query $(OPTIONS)
 
 # Tests that share a server or a file's fixtures run in one process; the longest such groups start first.
 WORKERS ?= 2

@@ -49,6 +49,7 @@ def running_gateway(
     *,
     evaluators: Sequence[str] = (),
     origins: Sequence[str] = (),
+    console: str | None = None,
 ) -> Iterator[Gateway]:
     """Run nginx with the files of ``deploy/gateway``.
 
@@ -58,13 +59,15 @@ def running_gateway(
         keys: Client id of each key.
         evaluators: Ids of the clients that reach ``cluster_head``.
         origins: Origins of the web pages that may ask from a browser.
+        console: ``host:port`` of the console; None: there is none.
     """
     shutil.copytree(CONFIGURATION, folder)
     (port,) = free_ports(1)
     log = folder / "log"
     configuration = folder / "nginx.conf"
-    text = configuration.read_text().replace("listen 8443 ssl", f"listen 127.0.0.1:{port} ssl")
-    configuration.write_text(text.replace("/dev/stdout", str(log)))
+    for file in folder.glob("*.conf"):
+        text = file.read_text().replace("listen 8443 ssl", f"listen 127.0.0.1:{port} ssl")
+        file.write_text(text.replace("/dev/stdout", str(log)))
     (folder / "tls").mkdir()
     for name in ("server.crt", "server.key"):
         shutil.copy(CERTIFICATE, folder / "tls" / name)
@@ -76,6 +79,8 @@ def running_gateway(
         (folder / "evaluators.map").write_text("".join(f'"{client}" 1;\n' for client in evaluators))
     if origins:
         (folder / "origins.map").write_text("".join(f'"{origin}" 1;\n' for origin in origins))
+    if console is not None:
+        (folder / "console.conf").write_text(f"set $console {console};\ninclude console-paths.conf;\n")
     with (folder / "errors").open("wb") as output:
         command = [distributions_nginx(), "-p", str(folder), "-c", str(configuration), "-g", FOREGROUND]
         process = start_child([*map(str, command)], output=output)

@@ -121,6 +121,7 @@ def test_right_key_is_answered_and_the_id_of_its_client_counted(
         pytest.param("POST", f"{HEAD}/infer", {**JSON, "X-API-Key": OTHER_KEY}, 404, "not served", id="head-infer"),
         pytest.param("POST", f"{HEAD}/generate", {**JSON, "X-API-Key": KEY}, 404, "not served", id="head-generate"),
         pytest.param("GET", "/v2/logging", {"X-API-Key": KEY}, 404, "not served", id="logging"),
+        pytest.param("GET", "/console/", {"X-API-Key": KEY}, 404, "not served", id="console-that-is-not-there"),
         pytest.param("GET", "/metrics", {"X-API-Key": KEY}, 404, "POST /v2/models/ensemble/infer", id="metrics"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inference_client import AsyncClassify
+from inference_console.base_set.thumbnails import Thumbnails
 from inference_console.rendering import Pages
 from inference_console.security.access import Access
 from inference_console.server_state import ServerProbe
@@ -20,6 +21,7 @@ class Console:
         classifier: Asks the server.
         server: What the server says of itself.
         pages: Renders the pages.
+        thumbnails: Makes thumbnails of images.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -28,8 +30,10 @@ class Console:
         self.classifier = AsyncClassify(settings.server_url, client_id=CLIENT_ID, api_key=settings.api_key)
         self.server = ServerProbe(settings.server_url, settings.api_key)
         self.pages = Pages(settings, self.access)
+        self.thumbnails = Thumbnails()
 
     async def close(self) -> None:
         """End connections and children."""
         await self.classifier.close()
         await self.server.close()
+        await self.thumbnails.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,13 @@ from inference_export.command_options import base_data_option, export_options, r
 from inference_export.errors import BaseDataError, ExportError, RepositoryError
 from inference_export.export_options import ExportOptions
 from inference_export.repository.reading import read_export
-from inference_server.addresses import LOOPBACK, require_free
+from inference_server.addresses import LOOPBACK, base_url, require_free
 from inference_server.base_set.changing import LargeRemovalError, change_base_set
 from inference_server.base_set.report import change_text
 from inference_server.base_set.sync_process import run_sync, sync_command
 from inference_server.base_set.watch_metrics import WATCH_PACKAGES, WatchMetrics
 from inference_server.base_set.watching import FolderWatch
+from inference_server.console.keeper import CONSOLE_PORT, ConsoleKeeper, console_command
 from inference_server.errors import ServerError
 from inference_server.options import port_option
 from inference_server.server_arguments import OWN_OPTIONS, RESERVED_OPTIONS, serving_arguments, supervision_arguments
@@ -51,6 +52,7 @@ METRICS_PORT = 8002
 WATCH_METRICS_PORT = 8003
 EXPORT_OPTIONS = {field.name for field in fields(ExportOptions)}
 SYNC_OPTIONS = {"model_repository", "base_data", "cache", "batch_size", "skip_unreadable"}
+CONSOLE_OPTIONS = {"model_repository", "base_data", "cache"}
 
 
 @click.command(context_settings=COMMAND_SETTINGS)
@@ -78,6 +80,20 @@ SYNC_OPTIONS = {"model_repository", "base_data", "cache", "batch_size", "skip_un
     help="Port of the metrics of --watch_base_data, on the address of the other metrics.",
 )
 @click.option(
+    "--console",
+    "with_console",
+    is_flag=True,
+    help=f"Start inference-console as well, on {LOOPBACK}, for people: try an image, and see and correct the base set. "
+    "For another address, with logins, start inference-console yourself.",
+)
+@click.option("--console_port", type=click.IntRange(1, 65535), default=CONSOLE_PORT, help="Port of --console.")
+@click.option(
+    "--console_queries",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Images whose answers --console compares before a change of the base set.",
+)
+@click.option(
     "--check",
     "only_check",
     is_flag=True,
@@ -103,6 +119,9 @@ def main(
     metrics_port: int,
     watch_base_data: bool,
     watch_metrics_port: int,
+    with_console: bool,
+    console_port: int,
+    console_queries: Path | None,
     only_check: bool,
     check_timeout: int,
     triton_arguments: tuple[str, ...],
@@ -123,6 +142,7 @@ def main(
     Examples:
       inference-server -r trained/ -data base/
       inference-server -r trained/ -data base/ --watch_base_data
+      inference-server -r trained/ -data base/ --console
       inference-server -r trained/ --host 0.0.0.0 --port 80
       inference-server --model_repository exported/ -- --log-verbose=1
       inference-server --check
@@ -137,7 +157,8 @@ def main(
             return
         options["resources"] = options["resources"] or default_resources()
         if options["resources"] is None:
-            _refuse_export_options(context, allowed=SYNC_OPTIONS if watch_base_data else {"model_repository"})
+            used = (SYNC_OPTIONS if watch_base_data else set()) | (CONSOLE_OPTIONS if with_console else set())
+            _refuse_export_options(context, allowed={"model_repository", *used})
         _refuse_reserved_options(triton_arguments)
         if watch_base_data:
             options["base_data"] = _watched_folder(options)
@@ -148,6 +169,8 @@ def main(
             port=port,
             metrics_port=metrics_port,
             watch_metrics_port=watch_metrics_port if watch_base_data else None,
+            console_port=console_port if with_console else None,
+            console_queries=console_queries,
         )
         sys.exit(code)
     except (ServerError, MissingExtraError, ExportError) as error:
@@ -162,8 +185,13 @@ def _serve(
     port: int,
     metrics_port: int,
     watch_metrics_port: int | None,
+    console_port: int | None,
+    console_queries: Path | None,
 ) -> int:
-    """Export if needed, and serve; ``watch_metrics_port`` is None if the folder of base images is not watched."""
+    """Export if needed, and serve.
+
+    ``watch_metrics_port`` is None if the folder of base images is not watched, ``console_port`` if no console runs.
+    """
     watches = watch_metrics_port is not None
     repository: Path = options["model_repository"]
     metrics_address = option_value(triton_arguments, "--metrics-address") or LOOPBACK
@@ -179,6 +207,9 @@ def _serve(
     if watch_metrics_port is not None:
         require_extras("server", also=WATCH_PACKAGES)
         addresses["--watch_metrics_port"] = (metrics_address, watch_metrics_port)
+    if console_port is not None:
+        require_extras("console")
+        addresses["--console_port"] = (LOOPBACK, console_port)
     require_free(addresses)
     if plan.warning:
         click.echo(f"warning: {plan.warning}", err=True)
@@ -207,18 +238,33 @@ def _serve(
         return prepare_launch([*arguments, *supervision_arguments(repository, access, memory_prefix)])
 
     @contextmanager
-    def watch() -> Iterator[None]:
-        if watch_metrics_port is None:
-            yield
-            return
+    def watch(folder: Path, metrics_port: int) -> Iterator[None]:
         metrics = WatchMetrics()
         sync = partial(run_sync, sync_command(**{name: options[name] for name in SYNC_OPTIONS}))
-        folder_watch = FolderWatch(options["base_data"], sync, port=port, metrics=metrics)
-        with metrics.served(metrics_address, watch_metrics_port), folder_watch.running():
+        folder_watch = FolderWatch(folder, sync, port=port, metrics=metrics)
+        with metrics.served(metrics_address, metrics_port), folder_watch.running():
+            yield
+
+    @contextmanager
+    def alongside() -> Iterator[None]:
+        with ExitStack() as stack:
+            if watch_metrics_port is not None:
+                stack.enter_context(watch(options["base_data"], watch_metrics_port))
+            if console_port is not None:
+                has_base_set = export.settings.mode == "clustering"
+                command = console_command(
+                    base_url(host, port),
+                    port=console_port,
+                    model_repository=repository,
+                    base_data=(options["base_data"] or default_base_data()) if has_base_set else None,
+                    cache=options["cache"],
+                    queries=console_queries,
+                )
+                stack.enter_context(ConsoleKeeper(command).running())
             yield
 
     watcher = Watcher(
-        repository, host=host, port=port, metrics_port=metrics_port, make_launch=make_launch, alongside=watch
+        repository, host=host, port=port, metrics_port=metrics_port, make_launch=make_launch, alongside=alongside
     )
     return watcher.run()
 

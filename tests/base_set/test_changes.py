@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from inference_export.repository import config_files
 from inference_export.repository.config_files import read_config, write_config
 from inference_export.repository.configs import Version, parse_config
 from inference_export.repository.versions import complete_versions, exported_version
-from inference_server.base_set.command import FOUND_EXIT_CODE
+from inference_server.base_set.command import FOUND_EXIT_CODE, main
 from inference_server.base_set.image_folder import move
 from tests.base_set.conftest import Living
 from tests.chaos.base_sets import kill_syncs
@@ -245,6 +246,37 @@ def test_list_tells_classes_settings_and_what_changed(living: Living) -> None:
     text = living.run("list", "--images", images=False).stdout
     assert "images: 1 added" in text
     assert "other/x103.png" in text
+
+
+def test_list_tells_what_every_kept_version_changed_newest_first(living: Living) -> None:
+    write_faces(living.base / "face", [5], "new")
+    living.ask("sync")
+    newest, oldest = living.ask("list", images=False)["changes"]
+    assert (newest["version"], newest["added"], newest["removed"]) == (2, ["face/new005.png"], [])
+    assert (oldest["version"], oldest["added"], oldest["exported"] is None) == (1, None, False)
+    living.ask("set", "-thres", "0.5", images=False)
+    newest, older = living.ask("list", images=False)["changes"]
+    assert (newest["version"], newest["added"], newest["network_version"]) == (3, [], 1)
+    assert newest["settings"] == {"threshold": {"before": 0.75, "now": 0.5}}
+    assert (older["version"], older["added"]) == (2, None)
+    text = living.run("list", images=False).stdout
+    assert "since before   threshold 0.75 -> 0.5" in text
+    assert "version 2" in text
+
+
+def test_list_leaves_a_damaged_older_version_out(living: Living) -> None:
+    living.ask("set", "-thres", "0.5", images=False)
+    (living.head(1) / "settings.json").write_text("damaged")
+    assert [change["version"] for change in living.ask("list", images=False)["changes"]] == [2]
+
+
+def test_progress_is_printed_as_often_as_asked(living: Living) -> None:
+    write_faces(living.base / "face", range(10, 60), "new")
+    given = ["--progress_interval", "0", "sync", "-data", living.base, "--cache", living.cache]
+    done = CliRunner().invoke(main, [*map(str, given), "--model_repository", str(living.repository)])
+    assert done.exit_code == 0, done.output
+    lines = [line for line in done.stderr.splitlines() if line.startswith("reading base images: ")]
+    assert len(lines) > 1
 
 
 def test_check_names_doubtful_images_and_flips_and_changes_nothing(living: Living, contents: Contents) -> None:

@@ -23,7 +23,7 @@ PAGES = [
 PORTS = (8000, 8001, 8002, 8003, 8080, 8090, 8443, 9090)
 SERVED = (":8080", "inference-console", ":8002", "reload-repository", "inference-server --check")
 DOWNLOADS = ("make perf",)
-STARTS_A_SERVER = ("inference-server", "tritonserver", "make serve")
+STARTS_A_SERVER = ("inference-server", "tritonserver", "make serve", "make console")
 SERVER = Snippet(
     page=Path("the server that the page takes for granted"), line=0, language="sh", until="ready at",
     code="inference-server -r trained -data base --image_size 64",

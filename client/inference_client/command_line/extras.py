@@ -37,7 +37,11 @@ def require_extras(*extras: str, also: Sequence[str] = ()) -> None:
         refuse_two_onnxruntimes()
     missing = [name for name in names if not (_installed(name) or (name == CPU_RUNTIME and _installed(GPU_RUNTIME)))]
     if missing:
-        gpu = "" if not {"export", "server"} & {*extras} else "; on a machine with an NVIDIA GPU, install the extra gpu instead"
+        gpu = (
+            ""
+            if not {"export", "server"} & {*extras}
+            else "; on a machine with an NVIDIA GPU, install the extra gpu instead"
+        )
         raise MissingExtraError(
             f"Packages are missing: {', '.join(missing)}. Install them{gpu}:\n"
             f"  pip install '{DISTRIBUTION}[{','.join(extras)}]'"

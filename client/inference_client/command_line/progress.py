@@ -18,15 +18,16 @@ def images_progress(images: int) -> AbstractContextManager[Callable[[int], None]
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(label: str, total: int, *, interval_s: float = LINE_INTERVAL_S) -> Iterator[Callable[[int], None]]:
     """Show how much of the work is done, and how much time is left.
 
-    A terminal shows a bar. Elsewhere, a line is printed at most every ``LINE_INTERVAL_S``, and one at the end. Nothing
-    is shown if there are no steps.
+    A terminal shows a bar. Elsewhere, a line is printed at most every ``interval_s``, and one at the end. Nothing is
+    shown if there are no steps.
 
     Args:
         label: Name of the work, shown before the numbers.
         total: Number of steps, >= 0.
+        interval_s: Shortest time between two lines, in seconds, >= 0.
 
     Yields:
         ``advance(count)``, to call with the number of steps done since the last call.
@@ -38,7 +39,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
         with click.progressbar(length=total, label=label, file=sys.stderr, show_pos=True) as bar:
             yield bar.update
         return
-    lines = _Lines(label, total)
+    lines = _Lines(label, total, interval_s)
     try:
         yield lines.advance
     finally:
@@ -50,9 +51,10 @@ def _nothing(_count: int) -> None:
 
 
 class _Lines:
-    def __init__(self, label: str, total: int) -> None:
+    def __init__(self, label: str, total: int, interval_s: float) -> None:
         self._label = label
         self._total = total
+        self._interval_s = interval_s
         self._done = 0
         self._printed: int | None = None
         self._began_s = self._last_line_s = time.monotonic()
@@ -60,7 +62,7 @@ class _Lines:
     def advance(self, count: int) -> None:
         self._done += count
         now_s = time.monotonic()
-        if now_s - self._last_line_s >= LINE_INTERVAL_S:
+        if now_s - self._last_line_s >= self._interval_s:
             left_s = (now_s - self._began_s) / self._done * (self._total - self._done) if self._done else 0
             self._print(f", about {timedelta(seconds=round(left_s))} left" if left_s else "")
             self._last_line_s = now_s

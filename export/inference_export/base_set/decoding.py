@@ -68,6 +68,9 @@ class Decoders(Protocol):
     def decode(self, files: Sequence[bytes]) -> Results:
         """Decode N files."""
 
+    def close(self) -> None:
+        """End all processes."""
+
     def __enter__(self) -> Decoders: ...
 
     def __exit__(self, *_: object) -> None: ...
@@ -95,17 +98,22 @@ def hash_preprocessing(folder: Path, geometry: Mapping[str, Any]) -> str:
 
 
 def open_decoder(
-    image_size: int, decode: str, limits: Any = DEFAULT_LIMITS, geometry: Any = DEFAULT_GEOMETRY
+    image_size: int, decode: str, limits: Any = DEFAULT_LIMITS, geometry: Any = DEFAULT_GEOMETRY, processes: int = 0
 ) -> Decoders:
-    """Start decoders on all cores.
+    """Start decoders.
 
     Args:
         image_size: Side S of the decoded images in pixels.
         decode: ``exact`` or ``reduced``: how large JPEGs are decoded.
         limits: The server's ``Limits``.
         geometry: The server's ``Geometry``.
+        processes: Files decoded at once; 0: one for each core.
 
     Raises:
         DecodingError: The system refuses to start a process.
     """
-    return cast(Decoders, _decoding.Decoders(image_size, reduced=decode == "reduced", geometry=geometry, limits=limits))
+    is_reduced = decode == "reduced"
+    return cast(
+        Decoders,
+        _decoding.Decoders(image_size, reduced=is_reduced, geometry=geometry, limits=limits, processes=processes),
+    )

@@ -1,23 +1,237 @@
-"""The page of answers to images."""
+"""The page on which images are chosen and answered."""
 
 from __future__ import annotations
 
+import asyncio
+import base64
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from http import HTTPStatus
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from inference_client.client import Results
-from inference_console.bodies import Upload
-from inference_console.rendering import Pages
+from inference_console.base_set.thumbnails import MEDIA_TYPE, SIZE_PX
+from inference_console.bodies import Body, Upload
+from inference_console.console import Console
+from inference_console.pages.offers import why_no_change
+from inference_console.problems import ProblemError
+from inference_console.security.uploads import MAX_BODY_BYTES
+
+MAX_IMAGES = 32
+_NO_THUMBNAILS = "no"  # in the field of this name; a page that asks again has them
 
 
-async def render_answers(
-    pages: Pages, request: Request, uploads: Sequence[Upload], results: Results, status: int
-) -> HTMLResponse:
-    """Render what the server said of each image."""
-    entries = [] if isinstance(results, dict) else results
-    error = results["error"] if isinstance(results, dict) else ""
-    return pages.render(
-        request, "answers", status=status, images=list(zip(uploads, entries, strict=not error)), error=error
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One class in an answer, for the page."""
+
+    name: str
+    score: str
+    percent: float
+    matches: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbor:
+    """One of the most similar reference images, for the page."""
+
+    name: str
+    similarity: str
+    is_match: bool
+
+    @property
+    def class_name(self) -> str:
+        """The class."""
+        return self.name.partition("/")[0]
+
+    @property
+    def file(self) -> str:
+        """The file's name."""
+        return self.name.partition("/")[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnsweredImage:
+    """One image and its answer, for the page.
+
+    Attributes:
+        name: The file's name, as the browser gave it.
+        thumbnail: The image as a ``data:`` URL; "" where there is none.
+        entry: What ``Classify`` says, with details.
+        shows_base: Whether the console has thumbnails of reference images.
+    """
+
+    name: str
+    thumbnail: str
+    entry: dict[str, Any]
+    shows_base: bool
+    side: int = SIZE_PX
+
+    @property
+    def kind(self) -> str:
+        """``answered``, ``unknown``: no reference image matches, or ``failed``."""
+        if self.entry["Label"] is None:
+            return "failed"
+        return "unknown" if self.is_clustering and not self._all_matches else "answered"
+
+    @property
+    def is_clustering(self) -> bool:
+        """Whether the answer comes from reference images."""
+        return bool(self.entry.get("Neighbors"))
+
+    @property
+    def matches(self) -> int:
+        """How many reference images of the label match."""
+        return int(self.entry.get("Matches", {}).get(self.entry["Label"], 0))
+
+    @property
+    def measure(self) -> str:
+        """What the answer's number says, and what it does not."""
+        number = self.entry["Probability"]
+        if not self.is_clustering:
+            return f"The network's own estimate: {number:.1%}. It is not how often such an answer is right."
+        if self.kind == "unknown":
+            threshold = self.entry["Threshold"]
+            return (
+                f"No reference image reaches the threshold of {threshold:g}. The most similar one has a similarity of "
+                f"{number:.4f}."
+            )
+        images = "1 reference image" if self.matches == 1 else f"{self.matches} reference images"
+        verb = "matches" if self.matches == 1 else "match"
+        return f"{images} of this class {verb}. The most similar one has a similarity of {number:.4f}."
+
+    @cached_property
+    def bars(self) -> list[Bar]:
+        """Every class, those with the most matches and the highest scores first."""
+        matches = self.entry["Matches"]
+        scores = sorted(self.entry["Scores"].items(), key=lambda item: (-matches.get(item[0], 0), -item[1], item[0]))
+        return [
+            Bar(
+                name=name,
+                score=f"{score:.4f}" if self.is_clustering else f"{score:.1%}",
+                percent=_percent(score),
+                matches=matches.get(name, 0),
+            )
+            for name, score in scores
+        ]
+
+    @property
+    def threshold_percent(self) -> float | None:
+        """Where the threshold stands in a bar; None: there is none."""
+        threshold = self.entry.get("Threshold")
+        return None if threshold is None else _percent(threshold)
+
+    @cached_property
+    def neighbors(self) -> list[Neighbor]:
+        """The most similar reference images, best first."""
+        return [
+            Neighbor(
+                name=neighbor["Image"],
+                similarity=f"{neighbor['Similarity']:.4f}",
+                is_match=neighbor["Similarity"] >= self.entry["Threshold"],
+            )
+            for neighbor in self.entry.get("Neighbors", ())
+        ]
+
+    def other_classes(self, classes: Sequence[str]) -> list[str]:
+        """List the classes that may be right if the answer is wrong."""
+        return [name for name in classes if name != self.entry["Label"] or self.kind == "unknown"]
+
+    @property
+    def _all_matches(self) -> int:
+        return sum(self.entry["Matches"].values())
+
+
+async def render_form(console: Console, request: Request) -> HTMLResponse:
+    """Render the page before any image is chosen."""
+    server = await console.server.ask()
+    return _render(
+        console, request, mode=server.mode, threshold=server.threshold, classes=server.classes, error=server.message
     )
+
+
+async def render_answers(console: Console, request: Request, body: Body, *, sim_thres: float | None) -> HTMLResponse:
+    """Classify images, and render what the server said of each.
+
+    Raises:
+        ProblemError: There is no image, or there are too many for a page.
+    """
+    uploads = body.uploads
+    if not uploads:
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "No image was chosen. Go back, and choose one.")
+    if len(uploads) > MAX_IMAGES:
+        raise ProblemError(
+            HTTPStatus.BAD_REQUEST,
+            f"{len(uploads)} images are too many for the page: at most {MAX_IMAGES} at a time. The API takes more.",
+        )
+    files = [upload.data for upload in uploads]
+    (results, status), thumbnails = await asyncio.gather(
+        console.classifier(files, sim_thres=sim_thres, details=True),
+        _thumbnails(console, files, wanted=body.fields.get("thumbnails") != _NO_THUMBNAILS),
+    )
+    if isinstance(results, dict):
+        return _render(console, request, status=status, error=results["error"], images=[])
+    images = _answered(uploads, results, thumbnails, shows_base=console.settings.base_data is not None)
+    answered = next((image for image in images if image.kind != "failed"), None)
+    return _render(
+        console,
+        request,
+        status=status,
+        images=images,
+        mode=None if answered is None else "clustering" if answered.is_clustering else "classification",
+        threshold=None if answered is None else answered.entry["Threshold"],
+        classes=[] if answered is None else list(answered.entry["Scores"]),
+    )
+
+
+def _answered(
+    uploads: Sequence[Upload], results: Results, thumbnails: Sequence[bytes | None], *, shows_base: bool
+) -> list[AnsweredImage]:
+    return [
+        AnsweredImage(name=upload.name, thumbnail=_data_url(thumbnail), entry=dict(entry), shows_base=shows_base)
+        for upload, entry, thumbnail in zip(uploads, results, thumbnails, strict=True)
+        if isinstance(entry, dict)
+    ]
+
+
+def _render(
+    console: Console,
+    request: Request,
+    *,
+    status: int = 200,
+    mode: str | None = None,
+    threshold: float | None = None,
+    classes: Sequence[str] = (),
+    images: Sequence[AnsweredImage] | None = None,
+    error: str = "",
+) -> HTMLResponse:
+    return console.pages.render(
+        request,
+        "classify",
+        status=status,
+        mode=mode,
+        threshold=threshold,
+        classes=classes,
+        images=images,
+        error=error,
+        why_not=why_no_change(console.settings, console.access.require(request), mode),
+        most=MAX_IMAGES,
+        most_bytes=MAX_BODY_BYTES,
+    )
+
+
+async def _thumbnails(console: Console, files: list[bytes], *, wanted: bool) -> list[bytes | None]:
+    return await console.thumbnails.of_contents(files) if wanted else [None] * len(files)
+
+
+def _data_url(image: bytes | None) -> str:
+    return "" if image is None else f"data:{MEDIA_TYPE};base64,{base64.b64encode(image).decode()}"
+
+
+def _percent(score: float) -> float:
+    """Return the length of a bar; negative similarities have none."""
+    return 100 * min(max(score, 0.0), 1.0)

@@ -9,6 +9,9 @@ from starlette.responses import RedirectResponse, Response
 
 from inference_console.bodies import read_form
 from inference_console.console import Console
+from inference_console.pages.answers import render_form
+from inference_console.pages.api_docs import operations_of
+from inference_console.pages.offers import switched_off
 from inference_console.problems import ProblemError
 from inference_console.security.sessions import COOKIE, LIFETIME_S
 
@@ -22,15 +25,20 @@ def routes(console: Console) -> APIRouter:
 
     @router.get("/", dependencies=[Depends(access.admit)])
     async def classify(request: Request) -> Response:
-        return pages.render(request, "classify", server=await console.server.ask())
+        return await render_form(console, request)
 
     @router.get("/status", dependencies=[Depends(access.admit)])
     async def status(request: Request) -> Response:
-        return pages.render(request, "status", server=await console.server.ask())
+        server = await console.server.ask()
+        off = switched_off(console.settings, access.require(request), server.mode)
+        return pages.render(request, "status", server=server, switched_off=off)
 
     @router.get("/docs", dependencies=[Depends(access.admit)])
     async def docs(request: Request) -> Response:
-        return pages.render(request, "docs", description=request.app.openapi())
+        description = request.app.openapi()
+        address = str(request.url).partition("?")[0].removesuffix("/docs")
+        operations = operations_of(description, address, asks_for_tokens=access.asks_for_tokens)
+        return pages.render(request, "docs", description=description, operations=operations)
 
     @router.get("/login")
     async def login(request: Request) -> Response:

@@ -94,11 +94,7 @@ def routes(console: Console) -> APIRouter:
             return await _answer(console, request, body.uploads, sim_thres=sim_thres, details=details)
         if sim_thres is None:
             sim_thres = _threshold(body.fields.get("sim_thres", ""))
-        images = [upload.data for upload in body.uploads]
-        results, status = await unless_client_leaves(
-            request, console.classifier(images, sim_thres=sim_thres, details=True)
-        )
-        return await render_answers(console.pages, request, body.uploads, results, status)
+        return await unless_client_leaves(request, render_answers(console, request, body, sim_thres=sim_thres))
 
     @router.post(
         "/",

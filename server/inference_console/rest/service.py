@@ -31,7 +31,12 @@ def routes(console: Console) -> APIRouter:
     """Make the routes that tell about the server."""
     router = APIRouter(tags=["service"])
 
-    @router.get("/health", summary="Ask the server to classify a small image", responses=problems(400, *SERVER_FAILS))
+    @router.get(
+        "/health",
+        summary="Ask the server to classify a small image",
+        response_description="The server classifies.",
+        responses=problems(400, *SERVER_FAILS),
+    )
     async def health() -> Health:
         """Answer 200 if the server really classifies. Needs no token, so that load balancers can ask."""
         state = await console.server.ask()
@@ -42,6 +47,7 @@ def routes(console: Console) -> APIRouter:
     @router.get(
         "/version",
         summary="Say what is served",
+        response_description="What is served.",
         responses=problems(400, *SERVER_FAILS),
         dependencies=[Depends(console.access.admit)],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,16 +14,18 @@ import click
 from inference_client.command_line.extras import MissingExtraError, require_extras
 from inference_client.command_line.options import COMMAND_SETTINGS, FiniteFloatRange
 from inference_client.command_line.printing import print_result
-from inference_client.command_line.progress import progress
+from inference_client.command_line.progress import LINE_INTERVAL_S, progress
 from inference_client.version import __version__
 from inference_export.base_set.embedding_cache import default_cache_folder
-from inference_export.changing import BaseSetOptions, compare, prepare_change
+from inference_export.changing import BaseSetOptions, prepare_change
 from inference_export.command_errors import explained_errors
 from inference_export.consequences import compare_queries, find_doubts
 from inference_export.errors import RepositoryError
 from inference_export.export_options import ExportOptions
-from inference_export.repository.contents import Contents, StoredBase, read_contents
+from inference_export.progress import Progress
+from inference_export.repository.contents import read_contents
 from inference_server.base_set.changing import Outcome, change_base_set, not_reached, roll_back
+from inference_server.base_set.history import read_history
 from inference_server.base_set.image_folder import images_added, images_removed
 from inference_server.base_set.report import (
     check_json,
@@ -97,7 +100,15 @@ _strict_option = click.option(
 
 @click.group(context_settings=COMMAND_SETTINGS)
 @click.version_option(__version__)
-def main() -> None:
+@click.option(
+    "--progress_interval",
+    type=FiniteFloatRange(min=0),
+    metavar="SECONDS",
+    default=LINE_INTERVAL_S,
+    help="Shortest time between two lines of progress, where standard error is no terminal.",
+)
+@click.pass_context
+def main(context: click.Context, /, *, progress_interval: float) -> None:
     """Change the base set of a model repository, and of the server that runs on it.
 
     The folder of base images is the truth; these commands make the base set
@@ -115,24 +126,27 @@ def main() -> None:
     Exit status of every command: 0 done, or nothing to do; 1 refused, and nothing has changed, or base-set forget has
     left something and names it; 2 wrong usage; 3 base-set check has found a doubtful image.
     """  # noqa: D301  (click wants the backspace itself)
+    context.obj = partial(progress, interval_s=progress_interval)
 
 
 @main.command("list")
 @_common_options
 @click.option("--images", is_flag=True, help="Print the name of every base image as well.")
 def list_command(*, model_repository: Path, wants_json: bool, images: bool) -> None:
-    """Show what the base set holds, and what changed last."""
+    """Show what the base set holds, and what changed in each version.
+
+    Every version that the repository keeps is compared with the one before it,
+    newest first.
+    """
     with _errors(model_repository):
         contents = read_contents(model_repository)
         if contents.base is None:
             raise RepositoryError(f"{model_repository} answers in classification mode, and has no base set.")
-        older = [version for version in contents.versions if version < contents.export.version.number]
-        before = _read_older(contents, older[-1]) if older else None
-        difference = None if before is None else compare(before, contents.base)
+        history = read_history(contents)
         if wants_json:
-            _print_json(list_json(contents, contents.base, difference))
+            _print_json(list_json(contents, contents.base, history))
         else:
-            print_result(list_text(contents, contents.base, difference, images=images))
+            print_result(list_text(contents, contents.base, history, images=images))
 
 
 @main.command()
@@ -149,7 +163,7 @@ def sync(*, wants_json: bool, strict: bool, yes: bool, **options: Any) -> None:
     """
     with _errors(options["model_repository"]):
         _print_outcome(
-            change_base_set(BaseSetOptions(**options), strict=strict, large_removals=yes, progress=progress),
+            change_base_set(BaseSetOptions(**options), strict=strict, large_removals=yes, progress=_progress()),
             wants_json=wants_json,
         )
 
@@ -170,7 +184,7 @@ def add(class_name: str, files: tuple[Path, ...], *, wants_json: bool, strict: b
     """
     with _errors(options["model_repository"]), images_added(options["base_data"], class_name, files):
         _print_outcome(
-            change_base_set(BaseSetOptions(**options), strict=strict, progress=progress), wants_json=wants_json
+            change_base_set(BaseSetOptions(**options), strict=strict, progress=_progress()), wants_json=wants_json
         )
 
 
@@ -195,7 +209,7 @@ def remove(images: tuple[str, ...], *, wants_json: bool, destination: Path | Non
     base_data = options["base_data"].resolve()
     destination = destination or _removed_folder(base_data)
     with _errors(options["model_repository"]), images_removed(base_data, images, destination):
-        outcome = change_base_set(BaseSetOptions(**options), large_removals=yes, progress=progress)
+        outcome = change_base_set(BaseSetOptions(**options), large_removals=yes, progress=_progress())
         _print_outcome(outcome, wants_json=wants_json)
         click.echo(f"moved to {destination}", err=True)
 
@@ -240,7 +254,7 @@ def forget(images: tuple[str, ...], *, wants_json: bool, removed: Path | None, y
     with _errors(options["model_repository"]):
         try:
             forgotten = forget_images(
-                BaseSetOptions(**options), images, removed=removed, large_removals=yes, progress=progress
+                BaseSetOptions(**options), images, removed=removed, large_removals=yes, progress=_progress()
             )
         except KeyboardInterrupt:
             raise click.ClickException(
@@ -272,12 +286,12 @@ def check(*, wants_json: bool, queries: Path | None, strict: bool, **options: An
     Exit status: 0 no new image is doubtful, 3 some are, 1 refused, 2 wrong usage.
     """
     options["skip_unreadable"] = True
-    with _errors(options["model_repository"]), prepare_change(BaseSetOptions(**options), progress) as change:
-        doubts = find_doubts(change, progress)
+    with _errors(options["model_repository"]), prepare_change(BaseSetOptions(**options), _progress()) as change:
+        doubts = find_doubts(change, _progress())
         compared = None
         if queries is not None:
             compared = compare_queries(
-                change, queries, cache=options["cache"], batch_size=options["batch_size"], progress=progress
+                change, queries, cache=options["cache"], batch_size=options["batch_size"], progress=_progress()
             )
         if wants_json:
             _print_json(check_json(change, doubts, compared))
@@ -308,7 +322,7 @@ def set_command(context: click.Context, /, *, wants_json: bool, **options: Any) 
     if all(options[name] is None for name in ("sim_thres", "unknown_label", "neighbors")):
         raise click.UsageError("Name what to change: --sim_thres, --unknown_label or --neighbors.", context)
     with _errors(options["model_repository"]):
-        _print_outcome(change_base_set(BaseSetOptions(**options), progress=progress), wants_json=wants_json)
+        _print_outcome(change_base_set(BaseSetOptions(**options), progress=_progress()), wants_json=wants_json)
 
 
 @main.command()
@@ -336,17 +350,14 @@ def _errors(repository: Path) -> Iterator[None]:
             raise click.ClickException(str(error)) from error
 
 
+def _progress() -> Progress:
+    shown: Progress = click.get_current_context().obj
+    return shown
+
+
 def _removed_folder(base_data: Path) -> Path:
     folder = base_data.resolve()
     return folder.with_name(f"{folder.name}.removed")
-
-
-def _read_older(newer: Contents, version: int) -> StoredBase | None:
-    """Read the base set of an older version; None if it is of another network or mode, and can't be compared."""
-    older = read_contents(newer.repository, version)
-    if older.base is None or older.export.provenance.graph != newer.export.provenance.graph:
-        return None
-    return older.base
 
 
 def _print_outcome(outcome: Outcome, *, wants_json: bool) -> None:

@@ -26,13 +26,13 @@ def images_added(folder: Path, class_name: str, files: Sequence[Path]) -> Iterat
     """
     if not folder.is_dir():
         raise BaseDataError(f"{folder} is not a folder. Name the folder of base images with -data.", folder)
-    target = folder / _plain(class_name)
+    target = folder / require_plain(class_name)
     with contextlib.ExitStack() as undo:
         if not target.is_dir():
             target.mkdir()
             undo.callback(_remove_if_empty, target)
         for file in files:
-            if _is_there_already(file, target / _plain(file.name)):
+            if _is_there_already(file, target / require_plain(file.name)):
                 continue
             _copy_in_one_step(file, target / file.name)
             undo.callback((target / file.name).unlink, missing_ok=True)
@@ -92,6 +92,19 @@ def check_name(name: str) -> None:
         )
 
 
+def require_plain(name: str) -> str:
+    """Return the name of a class or of an image file.
+
+    Raises:
+        BaseDataError: It is a path, empty, hidden, or no printable text.
+    """
+    if not (_is_plain(name) and name.isprintable()):
+        raise BaseDataError(
+            f"{name!a} is no name of a class or an image: it is a path, empty, not printable, or begins with a dot."
+        )
+    return name
+
+
 def move(file: Path, target: Path) -> None:
     """Move a file, to another file system as well. If it can't be moved whole, no copy of it is left.
 
@@ -113,12 +126,6 @@ def move(file: Path, target: Path) -> None:
 
 def _is_plain(name: str) -> bool:
     return bool(name) and not name.startswith(".") and Path(name).name == name
-
-
-def _plain(name: str) -> str:
-    if not _is_plain(name):
-        raise BaseDataError(f"{name!a} is no name of a class or an image: it is a path, empty, or begins with a dot.")
-    return name
 
 
 def _is_there_already(file: Path, copy: Path) -> bool:

@@ -13,6 +13,7 @@ from inference_export.consequences import Doubts, Flip, QueryComparison
 from inference_export.repository.contents import Contents, StoredBase
 from inference_export.repository.version_files import Settings
 from inference_server.base_set.changing import Outcome
+from inference_server.base_set.history import VersionChange, history_json
 
 _SHOWN_NAMES = 20
 _INDENT = "  "
@@ -140,9 +141,10 @@ def check_text(change: PreparedChange, doubts: Doubts, queries: QueryComparison 
     return "\n".join(map(printable_line, lines))
 
 
-def list_json(contents: Contents, base: StoredBase, difference: Difference | None) -> dict[str, Any]:
-    """Return what a base set holds as values for JSON."""
+def list_json(contents: Contents, base: StoredBase, history: Sequence[VersionChange]) -> dict[str, Any]:
+    """Return what a base set holds, and what each version changed, as values for JSON."""
     export = contents.export
+    difference = history[0].difference
     return {
         "repository": str(contents.repository),
         "version": export.version.number,
@@ -153,11 +155,12 @@ def list_json(contents: Contents, base: StoredBase, difference: Difference | Non
         "base_images": _class_sizes(export.settings.classes, base),
         "images": base.names(),
         "since_version_before": None if difference is None else asdict(difference),
+        "changes": history_json(history),
     }
 
 
-def list_text(contents: Contents, base: StoredBase, difference: Difference | None, *, images: bool) -> str:
-    """Return what a base set holds as lines of text."""
+def list_text(contents: Contents, base: StoredBase, history: Sequence[VersionChange], *, images: bool) -> str:
+    """Return what a base set holds, and what each version changed, as lines of text."""
     export, settings = contents.export, contents.export.settings
     lines = [
         f"version        {export.version.number}, of {export.provenance.exported or 'an unknown time'}",
@@ -169,8 +172,12 @@ def list_text(contents: Contents, base: StoredBase, difference: Difference | Non
             [(name, str(size)) for name, size in _class_sizes(settings.classes, base).items()], indent=_INDENT
         ),
     ]
-    if difference is not None:
-        lines += [f"since before   {_counts(difference)}", *_difference_lines(difference)]
+    newest, *older = history
+    if newest.difference is not None:
+        lines += [f"since before   {_changed(newest)}", *_difference_lines(newest.difference)]
+    if older:
+        rows = [(f"version {each.version}", each.exported or "", _changed(each)) for each in older]
+        lines += ["before that", *table_lines(rows, indent=_INDENT)]
     if images:
         lines += ["", *base.names()]
     return "\n".join(map(printable_line, lines))
@@ -201,6 +208,21 @@ def _counts(difference: Difference) -> str:
     counts = ((difference.added, "added"), (difference.removed, "removed"), (difference.replaced, "replaced"))
     said = ", ".join(f"{len(names)} {what}" for names, what in counts if names)
     return f"images: {said}" if said else "the same images"
+
+
+def _changed(change: VersionChange) -> str:
+    """Say in one line what a version changed."""
+    if change.difference is None:
+        return "not compared: no version of its network is kept before it"
+    settings = [
+        f"{name.replace('_', ' ')} {_setting(one)} -> {_setting(other)}"
+        for name, (one, other) in change.settings.items()
+    ]
+    return "; ".join([_counts(change.difference)] * bool(change.difference or not settings) + settings)
+
+
+def _setting(value: object) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _difference_lines(difference: Difference) -> Iterator[str]:

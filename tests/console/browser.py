@@ -1,0 +1,171 @@
+"""A real Chromium without a window, and what the tests of the pages ask of it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.checkout import CHECKOUT
+
+CHROMIUM, CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync "
+    "--disable-dev-shm-usage --hide-scrollbars"
+)
+AXE = CHECKOUT / "build/axe/node_modules/axe-core/axe.min.js"
+TIMEOUT_S = 30
+PHONE, DESKTOP = 390, 1280
+_HEIGHT = {320: 640, PHONE: 844, DESKTOP: 800, 2560: 1440}
+
+# Drops files, or pastes them, as the browser does it. The first argument is where, the second the event's type, the
+# others are pairs of a file's name and its content in base64.
+_GIVE_FILES = """
+const [place, type, ...files] = arguments;
+const transfer = new DataTransfer();
+for (const [name, content] of files) {
+  const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
+  transfer.items.add(new File([bytes], name));
+}
+const target = place || document.body;
+if (type === 'paste') target.dispatchEvent(new ClipboardEvent(type, {clipboardData: transfer, bubbles: true}));
+else for (const each of ['dragenter', 'dragover', type])
+  target.dispatchEvent(new DragEvent(each, {dataTransfer: transfer, bubbles: true, cancelable: true}));
+"""
+
+
+class Browser:
+    """One Chromium, whose window, colors and script can be set."""
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self.driver = driver
+
+    def open(self, url: str) -> None:
+        self.driver.get(url)
+
+    def show(self, *, width: int = DESKTOP, dark: bool = False, media: str = "", scale: float = 1) -> None:
+        """Set the window and what the system prefers. Motion is always reduced, so that nothing is caught halfway."""
+        metrics = {
+            "width": width,
+            "height": _HEIGHT[width],
+            "deviceScaleFactor": scale,
+            "mobile": width <= PHONE,
+        }
+        self._cdp("Emulation.setDeviceMetricsOverride", metrics)
+        self._cdp("Emulation.setTouchEmulationEnabled", {"enabled": width <= PHONE})
+        features = [
+            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]
+        self._cdp("Emulation.setEmulatedMedia", {"media": media, "features": features})
+
+    @contextlib.contextmanager
+    def without_script(self) -> Iterator[None]:
+        self._cdp("Emulation.setScriptExecutionDisabled", {"value": True})
+        try:
+            yield
+        finally:
+            self._cdp("Emulation.setScriptExecutionDisabled", {"value": False})
+
+    @contextlib.contextmanager
+    def offline(self) -> Iterator[None]:
+        conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        self._cdp("Network.enable", {})
+        self._cdp("Network.emulateNetworkConditions", {"offline": True, **conditions})
+        try:
+            yield
+        finally:
+            self._cdp("Network.emulateNetworkConditions", {"offline": False, **conditions})
+
+    def find(self, selector: str) -> WebElement:
+        """Return the first element of a selector, as soon as there is one."""
+        return self.wait(lambda: next(iter(self.all(selector)), None))
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str) -> str:
+        return self.find(selector).text
+
+    def wait(self, condition: Any) -> Any:
+        return WebDriverWait(self.driver, TIMEOUT_S, poll_frequency=0.05).until(lambda _: condition())
+
+    def choose(self, *files: Path) -> None:
+        self.find("#files").send_keys("\n".join(str(file) for file in files))
+
+    def give(self, how: str, *files: Path, place: str = "") -> None:
+        """Drop or paste files: ``how`` is the event's type."""
+        contents = [[file.name, base64.b64encode(file.read_bytes()).decode()] for file in files]
+        self.driver.execute_script(_GIVE_FILES, self.find(place) if place else None, how, *contents)
+
+    def answers(self) -> list[WebElement]:
+        """Return the answers, as soon as they are shown."""
+        self.wait(lambda: any(answer.is_displayed() for answer in self.all(".answer")))
+        return self.all(".answer")
+
+    def log(self) -> list[str]:
+        """Return what Chromium has logged since it was last asked: errors, and what the security policy refused."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def width_of_content(self) -> int:
+        return int(self.driver.execute_script("return document.documentElement.scrollWidth"))
+
+    def axe(self) -> dict[str, Any]:
+        """Return what axe-core finds on the page, by rules of WCAG 2.2 A and AA and best practices.
+
+        Raises:
+            FileNotFoundError: axe-core is not there.
+        """
+        self.driver.execute_script(AXE.read_text(encoding="utf-8"))
+        found: dict[str, Any] = self.driver.execute_async_script(
+            "const done = arguments[arguments.length - 1];"
+            "axe.run(document, {resultTypes: ['violations', 'incomplete']}).then(done, (error) => done({error: String(error)}))"
+        )
+        assert "error" not in found, found
+        return found
+
+    def picture(self) -> bytes:
+        """Return the whole page as a PNG."""
+        answer = self._cdp("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True})
+        return base64.b64decode(answer["data"])
+
+    def _cdp(self, command: str, values: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = self.driver.execute_cdp_cmd(command, values)
+        return answer
+
+
+@contextlib.contextmanager
+def open_browser() -> Iterator[Browser]:
+    """Run Chromium."""
+    assert CHROMEDRIVER.exists(), "chromedriver is missing: apt-get install chromium chromium-driver, as make test does"
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    options.accept_insecure_certs = True  # a gateway's is self-signed
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for flag in FLAGS.split():
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=Service(str(CHROMEDRIVER)))
+    try:
+        yield Browser(driver)
+    finally:
+        driver.quit()
+
+
+def describe(found: dict[str, Any]) -> str:
+    """Write axe's violations for people."""
+    return json.dumps(
+        [
+            {"rule": each["id"], "help": each["help"], "at": [node["html"][:200] for node in each["nodes"]]}
+            for each in found["violations"]
+        ],
+        indent=1,
+    )
