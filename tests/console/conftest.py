@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from inference_server.triton.process import RunningServer
+from tests.base_set.conftest import living as living  # noqa: PLC0414  (a fixture)
 from tests.console.running import RunningConsole, running_console
 
 
