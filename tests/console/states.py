@@ -52,7 +52,14 @@ class State:
 
 
 @contextlib.contextmanager
-def running_site(folder: Path, server_url: str, base: Path, repository: Path, images: list[Path]) -> Iterator[Site]:
+def running_site(
+    folder: Path,
+    server_url: str,
+    base: Path,
+    repository: Path,
+    images: list[Path],
+    read_only: RunningConsole | None = None,
+) -> Iterator[Site]:
     """Run the consoles.
 
     Args:
@@ -61,6 +68,7 @@ def running_site(folder: Path, server_url: str, base: Path, repository: Path, im
         base: Its base data.
         repository: Its model repository.
         images: Images to classify.
+        read_only: A read-only console that runs already.
     """
     folder.mkdir(parents=True, exist_ok=True)
     broken = folder / "letter.png"
@@ -78,7 +86,7 @@ def running_site(folder: Path, server_url: str, base: Path, repository: Path, im
 
         yield Site(
             open=start("open", *here),
-            read_only=start("read_only", *here, "--read_only"),
+            read_only=read_only or start("read_only", *here, "--read_only"),
             away=start("away", "-ip", f"http://127.0.0.1:{nobody}", *common),
             tokens=start("tokens", *here, "--token_file", str(tokens)),
             images=images,
