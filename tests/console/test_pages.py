@@ -121,6 +121,20 @@ def test_cancelled_question_leaves_the_page_as_it_was(empty: Browser, site: Site
     assert not empty.find("#busy").is_displayed()
 
 
+def test_wrong_answer_leads_to_the_check_of_its_image(empty: Browser, site: Site) -> None:
+    empty.choose(*site.images[:2])
+    wrong = empty.answers()[1]
+    (right, *_) = [name for name in ("alpha", "beta", "gamma") if name != wrong.get_attribute("data-label")]
+    empty.focus("article:nth-child(2) summary")
+    empty.press(Keys.ENTER)
+    assert right in empty.text_in(wrong, "select")
+    empty.find("article:nth-child(2) .correction button").click()
+    empty.find("#flips")
+    assert f"{right}/{site.images[1].name}" in empty.text("#images ~ ul")
+    empty.find(".actions .quiet").click()
+    empty.wait(lambda: "Nothing has changed" in empty.text("main"))
+
+
 def test_form_without_script_gives_the_same_answers(browser: Browser, site: Site, classify: Classify) -> None:
     expected, _ = classify(site.images[:2], sim_thres=0.9)
     with browser.without_script():
@@ -163,7 +177,7 @@ def test_answers_print_as_a_report(empty: Browser, site: Site) -> None:
     empty.choose(site.images[0])
     empty.answers()
     empty.show(media="print")
-    assert not empty.find(".choose").is_displayed()
+    assert not empty.find(".drop").is_displayed()
     assert not empty.find("nav").is_displayed()
     text = empty.text("body")
     assert "printed" in text
