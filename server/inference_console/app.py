@@ -24,7 +24,7 @@ from inference_console.negotiation import prefers_html
 from inference_console.pages import routing as pages
 from inference_console.problems import ProblemError, problem_response, title_of
 from inference_console.rendering import root_of
-from inference_console.rest import classifying, openapi, service
+from inference_console.rest import base_set, chosen_images, classifying, openapi, operations, service, thumbnails
 from inference_console.security.clients import CLIENT_LEFT
 from inference_console.security.headers import SecurityHeaders
 from inference_console.security.hosts import HostCheck
@@ -41,8 +41,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
-        await console.close()
+        await console.open()
+        try:
+            yield
+        finally:
+            await console.close()
 
     app = FastAPI(
         title="classify-triton console",
@@ -60,7 +63,15 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(Failures),
         ],
     )
-    for router in (classifying.routes(console), service.routes(console), pages.routes(console)):
+    for router in (
+        classifying.routes(console),
+        base_set.routes(console),
+        chosen_images.routes(console),
+        thumbnails.routes(console),
+        operations.routes(console),
+        service.routes(console),
+        pages.routes(console),
+    ):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     _add_error_answers(app, console)

@@ -19,7 +19,7 @@ from inference_console.security.uploads import MAX_BODY_BYTES, body_too_long
 
 MAX_IMAGES = 256
 JSON, MULTIPART = "application/json", "multipart/form-data"
-_MAX_FIELDS = 32
+_MAX_FIELDS = 512  # such as the images that are chosen on a page
 _MAX_FIELD_BYTES = 2**16
 _PARSED_AT_ONCE_BYTES = 2**18  # longer JSON is parsed in a thread
 _JSON_EXAMPLE = '{"images": ["<base64 of a file>", ...]}, or the list alone'
@@ -40,10 +40,17 @@ class Upload:
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """The images of a request, and the other fields of its form."""
+    """The images of a request, and the other fields of its form.
+
+    Attributes:
+        uploads: The images.
+        fields: Name of each other field to its last value.
+        values: Name of each other field to all its values.
+    """
 
     uploads: list[Upload]
     fields: dict[str, str] = field(default_factory=dict)
+    values: dict[str, list[str]] = field(default_factory=dict)
 
 
 class _InMemoryParser(MultiPartParser):
@@ -181,15 +188,16 @@ def _type_of_form(request: Request) -> str:
 
 
 async def _take(form: FormData) -> Body:
-    uploads, fields = [], {}
+    uploads: list[Upload] = []
+    values: dict[str, list[str]] = {}
     for name, value in form.multi_items():
         if not isinstance(value, UploadFile):
-            fields[name] = value
+            values.setdefault(name, []).append(value)
         elif value.filename or value.size:  # a form without a chosen file sends one without a name
             uploads.append(Upload(name=value.filename or "", data=await value.read()))
             await value.close()  # it holds a copy
     _require_few(len(uploads))
-    return Body(uploads=uploads, fields=fields)
+    return Body(uploads=uploads, fields={name: given[-1] for name, given in values.items()}, values=values)
 
 
 def _require_few(images: int) -> None:

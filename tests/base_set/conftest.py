@@ -65,7 +65,7 @@ class Living:
 
 @pytest.fixture
 def living(shared: Path, tmp_path: Path) -> Living:
-    made = make_once(shared / "living", _make)
+    made = make_once(shared / "living", make_living)
     return Living(folder=Path(shutil.copytree(made, tmp_path / "living")))
 
 
@@ -77,7 +77,7 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
     }
 
 
-def _make(folder: Path) -> None:
+def make_living(folder: Path) -> None:
     tiny_network.write_tiny_resources(folder / "trained")
     write_faces(folder / "base" / "face", [1, 2, 3, 4], "x")
     write_faces(folder / "base" / "other", [101, 102, 103], "x")

@@ -48,8 +48,11 @@ class Browser:
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
+        self._is_slow = False
 
     def open(self, url: str) -> None:
+        if self._is_slow:
+            self._set_network()
         self.driver.get(url)
 
     def show(self, *, width: int = DESKTOP, dark: bool = False, media: str = "", scale: float = 1) -> None:
@@ -78,13 +81,21 @@ class Browser:
 
     @contextlib.contextmanager
     def offline(self) -> Iterator[None]:
-        conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-        self._cdp("Network.enable", {})
-        self._cdp("Network.emulateNetworkConditions", {"offline": True, **conditions})
+        self._set_network(offline=True)
         try:
             yield
         finally:
-            self._cdp("Network.emulateNetworkConditions", {"offline": False, **conditions})
+            self._set_network()
+
+    def slow_down(self) -> None:
+        """Have every request take a minute, until the next page is opened."""
+        self._set_network(latency=60_000)
+
+    def _set_network(self, *, offline: bool = False, latency: int = 0) -> None:
+        self._is_slow = latency > 0
+        conditions = {"offline": offline, "latency": latency, "downloadThroughput": -1, "uploadThroughput": -1}
+        self._cdp("Network.enable", {})
+        self._cdp("Network.emulateNetworkConditions", conditions)
 
     def find(self, selector: str) -> WebElement:
         """Return the first element of a selector, as soon as there is one."""
@@ -107,6 +118,13 @@ class Browser:
         contents = [[file.name, base64.b64encode(file.read_bytes()).decode()] for file in files]
         self.driver.execute_script(_GIVE_FILES, self.find(place) if place else None, how, *contents)
 
+    def move_threshold(self, value: float) -> None:
+        self.driver.execute_script(
+            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'));",
+            self.find("#slider"),
+            value,
+        )
+
     def answers(self) -> list[WebElement]:
         """Return the answers, as soon as they are shown."""
         self.wait(lambda: any(answer.is_displayed() for answer in self.all(".answer")))
@@ -127,8 +145,7 @@ class Browser:
         """
         self.driver.execute_script(AXE.read_text(encoding="utf-8"))
         found: dict[str, Any] = self.driver.execute_async_script(
-            "const done = arguments[arguments.length - 1];"
-            "axe.run(document, {resultTypes: ['violations', 'incomplete']}).then(done, (error) => done({error: String(error)}))"
+            "const done = arguments[arguments.length - 1];axe.run().then(done, (error) => done({error: String(error)}))"
         )
         assert "error" not in found, found
         return found

@@ -91,7 +91,7 @@ class Operation:
         names: ``class/file name`` of the images that it is about.
         person: Who asked for it; "" where nobody has a name.
         prepare: Called in a thread before the command starts. It may refuse with ``BaseDataError``.
-        clean_up: Called in a thread once the command has ended.
+        clean_up: Called in a thread once the command has ended, with what has become of it.
         in_words: Makes the command's messages presentable.
         id: The operation's name in addresses, which nobody can guess.
         asked: When it was asked for.
@@ -108,7 +108,7 @@ class Operation:
     names: Sequence[str] = ()
     person: str = ""
     prepare: Callable[[], None] = _nothing
-    clean_up: Callable[[], None] = _nothing
+    clean_up: Callable[[State], None] = lambda state: None
     in_words: Callable[[str], str] = str
     id: str = field(default_factory=lambda: secrets.token_urlsafe(_ID_BYTES))
     asked: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -123,6 +123,11 @@ class Operation:
     def changes(self) -> bool:
         """Whether the command may change the base set."""
         return self.command != "check"
+
+    def mentions(self, names: Sequence[str]) -> bool:
+        """Tell whether one of some names is among what the operation was about or found."""
+        said = json.dumps([*self.names, self.title, self.message, self.result], ensure_ascii=False)
+        return any(json.dumps(name, ensure_ascii=False)[1:-1] in said for name in names)
 
     def end(self, state: State, message: str = "") -> None:
         """Note the end."""
@@ -174,6 +179,12 @@ class Operations:
         operation = self._known.get(name)
         if operation is not None and operation.state.is_end:
             del self._known[name]
+
+    def forget_names(self, names: Sequence[str], *, but: Operation) -> None:
+        """Keep no operation that has ended and mentions one of some names, but one."""
+        for operation in list(self._known.values()):
+            if operation is not but and operation.state.is_end and operation.mentions(names):
+                del self._known[operation.id]
 
     async def cancel(self, operation: Operation) -> None:
         """End an operation that waits, or a check that runs; do nothing if it has ended.
@@ -263,7 +274,7 @@ class Operations:
         return code
 
     async def _conclude(self, operation: Operation, state: State, message: str = "") -> None:
-        await asyncio.to_thread(operation.clean_up)
+        await asyncio.to_thread(operation.clean_up, state)
         self._stopping.discard(operation)
         operation.end(state, message)
         self._on_end(operation)

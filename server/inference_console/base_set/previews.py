@@ -16,6 +16,14 @@ MAX_NAME_BYTES = 255
 _FILES, _BASE = "files", "base"
 
 
+class NameTakenError(BaseDataError):
+    """A name is taken by another image."""
+
+
+class NoSuchImageError(BaseDataError):
+    """There is no base image of a name."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Addition:
     """Files that a person wants to add to a class. They wait in a folder of their own.
@@ -49,12 +57,13 @@ def keep_files(
         rename: Give another name to a file whose name is taken by another content, instead of refusing it.
 
     Raises:
-        BaseDataError: A name can't be used or is taken, no file is given, or no class is.
+        BaseDataError: A name can't be used.
+        NameTakenError: A name is taken, or the class holds all files already.
         OSError: The disk is full.
     """
     contents = _names(uploads, base_data / require_plain(class_name), rename=rename)
     if not contents:
-        raise BaseDataError(f"No file was given that {class_name} does not hold already. Choose image files.")
+        raise NameTakenError(f"{class_name} holds these images already, so there is nothing to add.")
     target = folder / _FILES
     target.mkdir(parents=True)
     try:
@@ -66,16 +75,13 @@ def keep_files(
     return Addition(class_name=class_name, files=tuple(target / name for name in contents))
 
 
-def preview_addition(folder: Path, base_data: Path, addition: Addition) -> Path:
-    """Lay out the base images as they would be with more files in a class, without copying an image.
+def preview_addition(folder: Path, base_data: Path, addition: Addition) -> None:
+    """Lay out the base images, in ``preview_path``, as they would be with more files in a class. Copies no image.
 
     Args:
         folder: The folder that ``keep_files`` has made.
         base_data: The folder of base images.
         addition: The files.
-
-    Returns:
-        A folder of base images: links to those that are there, and to the files.
 
     Raises:
         BaseDataError: The base images can't be listed, or a name was taken meanwhile.
@@ -91,28 +97,21 @@ def preview_addition(folder: Path, base_data: Path, addition: Addition) -> Path:
         except FileExistsError:
             if not _holds(base_data / addition.class_name / file.name, file.read_bytes()):
                 raise _taken(addition.class_name, file.name) from None
-    return preview
 
 
-def preview_removal(folder: Path, base_data: Path, names: Sequence[str]) -> Path:
-    """Lay out the base images as they would be without some, without copying an image.
+def preview_removal(folder: Path, base_data: Path, names: Sequence[str]) -> None:
+    """Lay out the base images, in ``preview_path``, as they would be without some. Copies no image.
 
     Args:
         folder: A folder, which may not exist yet.
         base_data: The folder of base images.
         names: ``class/file name`` of each image to leave out.
 
-    Returns:
-        A folder of base images: links to those that would stay.
-
     Raises:
         BaseDataError: The base images can't be listed, or hold no such image.
     """
     gone: dict[str, list[str]] = {}
-    for name in names:
-        check_name(name)
-        if not (base_data / name).is_file():
-            raise BaseDataError(f"There is no base image {name}, or not any more. Reload the page of the base set.")
+    for name in require_images(base_data, names):
         class_name, _, file_name = name.partition("/")
         gone.setdefault(class_name, []).append(file_name)
     preview = _link_classes(folder, base_data, touched=gone)
@@ -121,17 +120,39 @@ def preview_removal(folder: Path, base_data: Path, names: Sequence[str]) -> Path
         _link_images(base_data / class_name, preview / class_name, without=file_names)
         with contextlib.suppress(OSError):  # it holds images
             (preview / class_name).rmdir()
-    return preview
+
+
+def require_images(base_data: Path, names: Sequence[str]) -> list[str]:
+    """Return names of base images, each once.
+
+    Raises:
+        BaseDataError: One is no ``class/file name``.
+        NoSuchImageError: There is no such image.
+    """
+    for name in names:
+        check_name(name)
+        if not (base_data / name).is_file():
+            raise NoSuchImageError(f"There is no base image {name}, or not any more. Reload the page of the base set.")
+    return list(dict.fromkeys(names))
+
+
+def preview_path(folder: Path) -> Path:
+    """Return where a preview lies: a folder of base images, of links to those that are there and to new files."""
+    return folder / _BASE
 
 
 def remove_preview(folder: Path) -> None:
     """Remove the links of a preview; the files stay."""
-    shutil.rmtree(folder / _BASE, ignore_errors=True)
+    shutil.rmtree(preview_path(folder), ignore_errors=True)
 
 
 def in_words(folder: Path, base_data: Path) -> Callable[[str], str]:
     """Return what replaces a preview's own paths in a message: nobody knows that folder."""
-    replaced = ((str(folder / _BASE), str(base_data)), (f"{folder / _FILES}{os.sep}", ""), (f"{folder}{os.sep}", ""))
+    replaced = (
+        (str(preview_path(folder)), str(base_data)),
+        (f"{folder / _FILES}{os.sep}", ""),
+        (f"{folder}{os.sep}", ""),
+    )
 
     def replace(text: str) -> str:
         for path, words in replaced:
@@ -151,7 +172,7 @@ def _names(uploads: Iterable[tuple[str, bytes]], class_folder: Path, *, rename: 
         if rename:
             name = _free_name(name, contents, class_folder)
         elif name in contents:
-            raise BaseDataError(f"Two of the files are called {name}, with different content. Rename one.")
+            raise NameTakenError(f"Two of the files are called {name}, with different content. Rename one.")
         elif os.path.lexists(class_folder / name):
             raise _taken(class_folder.name, name)
         contents[name] = content
@@ -190,8 +211,8 @@ def _holds(file: Path, content: bytes) -> bool:
         return False
 
 
-def _taken(class_name: str, name: str) -> BaseDataError:
-    return BaseDataError(
+def _taken(class_name: str, name: str) -> NameTakenError:
+    return NameTakenError(
         f"{class_name} holds another image of the name {name}. Rename the file, or remove the other image first."
     )
 
@@ -199,7 +220,7 @@ def _taken(class_name: str, name: str) -> BaseDataError:
 def _link_classes(folder: Path, base_data: Path, *, touched: Container[str]) -> Path:
     """Make a folder with a link to each entry of the base data but some classes."""
     remove_preview(folder)
-    preview = folder / _BASE
+    preview = preview_path(folder)
     preview.mkdir(parents=True)
     try:
         with os.scandir(base_data) as entries:

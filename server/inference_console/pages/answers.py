@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
@@ -22,6 +24,7 @@ from inference_console.problems import ProblemError
 from inference_console.security.uploads import MAX_BODY_BYTES
 
 MAX_IMAGES = 32
+_LAST_PERCENT = 99.2  # of a bar, where the mark of a threshold is still seen
 _NO_THUMBNAILS = "no"  # in the field of this name; a page that asks again has them
 
 
@@ -73,10 +76,13 @@ class AnsweredImage:
 
     @property
     def kind(self) -> str:
-        """``answered``, ``unknown``: no reference image matches, or ``failed``."""
-        if self.entry["Label"] is None:
+        """``answered``; ``unknown``: the label is no class; ``unmatched``: no reference image matches; ``failed``."""
+        label = self.entry["Label"]
+        if label is None:
             return "failed"
-        return "unknown" if self.is_clustering and not self._all_matches else "answered"
+        if label not in self.entry["Scores"]:
+            return "unknown"
+        return "unmatched" if self.is_clustering and not self.matches else "answered"
 
     @property
     def is_clustering(self) -> bool:
@@ -89,20 +95,26 @@ class AnsweredImage:
         return int(self.entry.get("Matches", {}).get(self.entry["Label"], 0))
 
     @property
+    def reason(self) -> str:
+        """Why there is no answer."""
+        text = str(self.entry.get("Error", ""))
+        return f"{text[:1].upper()}{text[1:]}."
+
+    @property
     def measure(self) -> str:
         """What the answer's number says, and what it does not."""
         number = self.entry["Probability"]
         if not self.is_clustering:
             return f"The network's own estimate: {number:.1%}. It is not how often such an answer is right."
-        if self.kind == "unknown":
-            threshold = self.entry["Threshold"]
+        if self.kind in {"unknown", "unmatched"}:
+            of_class = " and decides the label" if self.kind == "unmatched" else ""
             return (
-                f"No reference image reaches the threshold of {threshold:g}. The most similar one has a similarity of "
-                f"{number:.4f}."
+                f"No reference image reaches the threshold of {self.entry['Threshold']:g}. The most similar one has a "
+                f"similarity of {_similarity(number)}{of_class}."
             )
         images = "1 reference image" if self.matches == 1 else f"{self.matches} reference images"
         verb = "matches" if self.matches == 1 else "match"
-        return f"{images} of this class {verb}. The most similar one has a similarity of {number:.4f}."
+        return f"{images} of this class {verb}. The most similar one has a similarity of {_similarity(number)}."
 
     @cached_property
     def bars(self) -> list[Bar]:
@@ -112,7 +124,7 @@ class AnsweredImage:
         return [
             Bar(
                 name=name,
-                score=f"{score:.4f}" if self.is_clustering else f"{score:.1%}",
+                score=_similarity(score) if self.is_clustering else f"{score:.1%}",
                 percent=_percent(score),
                 matches=matches.get(name, 0),
             )
@@ -123,7 +135,7 @@ class AnsweredImage:
     def threshold_percent(self) -> float | None:
         """Where the threshold stands in a bar; None: there is none."""
         threshold = self.entry.get("Threshold")
-        return None if threshold is None else _percent(threshold)
+        return None if threshold is None else min(_percent(threshold), _LAST_PERCENT)
 
     @cached_property
     def neighbors(self) -> list[Neighbor]:
@@ -131,19 +143,16 @@ class AnsweredImage:
         return [
             Neighbor(
                 name=neighbor["Image"],
-                similarity=f"{neighbor['Similarity']:.4f}",
-                is_match=neighbor["Similarity"] >= self.entry["Threshold"],
+                similarity=_similarity(neighbor["Similarity"]),
+                # as the server compares them
+                is_match=bool(np.float32(neighbor["Similarity"]) >= np.float32(self.entry["Threshold"])),
             )
             for neighbor in self.entry.get("Neighbors", ())
         ]
 
     def other_classes(self, classes: Sequence[str]) -> list[str]:
         """List the classes that may be right if the answer is wrong."""
-        return [name for name in classes if name != self.entry["Label"] or self.kind == "unknown"]
-
-    @property
-    def _all_matches(self) -> int:
-        return sum(self.entry["Matches"].values())
+        return [name for name in classes if name != self.entry["Label"]]
 
 
 async def render_form(console: Console, request: Request) -> HTMLResponse:
@@ -230,6 +239,11 @@ async def _thumbnails(console: Console, files: list[bytes], *, wanted: bool) -> 
 
 def _data_url(image: bytes | None) -> str:
     return "" if image is None else f"data:{MEDIA_TYPE};base64,{base64.b64encode(image).decode()}"
+
+
+def _similarity(value: float) -> str:
+    """Write a similarity, rounded down, so that none seems to reach a threshold that it does not reach."""
+    return f"{math.floor(value * 10_000 + 0.01) / 10_000:.4f}"
 
 
 def _percent(score: float) -> float:

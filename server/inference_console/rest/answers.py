@@ -23,6 +23,7 @@ _WHY = {
     502: "The inference server is not reached through its gateway.",
     503: "The inference server is not reached or is overloaded, or too many uploads are under way.",
     504: "The inference server gave no answer in time.",
+    507: "The console has no room for the files.",
 }
 _ALWAYS = (401, 403, 421, 429)
 SERVER_FAILS = (404, 500, 502, 503, 504)

@@ -6,6 +6,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from inference_console.rest import base_set_schemas
+
 _SCHEMAS: dict[str, Any] = {
     "Problem": {
         "type": "object",
@@ -56,7 +58,7 @@ def describe(app: FastAPI, *, asks_for_tokens: bool) -> dict[str, Any]:
     description = FastAPI.openapi(app)
     components = description.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    schemas.update(_SCHEMAS)
+    schemas.update(_SCHEMAS | base_set_schemas.SCHEMAS)
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     for operations in description["paths"].values():
