@@ -57,6 +57,11 @@ class _InMemoryParser(MultiPartParser):
     """Keeps files in memory, however long: an image that is only classified is written nowhere."""
 
     spool_max_size = MAX_BODY_BYTES + 1
+    is_complete = False
+
+    def on_end(self) -> None:
+        """Note that the last boundary was there: a form that was cut off would lack its last file."""
+        self.is_complete = True
 
 
 def media_type(request: Request) -> str:
@@ -108,6 +113,8 @@ async def read_form(request: Request, *, max_bytes: int = MAX_BODY_BYTES) -> Bod
         said = error.message if isinstance(error, MultiPartException) else "it is broken"
         raise ProblemError(HTTPStatus.BAD_REQUEST, f"The form can't be read: {said}") from error
     try:
+        if not parser.is_complete:
+            raise ProblemError(HTTPStatus.BAD_REQUEST, "The form can't be read: it ends before its last boundary.")
         return await _take(form)
     finally:
         await form.close()

@@ -28,7 +28,7 @@ HOW_TO = DEPLOY.parent / "docs" / "how-to"
 KUBERNETES = DEPLOY / "kubernetes"
 INFERENCE_SERVICE = DEPLOY / "kserve" / "inferenceservice.yaml"
 UPLOAD = KUBERNETES / "volume" / "upload.yaml"
-OVERLAYS = ("volume", "object-store", "gpu", "monitoring")
+OVERLAYS = ("volume", "object-store", "gpu", "monitoring", "console")
 SERVER_CONTAINERS = {"inference-server", "kserve-container"}
 KUBERNETES_VERSION = kubernetes_validate.latest_version()
 # A pip package for AWS functions that holds kubectl and Helm.
@@ -147,6 +147,11 @@ def _kserve_fields(model: str) -> dict[str, str]:
 def compose_file() -> Manifest:
     """Read the Compose file."""
     return manifest(DEPLOY / "compose.yaml")
+
+
+def console_compose_file() -> Manifest:
+    """Read the Compose file of the console."""
+    return manifest(DEPLOY / "compose.console.yaml")
 
 
 def check_compose(file: Path) -> subprocess.CompletedProcess[str]:

@@ -21,6 +21,7 @@ _IMAGE_CPU = (("3.11", "x86_64"),)
 FILES = {
     "build-requirements.txt": (*_IMAGE_312, *_IMAGE_CPU),
     "requirements.txt": (*_IMAGE_312, *_IMAGE_CPU),
+    "requirements-console.txt": (*_IMAGE_312, *_IMAGE_CPU),
     "requirements-cpu.txt": _IMAGE_CPU,
     "requirements-export.txt": _IMAGE_CPU,
 }

@@ -11,16 +11,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deploy.manifests import DEPLOY, HOW_TO, Manifest, compose_file, yaml_blocks
+from tests.deploy.manifests import DEPLOY, HOW_TO, Manifest, compose_file, console_compose_file, yaml_blocks
 from tests.deploy.tools import COMPOSE_PACKAGE, compose
 from tests.docs.snippets import read_snippets
 
 PAGE = HOW_TO / "containers.md"
 
 
-def _check(*files: Path, models: str = "/models") -> subprocess.CompletedProcess[str]:
+CONSOLE = {"BASE_DATA": "/base", "CONSOLE_NAME": "machine.example.com"}
+
+
+def _check(*files: Path, models: str = "/models", **variables: str) -> subprocess.CompletedProcess[str]:
     options = [argument for file in files for argument in ("-f", str(file))]
-    return compose(*options, "--project-directory", DEPLOY, "config", "-q", MODEL_REPOSITORY=models)
+    environment = {"MODEL_REPOSITORY": models, **variables}
+    return compose(*options, "--project-directory", str(DEPLOY), "config", "-q", folder=DEPLOY, **environment)
 
 
 def test_compose_is_the_pinned_binary_and_no_newer_one_that_its_package_built() -> None:
@@ -29,7 +33,7 @@ def test_compose_is_the_pinned_binary_and_no_newer_one_that_its_package_built() 
 
 def test_compose_takes_its_file_with_each_override_of_the_pages(tmp_path: Path) -> None:
     """A page's later override is merged into the earlier ones."""
-    checked = [[DEPLOY / "compose.yaml"]]
+    checked = [[DEPLOY / "compose.yaml"], [DEPLOY / "compose.yaml", DEPLOY / "compose.console.yaml"]]
     for page in sorted(HOW_TO.glob("*.md")):
         files = checked[0]
         for text in yaml_blocks(page.name):
@@ -39,7 +43,7 @@ def test_compose_takes_its_file_with_each_override_of_the_pages(tmp_path: Path) 
                 checked.append(files)
     assert {file.name for files in checked for file in files} >= {"containers-1.yaml", "containers-2.yaml"}
     for files in checked:
-        result = _check(*files)
+        result = _check(*files, **CONSOLE)
         print(f"\n{', '.join(file.name for file in files)}: {result.stderr.strip() or 'accepted, without a warning'}")
         assert result.returncode == 0, result.stderr
         assert not result.stderr, result.stderr
@@ -68,8 +72,24 @@ def test_compose_names_the_export_that_is_missing() -> None:
     assert "MODEL_REPOSITORY is missing a value: the folder that export-repository wrote" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("variable", "says"),
+    [
+        ("BASE_DATA", "the folder of base images that was exported"),
+        ("CONSOLE_NAME", "the name in the URL that browsers use for this machine"),
+    ],
+)
+def test_compose_names_what_the_console_lacks_and_asks_others_for_nothing(variable: str, says: str) -> None:
+    given = {name: value for name, value in CONSOLE.items() if name != variable}
+    result = _check(DEPLOY / "compose.yaml", DEPLOY / "compose.console.yaml", **given)
+    assert result.returncode != 0
+    assert f"{variable} is missing a value: {says}" in result.stderr
+    assert _check(DEPLOY / "compose.yaml").returncode == 0
+
+
 def test_failed_health_checks_of_a_container_that_is_starting_do_not_count() -> None:
-    for name, service in compose_file()["services"].items():
+    services = {**compose_file()["services"], "console": console_compose_file()["services"]["console"]}
+    for name, service in services.items():
         assert "start_period" in service.get("healthcheck", {"start_period": "the image's"}), name
 
 

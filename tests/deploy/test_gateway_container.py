@@ -101,7 +101,33 @@ def test_every_configuration_of_the_gateway_is_one_that_nginx_takes(
         # nginx looks up the resolver's own name, which only a cluster knows, when it reads the file.
         line = re.sub(r"^resolver kube-dns\S+", "resolver 10.96.0.10", servers.read_text(), flags=re.MULTILINE)
     (gateway_folder.configuration / "servers.conf").write_text(line + "\n")
-    result = gateway_folder.check(nginx())
+    _check(gateway_folder, nginx())
+
+
+@pytest.mark.parametrize(
+    ("console", "nginx"),
+    [
+        pytest.param(DEPLOY / "compose" / "console.conf", newest_nginx, id="compose-newest"),
+        pytest.param(KUBERNETES / "console" / "console.conf", newest_nginx, id="kubernetes-newest"),
+        pytest.param(None, newest_nginx, id="tls-page-newest"),
+        pytest.param(None, distributions_nginx, id="tls-page-debian"),
+    ],
+)
+def test_every_configuration_of_the_console_is_one_that_nginx_takes(
+    gateway_folder: _GatewayFolder, console: Path | None, nginx: Callable[[], Path]
+) -> None:
+    if console is None:
+        lines = re.findall(r"^echo '(.*;)' >>? gateway/console\.conf$", _page("tls.md"), re.MULTILINE)
+        text = "".join(f"{line}\n" for line in lines)
+        assert "set $console" in text
+    else:
+        text = console.read_text().replace("resolver kube-dns.kube-system.svc.cluster.local", "resolver 10.96.0.10")
+    (gateway_folder.configuration / "console.conf").write_text(text)
+    _check(gateway_folder, nginx())
+
+
+def _check(gateway_folder: _GatewayFolder, nginx: Path) -> None:
+    result = gateway_folder.check(nginx)
     print(f"\n{result.stderr}")
     assert result.returncode == 0, result.stderr
     assert "[warn]" not in result.stderr

@@ -86,6 +86,7 @@ def test_what_builds_the_wheel_is_pinned_with_all_that_it_depends_on() -> None:
     ("extra", "files"),
     [
         ("server", ["requirements.txt", "requirements-cpu.txt"]),
+        ("console", ["requirements-console.txt"]),
         ("export", ["requirements.txt", "requirements-cpu.txt", "requirements-export.txt"]),
     ],
 )
@@ -103,10 +104,9 @@ def _pins(file: str) -> dict[str, str]:
     return pins
 
 
-def test_image_installs_all_that_the_server_and_the_models_import(small_clustering: Path) -> None:
-    """The import of a package that the image lacks fails here as in the container."""
-    script = """
-import sys, importlib.metadata as metadata, pathlib
+# The import of a package that the image lacks fails here as in the container.
+_WITHOUT_OTHERS = """
+import sys, importlib.metadata as metadata
 installed = {name.lower().replace('_', '-') for name in sys.argv[1].split(',')}
 owners = metadata.packages_distributions()
 class Stranger:
@@ -116,6 +116,8 @@ class Stranger:
         if names and not names & installed:
             raise ModuleNotFoundError(name, name=top)
 sys.meta_path.insert(0, Stranger())
+"""
+_SERVER = """
 from inference_server import command
 from inference_server.base_set import command as base_set_command
 from inference_server.base_set.watch_metrics import WatchMetrics
@@ -128,18 +130,39 @@ for folder in sys.argv[2:]:
 import preprocessing, heads
 command.main(['--check', '--port', '1'])
 """
-    names = re.findall(r"^([a-z-]+)==", (DEPLOY / "requirements.txt").read_text(), re.MULTILINE)
+_CONSOLE = """
+import asyncio
+from inference_console.console import Console
+from inference_console.serving import create_app
+from inference_console.settings import Settings
+create_app(Settings()).openapi()
+async def ask():
+    console = Console(Settings(server_url='http://127.0.0.1:1'))
+    print((await console.server.ask()).message)
+    await console.close()
+asyncio.run(ask())
+"""
+
+
+def _run_with_the_packages_of(files: list[str], script: str, *folders: str) -> subprocess.CompletedProcess[str]:
+    names = ",".join([*(name for file in files for name in _pins(file)), "classify-triton"])
+    command = [sys.executable, "-c", _WITHOUT_OTHERS + script, names, *folders]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_image_installs_all_that_the_server_and_the_models_import(small_clustering: Path) -> None:
     folders = [str(small_clustering / model / "1") for model in ("preprocess", "cluster_head")]
-    result = subprocess.run(
-        [sys.executable, "-c", script, ",".join([*names, "classify-triton"]), *folders],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = _run_with_the_packages_of(["requirements.txt"], _SERVER, *folders)
     assert result.returncode == 1
     assert "gave no label: Connection refused. Is inference-server or tritonserver running there" in result.stderr, (
         result.stderr
     )
+
+
+def test_image_installs_all_that_the_console_imports() -> None:
+    result = _run_with_the_packages_of(["requirements.txt", "requirements-console.txt"], _CONSOLE)
+    assert result.returncode == 0, result.stderr
+    assert "refused the connection" in result.stdout
 
 
 def test_every_folder_of_an_export_holds_a_file_so_that_an_object_store_keeps_it(small_clustering: Path) -> None:

@@ -43,7 +43,8 @@ def probes(rendered: dict[str, list[Manifest]]) -> list[tuple[list[str], float]]
     commands = []
     for manifests in rendered.values():
         for resource in manifests:
-            if resource["kind"] in {"Deployment", "InferenceService"} and resource["metadata"]["name"] != "gateway":
+            others = {"gateway", "inference-console"}
+            if resource["kind"] in {"Deployment", "InferenceService"} and resource["metadata"]["name"] not in others:
                 container = server_container(resource)
                 for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
                     commands.append((container[probe]["exec"]["command"], container[probe]["timeoutSeconds"]))

@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 
 from inference_client.version import __version__
-from tests.deploy.manifests import CPU_DOCKERFILE, DOCKERFILE, Manifest, all_containers, compose_file, pod_specs
+from tests.deploy.manifests import (
+    CPU_DOCKERFILE,
+    DOCKERFILE,
+    Manifest,
+    all_containers,
+    compose_file,
+    console_compose_file,
+    pod_specs,
+)
 
 
 def test_every_image_has_an_exact_tag(rendered: dict[str, list[Manifest]]) -> None:
     images = {container["image"] for container in all_containers(rendered)}
-    images |= {service["image"] for service in compose_file()["services"].values()}
+    images |= {service["image"] for service in _compose_services().values()}
     (triton,) = re.findall(r"^ARG TRITON=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
     (python,) = re.findall(r"^ARG PYTHON=(\S+)$", CPU_DOCKERFILE.read_text(), re.MULTILINE)
     images |= {f"nvcr.io/nvidia/tritonserver:{triton}", f"docker.io/library/python:{python}"}
@@ -43,7 +51,7 @@ def test_every_container_passes_the_restricted_standard_and_is_read_only(rendere
 def test_every_compose_service_is_restricted_and_only_the_gateway_is_reached_from_outside() -> None:
     compose = compose_file()
     reachable = {}
-    for name, service in compose["services"].items():
+    for name, service in _compose_services().items():
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
@@ -60,3 +68,16 @@ def test_every_compose_service_is_restricted_and_only_the_gateway_is_reached_fro
     (models,) = compose["services"]["server"]["volumes"]
     assert models["read_only"] is True
     assert models["target"] == "/models"
+    console = console_compose_file()["services"]["console"]
+    assert console["networks"] == ["servers"]
+    assert [(volume["target"], volume["read_only"]) for volume in console["volumes"]] == [
+        ("/models", True), ("/base", True),
+    ]  # fmt: skip
+
+
+def _compose_services() -> dict[str, Manifest]:
+    """The services of compose.yaml, and the console's, which adds nothing to the gateway but files."""
+    added = console_compose_file()["services"]
+    assert set(added) == {"console", "gateway"}
+    assert set(added["gateway"]) == {"configs"}
+    return {**compose_file()["services"], "console": added["console"]}

@@ -38,9 +38,10 @@ def test_every_manifest_follows_the_schema_of_its_kind(rendered: dict[str, list[
 
 
 def test_compose_file_follows_the_specification_and_a_misspelt_field_is_refused(tmp_path: Path) -> None:
-    result = check_compose(DEPLOY / "compose.yaml")
-    print(f"\ncompose.yaml: {result.stdout.strip()}")
-    assert result.returncode == 0, result.stdout + result.stderr
+    for name in ("compose.yaml", "compose.console.yaml"):
+        result = check_compose(DEPLOY / name)
+        print(f"\n{name}: {result.stdout.strip()}")
+        assert result.returncode == 0, result.stdout + result.stderr
     broken = compose_file()
     broken["services"]["server"]["read_olny"] = True
     file = tmp_path / "compose.yaml"

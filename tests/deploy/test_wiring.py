@@ -8,7 +8,9 @@ import subprocess
 from pathlib import Path
 
 import yaml
+from click.testing import CliRunner
 
+from inference_console.command import main as inference_console
 from inference_server.supervision.watching import EXIT_TIMEOUT_S, LAST_ANSWERS_S
 from tests.deploy.manifests import (
     DEPLOY,
@@ -16,11 +18,15 @@ from tests.deploy.manifests import (
     Manifest,
     all_containers,
     compose_file,
+    console_compose_file,
     find_manifest,
     image_command,
     pod_spec,
     server_container,
 )
+
+# Of the gateway, for the console; console.conf, which says where it is, is the deployment's.
+CONSOLE_FILES = ("console-paths.conf", "console-proxy.conf")
 
 
 def test_files_that_compose_mounts_exist_and_their_names_agree_with_the_gateway_and_prometheus() -> None:
@@ -34,6 +40,11 @@ def test_files_that_compose_mounts_exist_and_their_names_agree_with_the_gateway_
     gateway = compose["services"]["gateway"]
     beside = {Path(file["target"]).name for file in [*gateway["configs"], *gateway["secrets"]]}
     assert beside == {"nginx.conf", "checks.conf", "proxy.conf", "servers.conf", "keys.map", "server.crt", "server.key"}
+    added = console_compose_file()
+    for name, config in added["configs"].items():
+        assert (DEPLOY / config["file"]).is_file(), name
+    names = {Path(file["target"]).name for file in added["services"]["gateway"]["configs"]}
+    assert names == {"console.conf", *CONSOLE_FILES}
     assert re.findall(r"^server (\S+)", (DEPLOY / "compose" / "servers.conf").read_text(), re.MULTILINE) == [
         "server:8080"
     ]
@@ -109,7 +120,9 @@ def test_gateway_finds_the_server_by_its_service_and_all_its_files(overlay: list
     (http,) = [port["port"] for port in service["spec"]["ports"] if port["name"] == "http"]
     pod = pod_spec(find_manifest(overlay, "Deployment", "gateway"))
     volume = next(candidate for candidate in pod["volumes"] if candidate["name"] == "configuration")
-    names = {source["configMap"]["name"] for source in volume["projected"]["sources"] if "configMap" in source}
+    mounted = [source["configMap"] for source in volume["projected"]["sources"] if "configMap" in source]
+    names = {source["name"] for source in mounted if not source.get("optional")}
+    assert [source["name"] for source in mounted if source.get("optional")] == ["gateway-console"]
     maps = {resource["metadata"]["name"]: resource["data"] for resource in overlay if resource["kind"] == "ConfigMap"}
     assert names == set(maps)
     files = {name: text for data in maps.values() for name, text in data.items()}
@@ -118,7 +131,7 @@ def test_gateway_finds_the_server_by_its_service_and_all_its_files(overlay: list
     }
     assert set(files) | paths == {
         "nginx.conf", "checks.conf", "proxy.conf", "servers.conf", "keys.map", "evaluators.map", "origins.map",
-        "tls/server.crt", "tls/server.key",
+        "tls/server.crt", "tls/server.key", *CONSOLE_FILES,
     }  # fmt: skip
     secrets = [source["secret"] for source in volume["projected"]["sources"] if "secret" in source]
     assert [item["path"] for source in secrets if source.get("optional") for item in source["items"]] == [
@@ -126,6 +139,68 @@ def test_gateway_finds_the_server_by_its_service_and_all_its_files(overlay: list
     ]  # fmt: skip
     upstream = f"server inference-server.{namespace}.svc.cluster.local:{http} resolve"
     assert upstream in files["servers.conf"]
+
+
+def test_console_is_found_reaches_the_server_and_is_reached_by_the_gateway_alone(
+    rendered: dict[str, list[Manifest]],
+) -> None:
+    console, base = rendered["console"], rendered["volume"]
+    deployment = find_manifest(console, "Deployment", "inference-console")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    (container,) = pod_spec(deployment)["containers"]
+    (port,) = container["ports"]
+    service = find_manifest(console, "Service", "inference-console")
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert service["spec"]["ports"] == [{"name": port["name"], "port": 8090, "targetPort": port["name"]}]
+    assert container["image"] == server_container(find_manifest(base, "Deployment", "inference-server"))["image"]
+    (url,) = [argument.partition("=")[2] for argument in container["args"] if argument.startswith("--server_ip=")]
+    server = find_manifest(base, "Service", "inference-server")
+    assert url == f"http://{server['metadata']['name']}:{server['spec']['ports'][0]['port']}"
+
+    configuration = find_manifest(console, "ConfigMap", "gateway-console")["data"]["console.conf"]
+    namespace = service["metadata"]["namespace"]
+    assert f"set $console inference-console.{namespace}.svc.cluster.local:8090;" in configuration
+    assert "include console-paths.conf;" in configuration
+
+    def selects(policy: str, direction: str, peer: str) -> list[Manifest]:
+        spec = find_manifest(console, "NetworkPolicy", policy)["spec"]
+        side = "from" if direction == "ingress" else "to"
+        return [
+            spec["podSelector"]["matchLabels"]
+            for rule in spec[direction]
+            if [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": peer}}}] == rule[side]
+        ]
+
+    name = "app.kubernetes.io/name"
+    (ingress,) = find_manifest(console, "NetworkPolicy", "inference-console")["spec"]["ingress"]
+    assert ingress["from"] == [{"podSelector": {"matchLabels": {name: "gateway"}}}]
+    assert selects("inference-console", "egress", "inference-server") == [{name: "inference-console"}]
+    assert selects("inference-server-from-console", "ingress", "inference-console") == [{name: "inference-server"}]
+    assert selects("gateway-to-console", "egress", "inference-console") == [{name: "gateway"}]
+    probe = container["readinessProbe"]["httpGet"]
+    assert (probe["path"], probe["port"]) == ("/health", port["name"])
+    (tokens,) = [argument.partition("=")[2] for argument in container["args"] if argument.startswith("--token_file=")]
+    (folder,) = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "tokens"]
+    assert tokens == f"{folder}/tokens"
+    # The console takes no file that others can read.
+    (secret,) = [volume["secret"] for volume in pod_spec(deployment)["volumes"] if "secret" in volume]
+    assert secret["defaultMode"] == 0o440
+
+
+def test_commands_of_the_console_are_its_own_and_change_nothing(rendered: dict[str, list[Manifest]]) -> None:
+    """A renamed option would show only at the next start."""
+    (container,) = pod_spec(find_manifest(rendered["console"], "Deployment", "inference-console"))["containers"]
+    service = console_compose_file()["services"]["console"]
+    assert container["command"] == ["inference-console"]
+    assert "exec inference-console " in service["entrypoint"][2]
+    for arguments in (container["args"], service["command"]):
+        done = CliRunner().invoke(inference_console, [*arguments, "--help"])
+        assert done.exit_code == 0, done.output
+        assert "--read_only" in arguments
+    (address,) = re.findall(r"set \$console (\S+);", (DEPLOY / "compose" / "console.conf").read_text())
+    assert address == "console:8090"
+    (url,) = [argument.partition("=")[2] for argument in service["command"] if argument.startswith("--server_ip=")]
+    assert url == "http://server:8080"
 
 
 def test_disruption_autoscaling_and_termination_leave_a_server(overlay: list[Manifest]) -> None:

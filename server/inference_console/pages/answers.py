@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from inference_client.client import Results
+from inference_console.base_set.stored import NoBaseSetError
 from inference_console.base_set.thumbnails import MEDIA_TYPE, SIZE_PX
 from inference_console.bodies import Body, Upload
 from inference_console.console import Console
@@ -22,6 +25,7 @@ from inference_console.problems import ProblemError
 from inference_console.security.uploads import MAX_BODY_BYTES
 
 MAX_IMAGES = 32
+_LAST_PERCENT = 99.2  # of a bar, where the mark of a threshold is still seen
 _NO_THUMBNAILS = "no"  # in the field of this name; a page that asks again has them
 
 
@@ -73,10 +77,13 @@ class AnsweredImage:
 
     @property
     def kind(self) -> str:
-        """``answered``, ``unknown``: no reference image matches, or ``failed``."""
-        if self.entry["Label"] is None:
+        """``answered``; ``unknown``: the label is no class; ``unmatched``: no reference image matches; ``failed``."""
+        label = self.entry["Label"]
+        if label is None:
             return "failed"
-        return "unknown" if self.is_clustering and not self._all_matches else "answered"
+        if label not in self.entry["Scores"]:
+            return "unknown"
+        return "unmatched" if self.is_clustering and not self.matches else "answered"
 
     @property
     def is_clustering(self) -> bool:
@@ -89,20 +96,26 @@ class AnsweredImage:
         return int(self.entry.get("Matches", {}).get(self.entry["Label"], 0))
 
     @property
+    def reason(self) -> str:
+        """Why there is no answer."""
+        text = str(self.entry.get("Error", ""))
+        return f"{text[:1].upper()}{text[1:]}."
+
+    @property
     def measure(self) -> str:
         """What the answer's number says, and what it does not."""
         number = self.entry["Probability"]
         if not self.is_clustering:
             return f"The network's own estimate: {number:.1%}. It is not how often such an answer is right."
-        if self.kind == "unknown":
-            threshold = self.entry["Threshold"]
+        if self.kind in {"unknown", "unmatched"}:
+            of_class = " and decides the label" if self.kind == "unmatched" else ""
             return (
-                f"No reference image reaches the threshold of {threshold:g}. The most similar one has a similarity of "
-                f"{number:.4f}."
+                f"No reference image reaches the threshold of {self.entry['Threshold']:g}. The most similar one has a "
+                f"similarity of {_similarity(number)}{of_class}."
             )
         images = "1 reference image" if self.matches == 1 else f"{self.matches} reference images"
         verb = "matches" if self.matches == 1 else "match"
-        return f"{images} of this class {verb}. The most similar one has a similarity of {number:.4f}."
+        return f"{images} of this class {verb}. The most similar one has a similarity of {_similarity(number)}."
 
     @cached_property
     def bars(self) -> list[Bar]:
@@ -112,7 +125,7 @@ class AnsweredImage:
         return [
             Bar(
                 name=name,
-                score=f"{score:.4f}" if self.is_clustering else f"{score:.1%}",
+                score=_similarity(score) if self.is_clustering else f"{score:.1%}",
                 percent=_percent(score),
                 matches=matches.get(name, 0),
             )
@@ -123,7 +136,7 @@ class AnsweredImage:
     def threshold_percent(self) -> float | None:
         """Where the threshold stands in a bar; None: there is none."""
         threshold = self.entry.get("Threshold")
-        return None if threshold is None else _percent(threshold)
+        return None if threshold is None else min(_percent(threshold), _LAST_PERCENT)
 
     @cached_property
     def neighbors(self) -> list[Neighbor]:
@@ -131,19 +144,19 @@ class AnsweredImage:
         return [
             Neighbor(
                 name=neighbor["Image"],
-                similarity=f"{neighbor['Similarity']:.4f}",
-                is_match=neighbor["Similarity"] >= self.entry["Threshold"],
+                similarity=_similarity(neighbor["Similarity"]),
+                # as the server compares them
+                is_match=bool(np.float32(neighbor["Similarity"]) >= np.float32(self.entry["Threshold"])),
             )
             for neighbor in self.entry.get("Neighbors", ())
         ]
 
-    def other_classes(self, classes: Sequence[str]) -> list[str]:
-        """List the classes that may be right if the answer is wrong."""
-        return [name for name in classes if name != self.entry["Label"] or self.kind == "unknown"]
-
-    @property
-    def _all_matches(self) -> int:
-        return sum(self.entry["Matches"].values())
+    def other_classes(self, classes: Sequence[str], unknown_label: str | None) -> list[str]:
+        """List the classes that may be right if the answer is wrong, and the unknown label."""
+        names = list(classes)
+        if unknown_label is not None and unknown_label not in names:
+            names.append(unknown_label)
+        return [name for name in names if name != self.entry["Label"]]
 
 
 async def render_form(console: Console, request: Request) -> HTMLResponse:
@@ -177,6 +190,7 @@ async def render_answers(console: Console, request: Request, body: Body, *, sim_
         return _render(console, request, status=status, error=results["error"], images=[])
     images = _answered(uploads, results, thumbnails, shows_base=console.settings.base_data is not None)
     answered = next((image for image in images if image.kind != "failed"), None)
+    classes = [] if answered is None else list(answered.entry["Scores"])
     return _render(
         console,
         request,
@@ -184,7 +198,8 @@ async def render_answers(console: Console, request: Request, body: Body, *, sim_
         images=images,
         mode=None if answered is None else "clustering" if answered.is_clustering else "classification",
         threshold=None if answered is None else answered.entry["Threshold"],
-        classes=[] if answered is None else list(answered.entry["Scores"]),
+        classes=classes,
+        unknown_label=await _unknown_label(console),
     )
 
 
@@ -206,6 +221,7 @@ def _render(
     mode: str | None = None,
     threshold: float | None = None,
     classes: Sequence[str] = (),
+    unknown_label: str | None = None,
     images: Sequence[AnsweredImage] | None = None,
     error: str = "",
 ) -> HTMLResponse:
@@ -216,6 +232,7 @@ def _render(
         mode=mode,
         threshold=threshold,
         classes=classes,
+        unknown_label=unknown_label,
         images=images,
         error=error,
         why_not=why_no_change(console.settings, console.access.require(request), mode),
@@ -224,12 +241,25 @@ def _render(
     )
 
 
+async def _unknown_label(console: Console) -> str | None:
+    """Return the unknown label of the base set; None: there is none, or it is not known."""
+    try:
+        return (await console.stored.read()).unknown_label
+    except NoBaseSetError:
+        return None
+
+
 async def _thumbnails(console: Console, files: list[bytes], *, wanted: bool) -> list[bytes | None]:
     return await console.thumbnails.of_contents(files) if wanted else [None] * len(files)
 
 
 def _data_url(image: bytes | None) -> str:
     return "" if image is None else f"data:{MEDIA_TYPE};base64,{base64.b64encode(image).decode()}"
+
+
+def _similarity(value: float) -> str:
+    """Write a similarity, rounded down, so that none seems to reach a threshold that it does not reach."""
+    return f"{math.floor(value * 10_000 + 0.01) / 10_000:.4f}"
 
 
 def _percent(score: float) -> float:

@@ -39,14 +39,11 @@ async function pageOf(response) {
   return new DOMParser().parseFromString(await response.text(), "text/html");
 }
 
-/** Show a message in the page's place for them, above `near` where the page has none. */
+/** Show a message, or none, in its place on the page: before `near` if that is given. */
 function say(message, near) {
-  let place = byId("alerts");
-  if (!place) {
-    place = document.createElement("div");
-    place.id = "alerts";
-    (near || byId("main").firstElementChild).before(place);
-  }
+  const place = byId("alerts") || Object.assign(document.createElement("div"), { id: "alerts" });
+  if (near) near.before(place);
+  else if (!place.isConnected) byId("main").prepend(place);
   place.replaceChildren();
   if (!message) return;
   const alert = document.createElement("div");
@@ -77,40 +74,38 @@ function takeDrops(place, target, take) {
   });
 }
 
-// Forms and buttons that begin an operation: the browser goes to the operation's page.
+// Forms that begin an operation, after which the browser goes to the operation's page. That of "This is wrong" sends the
+// image of its answer.
 document.addEventListener("submit", async (event) => {
   const form = event.target;
-  const method = (event.submitter && event.submitter.dataset.method) || form.dataset.method;
-  if (!("async" in form.dataset) && !method) return;
+  if (!("async" in form.dataset)) return;
   event.preventDefault();
-  const body = new FormData(form, event.submitter);
-  if (form.image) body.set("files", form.image, form.image.name); // of the answer that is wrong
-  const buttons = [...form.querySelectorAll("button")];
-  buttons.forEach((button) => { button.disabled = true; });
+  const body = new FormData(form), button = form.querySelector("button");
+  if (form.image) body.set("files", form.image, form.image.name);
+  button.disabled = true;
+  form.setAttribute("aria-busy", "true");
   try {
-    const url = new URL((event.submitter && event.submitter.getAttribute("formaction")) || form.getAttribute("action"), location);
-    const options = { method: method || "POST", headers: { Accept: "application/json", Prefer: "respond-async" } };
-    if (options.method === "POST") options.body = body;
-    else for (const [name, value] of body) url.searchParams.append(name, value);
-    const response = await ask(url, options);
+    const headers = { Accept: "application/json", Prefer: "respond-async" };
+    const response = await ask(form.action, { method: "POST", headers, body });
     if (!response.ok) throw new Error(await problemOf(response));
-    const next = response.headers.get("Location");
-    location.assign(next ? new URL(next, response.url) : form.dataset.next || location.href);
+    location.assign(new URL(response.headers.get("Location"), response.url));
   } catch (error) {
     say(error.message, form);
-    buttons.forEach((button) => { button.disabled = false; });
+    button.disabled = false;
+    form.removeAttribute("aria-busy");
   }
 });
-for (const form of document.querySelectorAll("form.drop, form:has(.drop)")) {
-  const input = form.querySelector("input[type=file]");
-  if (form.id === "ask" || !input) continue;
-  takeDrops(form, form.querySelector(".drop") || form, (files) => {
+
+// Files chosen for a class, or dropped on it, are sent at once.
+for (const place of document.querySelectorAll("form[data-async] .drop")) {
+  const input = place.querySelector("input[type=file]");
+  input.addEventListener("change", () => { if (input.files.length) input.form.requestSubmit(); });
+  takeDrops(place, place, (files) => {
     const transfer = new DataTransfer();
     files.forEach((file) => transfer.items.add(file));
     input.files = transfer.files;
-    input.dispatchEvent(new Event("change", { bubbles: true }));
+    input.form.requestSubmit();
   });
-  input.addEventListener("change", () => { if (input.files.length && "async" in form.dataset) form.requestSubmit(); });
 }
 
 // An operation's page asks for itself until the operation has ended.
@@ -121,8 +116,17 @@ if (polled) {
       const response = await ask(location.href, { headers: { Accept: "text/html" } });
       const fresh = (await pageOf(response)).querySelector("[data-poll]");
       say("");
-      if (!fresh) return location.reload();
-      if (fresh.innerHTML !== polled.innerHTML) polled.innerHTML = fresh.innerHTML;
+      if (!fresh) {
+        location.reload();
+        return;
+      }
+      for (const part of ["h2", "[role=status]"]) {
+        const [old, now] = [polled, fresh].map((each) => each.querySelector(part));
+        if (old.textContent !== now.textContent) old.textContent = now.textContent;
+      }
+      for (const { name, value } of fresh.querySelector("progress").attributes) {
+        polled.querySelector("progress").setAttribute(name, value);
+      }
     } catch (error) {
       say(error.message);
     }
@@ -156,7 +160,7 @@ if (byId("ask")) {
 
   const articles = () => [...answers.querySelectorAll("#list > article")];
   const keepFiles = () => articles().forEach((article, number) => {
-    const correction = article.querySelector("form[data-async]");
+    const correction = article.querySelector(".correction form");
     if (correction) correction.image = files[number];
   });
   const images = (number) => (number === 1 ? "1 image" : `${number} images`);
@@ -164,7 +168,7 @@ if (byId("ask")) {
   const summary = () => {
     const counts = new Map();
     for (const article of articles()) {
-      const label = article.querySelector(".label").textContent;
+      const label = article.dataset.label || "without an answer";
       counts.set(label, (counts.get(label) || 0) + 1);
     }
     const labels = [...counts].map(([label, count]) => (files.length === 1 ? label : `${count} ${label}`));

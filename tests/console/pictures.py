@@ -1,0 +1,80 @@
+"""Pictures of the console's pages: python -m tests.console.pictures.
+
+Makes every state on a phone and a desktop, light and dark, in build/console/, prints what axe-core finds, and renews
+the few pictures that the docs show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import subprocess
+import sys
+
+from PIL import Image
+
+from inference_server.triton.process import running_server
+from tests import resources
+from tests.checkout import CHECKOUT
+from tests.console.browser import DESKTOP, PHONE, Browser, describe, open_browser
+from tests.console.states import STATES, Site, State, running_site
+
+OUT = CHECKOUT / "build/console"
+DEMONSTRATION = CHECKOUT / "build/demonstration"
+LOOKS = {
+    "phone": (PHONE, False),
+    "phone-dark": (PHONE, True),
+    "desktop": (DESKTOP, False),
+    "desktop-dark": (DESKTOP, True),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="part of the names of the states to show")
+    only = parser.parse_args().only
+    if not DEMONSTRATION.is_dir():
+        command = [sys.executable, "-m", "examples.demonstration", "prepare", "--out", str(DEMONSTRATION)]
+        subprocess.run(command, check=True)
+    OUT.mkdir(parents=True, exist_ok=True)
+    repository = OUT / "model_repository"
+    shutil.rmtree(repository, ignore_errors=True)
+    base = OUT / "base"
+    shutil.rmtree(base, ignore_errors=True)
+    shutil.copytree(DEMONSTRATION / "base", base)
+    arguments = ["-r", str(DEMONSTRATION / "resources"), "-data", str(base), "--image_size", "64"]
+    arguments += ["--model_repository", str(repository), "--unknown_label", "unknown", "-thres", "0.9"]
+    subprocess.run([sys.executable, "-m", "inference_export", *arguments], check=True)
+    faces, others = (sorted((DEMONSTRATION / "query" / name).iterdir()) for name in ("face", "not_face"))
+    photographs = resources.write_photographs(OUT / "photographs")
+    images = [faces[0], others[3], photographs[0]]
+    with (
+        running_server(repository, log=OUT / "server.log") as server,
+        running_site(OUT / "consoles", server.url, base, repository, images) as site,
+        open_browser() as browser,
+    ):
+        for state in STATES:
+            if only in state.name:
+                _show(browser, site, state)
+
+
+def _show(browser: Browser, site: Site, state: State) -> None:
+    browser.show()
+    state.reach(browser, site)
+    violations, passes, unclear = 0, 0, []
+    for look, (width, is_dark) in LOOKS.items():
+        browser.show(width=width, dark=is_dark)
+        Image.open(io.BytesIO(browser.picture())).save(OUT / f"{state.name}-{look}.png", optimize=True)
+        found = browser.axe()
+        violations += len(found["violations"])
+        passes = len(found["passes"])
+        unclear += [each["id"] for each in found["incomplete"]]
+        if found["violations"]:
+            print(describe(found))
+    undecided = ", ".join(sorted({*unclear})) or "nothing"
+    print(f"{state.name:28} {violations} violations, {passes} rules pass, undecided: {undecided}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
