@@ -11,6 +11,7 @@ from typing import Any
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
@@ -49,6 +50,13 @@ class Browser:
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
         self._is_slow = False
+
+    def reset(self) -> None:
+        """Show nothing in a desktop's window, without cookies and with an empty log."""
+        self.open("about:blank")
+        self._cdp("Network.clearBrowserCookies", {})
+        self.show()
+        self.log()
 
     def open(self, url: str) -> None:
         if self._is_slow:
@@ -110,6 +118,25 @@ class Browser:
     def wait(self, condition: Any) -> Any:
         return WebDriverWait(self.driver, TIMEOUT_S, poll_frequency=0.05).until(lambda _: condition())
 
+    def text_in(self, element: WebElement, selector: str) -> str:
+        return element.find_element(By.CSS_SELECTOR, selector).text
+
+    def focus(self, selector: str) -> None:
+        self.driver.execute_script("arguments[0].focus()", self.find(selector))
+
+    def press(self, key: str) -> str:
+        """Press a key, and return the id of what then has the focus, or its text."""
+        ActionChains(self.driver).send_keys(key).perform()
+        focused = self.driver.switch_to.active_element
+        return focused.get_attribute("id") or focused.text
+
+    def shown(self) -> list[tuple[str, str]]:
+        """Return each answer's label, and its number of matches."""
+        return [
+            (answer.get_attribute("data-label") or "", answer.get_attribute("data-matches") or "")
+            for answer in self.answers()
+        ]
+
     def choose(self, *files: Path) -> None:
         self.find("#files").send_keys("\n".join(str(file) for file in files))
 
@@ -137,15 +164,17 @@ class Browser:
     def width_of_content(self) -> int:
         return int(self.driver.execute_script("return document.documentElement.scrollWidth"))
 
-    def axe(self) -> dict[str, Any]:
-        """Return what axe-core finds on the page, by rules of WCAG 2.2 A and AA and best practices.
+    def axe(self, *rules: str) -> dict[str, Any]:
+        """Return what axe-core finds on the page by its default rules: WCAG 2 A and AA, and best practices.
 
-        Raises:
-            FileNotFoundError: axe-core is not there.
+        Args:
+            rules: Names of rules; none: all.
         """
+        assert AXE.is_file(), f"axe-core is missing: make {AXE.relative_to(CHECKOUT)}"
         self.driver.execute_script(AXE.read_text(encoding="utf-8"))
         found: dict[str, Any] = self.driver.execute_async_script(
-            "const done = arguments[arguments.length - 1];axe.run().then(done, (error) => done({error: String(error)}))"
+            "axe.run(arguments[0]).then(arguments[1], (error) => arguments[1]({error: String(error)}))",
+            {"runOnly": list(rules)} if rules else {},
         )
         assert "error" not in found, found
         return found

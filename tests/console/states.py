@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,8 @@ class Site:
     Attributes:
         open: Everybody may change the base set.
         read_only: Nobody may.
-        away: The server is not there.
+        away: Neither the server nor base data nor a repository is there.
+        changing: The same as ``open``, with a base set of its own, which states change.
         tokens: Visitors log in.
         images: Images that the server decodes, two or more.
         broken: A file that is no image.
@@ -31,6 +34,7 @@ class Site:
     open: RunningConsole
     read_only: RunningConsole
     away: RunningConsole
+    changing: RunningConsole
     tokens: RunningConsole
     images: list[Path]
     broken: Path
@@ -52,7 +56,14 @@ class State:
 
 
 @contextlib.contextmanager
-def running_site(folder: Path, server_url: str, base: Path, repository: Path, images: list[Path]) -> Iterator[Site]:
+def running_site(
+    folder: Path,
+    server_url: str,
+    base: Path,
+    repository: Path,
+    images: list[Path],
+    read_only: RunningConsole | None = None,
+) -> Iterator[Site]:
     """Run the consoles.
 
     Args:
@@ -61,6 +72,7 @@ def running_site(folder: Path, server_url: str, base: Path, repository: Path, im
         base: Its base data.
         repository: Its model repository.
         images: Images to classify.
+        read_only: A read-only console that runs already.
     """
     folder.mkdir(parents=True, exist_ok=True)
     broken = folder / "letter.png"
@@ -69,21 +81,43 @@ def running_site(folder: Path, server_url: str, base: Path, repository: Path, im
     tokens.write_text(TOKENS)
     tokens.chmod(0o600)
     (nobody,) = free_ports(1)
-    common = ("-data", str(base), "--model_repository", str(repository))
-    here = ("-ip", server_url, *common)
+    here = ("-ip", server_url, "-data", str(base), "--model_repository", str(repository))
+    compared = ("--queries", str(_folder_of(images, folder / "queries")))
     with contextlib.ExitStack() as stack:
 
         def start(name: str, *arguments: str) -> RunningConsole:
             return stack.enter_context(running_console(folder / f"{name}.log", *arguments))
 
         yield Site(
-            open=start("open", *here),
-            read_only=start("read_only", *here, "--read_only"),
-            away=start("away", "-ip", f"http://127.0.0.1:{nobody}", *common),
+            open=start("open", *here, *compared),
+            read_only=read_only or start("read_only", *here, "--read_only"),
+            away=start("away", "-ip", f"http://127.0.0.1:{nobody}", "--model_repository", str(folder / "none")),
+            changing=start("changing", "-ip", server_url, *_copy(base, repository, folder / "changing"), *compared),
             tokens=start("tokens", *here, "--token_file", str(tokens)),
             images=images,
             broken=broken,
         )
+
+
+def _folder_of(files: list[Path], folder: Path) -> Path:
+    folder.mkdir()
+    for file in files:
+        shutil.copy(file, folder)
+    return folder
+
+
+def _copy(base: Path, repository: Path, folder: Path) -> tuple[str, ...]:
+    """Copy a base set, and return the options that name the copy. The network's file is shared."""
+    shutil.copytree(base, folder / "base")
+    shutil.copytree(repository, folder / "model_repository", copy_function=_link_network)
+    return "-data", str(folder / "base"), "--model_repository", str(folder / "model_repository")
+
+
+def _link_network(source: str, target: str) -> None:
+    if source.endswith(".onnx"):
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
 
 
 def _empty(browser: Browser, site: Site) -> None:
@@ -198,6 +232,42 @@ def _logged_in(browser: Browser, site: Site) -> None:
     browser.find(".visitor")
 
 
+def _add(*, is_broken: bool = False) -> Callable[[Browser, Site], None]:
+    """Have the browser choose an image for the first class, and wait for what the check finds."""
+
+    def reach(browser: Browser, site: Site) -> None:
+        browser.open(f"{site.changing.url}/base-set")
+        browser.find("[data-async] input[type=file]").send_keys(str(site.broken if is_broken else site.images[0]))
+        browser.find("#flips")
+
+    return reach
+
+
+def _checking(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.changing.url}/base-set")
+    browser.find("[data-async] input[type=file]").send_keys(str(site.images[1]))
+    browser.find("[data-poll]")
+    browser.slow_down()
+
+
+def _added(browser: Browser, site: Site) -> None:
+    _add()(browser, site)
+    browser.find(".actions button").click()
+    browser.find("#outcome")
+
+
+def _class(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.changing.url}/base-set")
+    browser.find(".classes h2 a").click()
+    browser.find("[name=remove]").click()
+
+
+def _forget(browser: Browser, site: Site) -> None:
+    _class(browser, site)
+    browser.find("[value=forget]").click()
+    browser.find("[name=confirm]")
+
+
 STATES = (
     State(name="classify-empty", reach=_empty),
     State(name="classify-busy", reach=_busy),
@@ -212,6 +282,15 @@ STATES = (
     State(name="classify-server-away", reach=_server_away),
     State(name="classify-refused", reach=_refused, log="503"),
     State(name="classify-read-only", reach=_read_only),
+    State(name="base-set", reach=_page("base-set", "changing")),
+    State(name="base-set-read-only", reach=_page("base-set", "read_only")),
+    State(name="base-set-none", reach=_page("base-set", "away"), log="404"),
+    State(name="class", reach=_class),
+    State(name="forget", reach=_forget),
+    State(name="operation-checking", reach=_checking),
+    State(name="operation-checked", reach=_add()),
+    State(name="operation-checked-undecodable", reach=_add(is_broken=True)),
+    State(name="operation-added", reach=_added),
     State(name="status", reach=_page("status")),
     State(name="status-server-away", reach=_page("status", "away")),
     State(name="status-read-only", reach=_page("status", "read_only")),

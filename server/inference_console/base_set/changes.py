@@ -276,7 +276,7 @@ class Changes:
             names=names,
             person=person,
             prepare=preview,
-            clean_up=lambda _: remove_preview(folder),
+            clean_up=lambda _: _remove(folder) if addition is None else remove_preview(folder),
             in_words=in_words(folder, self._base_data()),
         )
         try:

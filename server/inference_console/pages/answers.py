@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from inference_client.client import Results
+from inference_console.base_set.stored import NoBaseSetError
 from inference_console.base_set.thumbnails import MEDIA_TYPE, SIZE_PX
 from inference_console.bodies import Body, Upload
 from inference_console.console import Console
@@ -150,9 +151,12 @@ class AnsweredImage:
             for neighbor in self.entry.get("Neighbors", ())
         ]
 
-    def other_classes(self, classes: Sequence[str]) -> list[str]:
-        """List the classes that may be right if the answer is wrong."""
-        return [name for name in classes if name != self.entry["Label"]]
+    def other_classes(self, classes: Sequence[str], unknown_label: str | None) -> list[str]:
+        """List the classes that may be right if the answer is wrong, and the unknown label."""
+        names = list(classes)
+        if unknown_label is not None and unknown_label not in names:
+            names.append(unknown_label)
+        return [name for name in names if name != self.entry["Label"]]
 
 
 async def render_form(console: Console, request: Request) -> HTMLResponse:
@@ -186,6 +190,7 @@ async def render_answers(console: Console, request: Request, body: Body, *, sim_
         return _render(console, request, status=status, error=results["error"], images=[])
     images = _answered(uploads, results, thumbnails, shows_base=console.settings.base_data is not None)
     answered = next((image for image in images if image.kind != "failed"), None)
+    classes = [] if answered is None else list(answered.entry["Scores"])
     return _render(
         console,
         request,
@@ -193,7 +198,8 @@ async def render_answers(console: Console, request: Request, body: Body, *, sim_
         images=images,
         mode=None if answered is None else "clustering" if answered.is_clustering else "classification",
         threshold=None if answered is None else answered.entry["Threshold"],
-        classes=[] if answered is None else list(answered.entry["Scores"]),
+        classes=classes,
+        unknown_label=await _unknown_label(console),
     )
 
 
@@ -215,6 +221,7 @@ def _render(
     mode: str | None = None,
     threshold: float | None = None,
     classes: Sequence[str] = (),
+    unknown_label: str | None = None,
     images: Sequence[AnsweredImage] | None = None,
     error: str = "",
 ) -> HTMLResponse:
@@ -225,12 +232,21 @@ def _render(
         mode=mode,
         threshold=threshold,
         classes=classes,
+        unknown_label=unknown_label,
         images=images,
         error=error,
         why_not=why_no_change(console.settings, console.access.require(request), mode),
         most=MAX_IMAGES,
         most_bytes=MAX_BODY_BYTES,
     )
+
+
+async def _unknown_label(console: Console) -> str | None:
+    """Return the unknown label of the base set; None: there is none, or it is not known."""
+    try:
+        return (await console.stored.read()).unknown_label
+    except NoBaseSetError:
+        return None
 
 
 async def _thumbnails(console: Console, files: list[bytes], *, wanted: bool) -> list[bytes | None]:

@@ -74,14 +74,16 @@ function takeDrops(place, target, take) {
   });
 }
 
-// "This is wrong": the form sends the image of its answer, and the browser goes to the page of the check.
+// Forms that begin an operation, after which the browser goes to the operation's page. That of "This is wrong" sends the
+// image of its answer.
 document.addEventListener("submit", async (event) => {
   const form = event.target;
-  if (!form.image) return;
+  if (!("async" in form.dataset)) return;
   event.preventDefault();
   const body = new FormData(form), button = form.querySelector("button");
-  body.set("files", form.image, form.image.name);
+  if (form.image) body.set("files", form.image, form.image.name);
   button.disabled = true;
+  form.setAttribute("aria-busy", "true");
   try {
     const headers = { Accept: "application/json", Prefer: "respond-async" };
     const response = await ask(form.action, { method: "POST", headers, body });
@@ -90,16 +92,19 @@ document.addEventListener("submit", async (event) => {
   } catch (error) {
     say(error.message, form);
     button.disabled = false;
+    form.removeAttribute("aria-busy");
   }
 });
 
-// Files dropped on a class.
-for (const form of document.querySelectorAll("form.drop")) {
-  takeDrops(form, form, (files) => {
+// Files chosen for a class, or dropped on it, are sent at once.
+for (const place of document.querySelectorAll("form[data-async] .drop")) {
+  const input = place.querySelector("input[type=file]");
+  input.addEventListener("change", () => { if (input.files.length) input.form.requestSubmit(); });
+  takeDrops(place, place, (files) => {
     const transfer = new DataTransfer();
     files.forEach((file) => transfer.items.add(file));
-    form.querySelector("input[type=file]").files = transfer.files;
-    form.requestSubmit(); // asks for what is still missing, such as the name of a new class
+    input.files = transfer.files;
+    input.form.requestSubmit();
   });
 }
 
@@ -111,13 +116,16 @@ if (polled) {
       const response = await ask(location.href, { headers: { Accept: "text/html" } });
       const fresh = (await pageOf(response)).querySelector("[data-poll]");
       say("");
-      if (!fresh || fresh.dataset.state !== polled.dataset.state) {
+      if (!fresh) {
         location.reload();
         return;
       }
-      polled.querySelector("[data-step]").textContent = fresh.querySelector("[data-step]").textContent;
-      for (const { name, value } of fresh.querySelector("[data-bar]").attributes) {
-        polled.querySelector("[data-bar]").setAttribute(name, value);
+      for (const part of ["h2", "[role=status]"]) {
+        const [old, now] = [polled, fresh].map((each) => each.querySelector(part));
+        if (old.textContent !== now.textContent) old.textContent = now.textContent;
+      }
+      for (const { name, value } of fresh.querySelector("progress").attributes) {
+        polled.querySelector("progress").setAttribute(name, value);
       }
     } catch (error) {
       say(error.message);
@@ -283,7 +291,7 @@ if (byId("ask")) {
     });
   }
   byId("cancel").addEventListener("click", () => request.abort());
-  takeDrops(document, form.querySelector(".choose"), choose);
+  takeDrops(document, form.querySelector(".drop"), choose);
   document.addEventListener("paste", (event) => {
     const pasted = [...event.clipboardData.files];
     if (pasted.length) {
