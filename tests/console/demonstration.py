@@ -51,11 +51,13 @@ def demonstration_server(folder: Path) -> Iterator[tuple[WatchedServer, Path, tu
     """Serve a copy of the demonstration; yield the server, the folder of base images, and a console's arguments."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    if not (DEMONSTRATION / "model_repository-clustering").is_dir():
-        command = [sys.executable, "-m", "examples.demonstration", "prepare", "--out", str(DEMONSTRATION)]
-        subprocess.run(command, check=True)
+    if not (DEMONSTRATION / "resources").is_dir():
+        _run("examples.demonstration", "prepare", "--out", DEMONSTRATION)
     base = Path(shutil.copytree(DEMONSTRATION / "base", folder / "base"))
-    repository = Path(shutil.copytree(DEMONSTRATION / "model_repository-clustering", folder / "model_repository"))
+    repository = folder / "model_repository"
+    # Exported anew: base-set changes no repository of other code.
+    _run("inference_export", "-r", DEMONSTRATION / "resources", "-data", base, "--image_size", 64,
+         "--model_repository", repository, "--cache", folder / "cache")  # fmt: skip
     with watched_server("--model_repository", repository, log=folder / "server.log") as server:
         yield (
             server,
@@ -70,3 +72,7 @@ def demonstration_server(folder: Path) -> Iterator[tuple[WatchedServer, Path, tu
 def queries() -> list[Path]:
     """List the demonstration's held-out images."""
     return sorted(file for file in (DEMONSTRATION / "query").rglob("*") if file.is_file())
+
+
+def _run(module: str, *arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", module, *map(str, arguments)], check=True, stdout=sys.stderr)
