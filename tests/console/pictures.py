@@ -42,7 +42,7 @@ def main() -> None:
     shutil.rmtree(OUT / "consoles", ignore_errors=True)
     faces, others = (sorted((DEMONSTRATION / "query" / name).iterdir()) for name in ("face", "not_face"))
     photographs = resources.write_photographs(OUT / "photographs")
-    images = [faces[0], others[3], photographs[0]]
+    images = [faces[0], photographs[3], others[3]]
     with (
         running_server(repository, log=OUT / "server.log") as server,
         running_site(OUT / "consoles", server.url, base, repository, images) as site,
