@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from inference_server.triton.process import RunningServer
+from tests.base_set.conftest import living as living  # noqa: PLC0414  (a fixture)
 from tests.console.browser import Browser, open_browser
 from tests.console.running import RunningConsole, running_console
 from tests.console.states import Site, running_site

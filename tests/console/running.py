@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class RunningConsole:
         body: bytes | None = None,
         json: Any = None,
         files: Mapping[str, bytes] | None = None,
-        fields: Mapping[str, str] | None = None,
+        fields: Mapping[str, str | Sequence[str]] | None = None,
     ) -> Answer:
         """Send one request. ``json``, or ``files`` and ``fields`` of a form, make the body and its type."""
         sent = {**self.headers, **(headers or {})}
@@ -82,11 +83,12 @@ class RunningConsole:
 BOUNDARY = "a-boundary-that-no-file-holds"
 
 
-def form(files: Mapping[str, bytes], fields: Mapping[str, str]) -> bytes:
-    """Write a form: ``files`` by file name, all in the field ``files``."""
+def form(files: Mapping[str, bytes], fields: Mapping[str, str | Sequence[str]]) -> bytes:
+    """Write a form: ``files`` by file name, all in the field ``files``. A field may have several values."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-        for name, value in fields.items()
+        for name, values in fields.items()
+        for value in ([values] if isinstance(values, str) else values)
     ]
     parts += [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
@@ -99,18 +101,26 @@ def form(files: Mapping[str, bytes], fields: Mapping[str, str]) -> bytes:
 
 
 @contextlib.contextmanager
-def running_console(log: Path, *arguments: str, headers: Mapping[str, str] | None = None) -> Iterator[RunningConsole]:
+def running_console(
+    log: Path,
+    *arguments: str,
+    headers: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[RunningConsole]:
     """Run ``inference-console`` on a free port of loopback.
 
     Args:
         log: File for its output.
         arguments: Its arguments, without ``--port``.
         headers: Headers of every request to it.
+        environment: More environment variables.
     """
     (port,) = free_ports(1)
     with log.open("wb") as output:
         process = start_child(
-            [sys.executable, "-m", "inference_console", "--port", str(port), *arguments], output=output
+            [sys.executable, "-m", "inference_console", "--port", str(port), *arguments],
+            environment={**os.environ, **(environment or {})},
+            output=output,
         )
     try:
         deadline_s = time.monotonic() + START_TIMEOUT_S
