@@ -11,6 +11,7 @@ import io
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from PIL import Image
 
@@ -33,30 +34,35 @@ LOOKS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="part of the names of the states to show")
-    only = parser.parse_args().only
-    if not DEMONSTRATION.is_dir():
-        command = [sys.executable, "-m", "examples.demonstration", "prepare", "--out", str(DEMONSTRATION)]
-        subprocess.run(command, check=True)
-    OUT.mkdir(parents=True, exist_ok=True)
-    repository = OUT / "model_repository"
-    shutil.rmtree(repository, ignore_errors=True)
-    base = OUT / "base"
-    shutil.rmtree(base, ignore_errors=True)
-    shutil.copytree(DEMONSTRATION / "base", base)
-    arguments = ["-r", str(DEMONSTRATION / "resources"), "-data", str(base), "--image_size", "64"]
-    arguments += ["--model_repository", str(repository), "--unknown_label", "unknown", "-thres", "0.9"]
-    subprocess.run([sys.executable, "-m", "inference_export", *arguments], check=True)
+    parser.add_argument("--reuse", action="store_true", help="serve what the run before exported")
+    options = parser.parse_args()
+    repository, base = OUT / "model_repository", OUT / "base"
+    if not options.reuse:
+        _export(base, repository)
+    shutil.rmtree(OUT / "consoles", ignore_errors=True)
     faces, others = (sorted((DEMONSTRATION / "query" / name).iterdir()) for name in ("face", "not_face"))
     photographs = resources.write_photographs(OUT / "photographs")
-    images = [faces[0], others[3], photographs[0]]
+    images = [faces[0], photographs[3], others[3]]
     with (
         running_server(repository, log=OUT / "server.log") as server,
         running_site(OUT / "consoles", server.url, base, repository, images) as site,
         open_browser() as browser,
     ):
         for state in STATES:
-            if only in state.name:
+            if options.only in state.name:
                 _show(browser, site, state)
+
+
+def _export(base: Path, repository: Path) -> None:
+    if not DEMONSTRATION.is_dir():
+        command = [sys.executable, "-m", "examples.demonstration", "prepare", "--out", str(DEMONSTRATION)]
+        subprocess.run(command, check=True)
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir(parents=True)
+    shutil.copytree(DEMONSTRATION / "base", base)
+    arguments = ["-r", str(DEMONSTRATION / "resources"), "-data", str(base), "--image_size", "64"]
+    arguments += ["--model_repository", str(repository), "--unknown_label", "unknown", "-thres", "0.9"]
+    subprocess.run([sys.executable, "-m", "inference_export", *arguments], check=True)
 
 
 def _show(browser: Browser, site: Site, state: State) -> None:
