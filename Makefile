@@ -20,7 +20,7 @@ INSTALL_CARRIERS = GIT_ALLOW_PROTOCOL=none $(1)/pip install --quiet --no-deps $(
 GRAFANA_TYPES := build/grafana/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve console reload test test-fast test-containers coverage check format bench chaos soak fuzz perf docs release lock clean
+.PHONY: help install demo serve console reload test test-fast test-containers coverage check format bench chaos soak fuzz perf docs release lock clean fuzz-console people
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -125,6 +125,15 @@ SECONDS ?= 60
 fuzz: $(VENV)/fuzz-installed ## Fuzz the decoding of images for SECONDS=60, and look for files that stall it for as long
 	$(BIN)/python -m tests.fuzz -max_total_time=$(SECONDS)
 	$(BIN)/python -m tests.fuzz.stalls --seconds $(SECONDS)
+
+CASES ?= 2000
+fuzz-console: install ## Send CASES=2000 made-up requests to the console's REST API, on a copy of the demonstration
+	$(BIN)/python -W ignore -m tests.console.fuzzing --cases $(CASES)
+
+PEOPLE ?= 8
+people: MINUTES = 10
+people: $(VENV)/system-packages ## Have PEOPLE=8 with a browser each use the console for MINUTES=10 beside a load; what it costs
+	$(BIN)/python -W ignore -m tests.console.people --minutes $(MINUTES) --people $(PEOPLE)
 
 reload: $(VENV)/demo-installed ## Switch the server of make serve to the newest export (OPTIONS=--rollback: to the one before)
 	$(BIN)/reload-repository $(OPTIONS)

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from bench.base_sets import bench_base_sets
+from bench.console import bench_console
 from bench.cores import bench_cores
 from bench.decoding import bench_decoding
 from bench.embedding import bench_embedding
@@ -31,6 +32,7 @@ BENCHMARKS = {
     "embedding": bench_embedding,
     "overhead": bench_overhead,
     "start": bench_start,
+    "console": bench_console,
     "cores": bench_cores,
     "base sets": bench_base_sets,
 }

@@ -93,7 +93,7 @@ class AsyncClassify(Client):
 
         options = self._options(sim_thres=sim_thres, details=details)
         self._require_open()
-        if isinstance(images, bytes):
+        if _is_in_memory(images):
             collected = collect_to_send(images)
         else:  # this opens files, which may take long on a network file system
             images = list(images) if isinstance(images, Iterator) else images
@@ -194,6 +194,10 @@ class AsyncClassify(Client):
         self._loop = self._loop or loop
         if self._loop is not loop:
             raise RuntimeError("this AsyncClassify belongs to another event loop: make one for each event loop")
+
+
+def _is_in_memory(images: ImageInput | Iterable[ImageInput]) -> bool:
+    return isinstance(images, bytes) or (isinstance(images, list) and all(isinstance(each, bytes) for each in images))
 
 
 async def _cancel(tasks: "Iterable[asyncio.Task[Any]]") -> None:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse, Response
+from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 
 from inference_client.version import __version__
@@ -103,7 +104,10 @@ def _add_error_answers(app: FastAPI, console: Console) -> None:
         detail = (
             error.detail if error.detail != title_of(error.status_code) else _DETAILS.get(HTTPStatus(error.status_code))
         )
-        return answer(request, ProblemError(error.status_code, detail or error.detail, headers=error.headers))
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = _allowed(request)
+        return answer(request, ProblemError(error.status_code, detail or error.detail, headers=headers))
 
     @app.exception_handler(RequestValidationError)
     async def on_wrong_parameter(request: Request, error: RequestValidationError) -> Response:
@@ -113,6 +117,12 @@ def _add_error_answers(app: FastAPI, console: Console) -> None:
     @app.exception_handler(ClientDisconnect)
     async def on_leaving(_request: Request, _error: ClientDisconnect) -> Response:
         return Response(status_code=CLIENT_LEFT)  # for the log: nobody reads it
+
+
+def _allowed(request: Request) -> str:
+    """Name all methods of a path; Starlette names those of the first route that has the path."""
+    matching = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return ", ".join(sorted({method for route in matching for method in getattr(route, "methods", None) or ()}))
 
 
 _DETAILS = {

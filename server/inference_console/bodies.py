@@ -77,7 +77,13 @@ async def read_images(request: Request) -> Body:
     """
     kind = media_type(request)
     if kind == MULTIPART:
-        return await read_form(request)
+        body = await read_form(request)
+        if "files" in body.fields:
+            raise ProblemError(
+                HTTPStatus.BAD_REQUEST,
+                "The field files is a text. Send a file, with an @: curl -F files=@a.jpg.",
+            )
+        return body
     if kind == JSON:
         value = await read_json(request)
         images = value.get("images") if isinstance(value, dict) else value

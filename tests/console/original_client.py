@@ -1,7 +1,7 @@
 """A client written to the original's wire format, and to nothing of this project.
 
-The original's client decoded each file, encoded it as JPEG, and posted a JSON list of base64 texts. It returned the JSON
-of the body, whatever the status was, and the status.
+The original's client decoded each file, encoded it as JPEG, and posted a JSON list of base64 texts. It returned the
+body's JSON, whatever the status was, and the status.
 """
 
 from __future__ import annotations

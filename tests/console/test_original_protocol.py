@@ -93,7 +93,7 @@ def test_server_that_is_away_is_an_error_with_its_message(workspace: Path, query
         answer, status = OriginalClient(running.url)(query_images[:1])
         expected, expected_status = classify(query_images[:1])
     assert status == expected_status == 503
-    assert answer["error"] == answer["detail"] == expected["error"]  # type: ignore[call-overload]
+    assert answer["error"] == answer["detail"] == expected["error"]
 
 
 def test_same_client_works_on_a_server_as_the_original_was(

@@ -115,7 +115,7 @@ def _add_showing(router: APIRouter, console: Console) -> None:
     @router.get(
         "",
         summary="Show the base set",
-        dependencies=[Depends(console.access.require)],
+        dependencies=[Depends(console.access.admit)],
         responses={**problems(409), 200: _answers("The base set of the version that answers.", "BaseSet", _BASE_SET)},
     )
     async def show(

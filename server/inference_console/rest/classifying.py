@@ -18,6 +18,7 @@ from inference_console.problems import ProblemError
 from inference_console.rest.answers import READS_A_BODY, SERVER_FAILS, problems
 from inference_console.security.clients import unless_client_leaves
 
+_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNsYIAAJgaKGAAmCACQtTEKkQAAAABJRU5ErkJggg=="
 _IMAGE = {"type": "string", "description": "The base64 of an image file."}
 _ENTRY = {"Label": "face", "Probability": 0.9881}
 _ERROR = {"Label": None, "Probability": None, "Error": "not an image"}
@@ -29,7 +30,10 @@ _DETAILS = _ENTRY | {
     "Threshold": 0.75,
 }
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Every image has a label.", "content": {JSON: {"example": [_ENTRY]}, "text/html": {}}},
+    200: {
+        "description": "Every image has a label.",
+        "content": {JSON: {"schema": {"$ref": "#/components/schemas/Entries"}, "example": [_ENTRY]}},
+    },
     207: {
         "description": "Some images have no label; their entries say why.",
         "content": {JSON: {"schema": {"$ref": "#/components/schemas/Entries"}, "example": [_ENTRY, _ERROR]}},
@@ -42,6 +46,14 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         },
     },
 }
+_PAGE: dict[str, Any] = {"text/html": {}}
+_ANSWERS_OR_PAGES = {
+    status: {
+        **answer,
+        "content": {**answer["content"], **_PAGE, JSON: {**answer["content"][JSON], "example": example}},
+    }
+    for (status, answer), example in zip(_ANSWERS.items(), ([_DETAILS], [_DETAILS, _ERROR], [_ERROR]), strict=True)
+}
 
 
 def routes(console: Console) -> APIRouter:
@@ -51,7 +63,7 @@ def routes(console: Console) -> APIRouter:
     @router.post(
         "/classify",
         summary="Classify images",
-        responses={**problems(*READS_A_BODY, *SERVER_FAILS), **_ANSWERS},
+        responses={**problems(*READS_A_BODY, *SERVER_FAILS), **_ANSWERS_OR_PAGES},
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -61,6 +73,7 @@ def routes(console: Console) -> APIRouter:
                             "type": "object",
                             "properties": {
                                 "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                                "sim_thres": {"type": "string", "description": "As the parameter of that name."},
                             },
                         }
                     },
@@ -70,7 +83,7 @@ def routes(console: Console) -> APIRouter:
                             "properties": {"images": {"type": "array", "items": _IMAGE, "maxItems": 256}},
                             "required": ["images"],
                         },
-                        "example": {"images": ["iVBORw0KGgo..."]},
+                        "example": {"images": [_PNG]},
                     },
                 },
             }
@@ -90,10 +103,10 @@ def routes(console: Console) -> APIRouter:
         image its label.
         """
         body = await read_images(request)
-        if not prefers_html(request):
-            return await _answer(console, request, body.uploads, sim_thres=sim_thres, details=details)
         if sim_thres is None:
             sim_thres = _threshold(body.fields.get("sim_thres", ""))
+        if not prefers_html(request):
+            return await _answer(console, request, body.uploads, sim_thres=sim_thres, details=details)
         return await unless_client_leaves(request, render_answers(console, request, body, sim_thres=sim_thres))
 
     @router.post(
@@ -103,9 +116,7 @@ def routes(console: Console) -> APIRouter:
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {
-                    JSON: {"schema": {"type": "array", "items": _IMAGE, "maxItems": 256}, "example": ["/9j/4AAQ..."]}
-                },
+                "content": {JSON: {"schema": {"type": "array", "items": _IMAGE, "maxItems": 256}, "example": [_PNG]}},
             }
         },
     )

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from inference_console.rest import base_set_schemas
+from inference_console.rest.answers import problems
 
 _SCHEMAS: dict[str, Any] = {
     "Problem": {
@@ -50,6 +51,17 @@ _SCHEMAS: dict[str, Any] = {
 _SECURITY_SCHEMES = {
     "token": {"type": "http", "scheme": "bearer", "description": "A token of the console's token file."},
 }
+_CLASSIFY_PAGE = {
+    "tags": ["classify"],
+    "summary": "The classify page",
+    "description": "For people. Without a session, browsers are sent to the login page.",
+    "operationId": "classify_page",
+    "responses": {
+        "200": {"description": "The page.", "content": {"text/html": {}}},
+        "303": {"description": "To the login page."},
+        **{str(status): answer for status, answer in problems().items()},
+    },
+}
 _VALIDATION = "422"  # FastAPI's own; this application answers 400
 
 
@@ -64,6 +76,7 @@ def describe(app: FastAPI, *, asks_for_tokens: bool) -> dict[str, Any]:
     for operations in description["paths"].values():
         for operation in operations.values():
             operation["responses"].pop(_VALIDATION, None)
+    description["paths"]["/"]["get"] = _CLASSIFY_PAGE  # here, since other methods of the path are described
     if asks_for_tokens:
         components["securitySchemes"] = _SECURITY_SCHEMES
         description["security"] = [{"token": []}]

@@ -47,7 +47,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
 
 def routes(console: Console) -> APIRouter:
     """Make the routes of operations."""
-    router = APIRouter(prefix="/operations", tags=["operations"], dependencies=[Depends(console.access.require)])
+    router = APIRouter(prefix="/operations", tags=["operations"], dependencies=[Depends(console.access.admit)])
 
     @router.get(
         "/{id}",
@@ -75,7 +75,7 @@ def routes(console: Console) -> APIRouter:
         summary="End or drop an operation",
         status_code=HTTPStatus.NO_CONTENT,
         response_class=Response,
-        dependencies=[Depends(console.access.require_change)],
+        dependencies=[Depends(console.access.admit_to_change)],
         responses={**problems(404, 409), 204: {"description": "It has ended, and nothing of it is kept."}},
     )
     async def end(id: str) -> Response:

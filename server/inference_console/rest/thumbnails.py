@@ -18,7 +18,7 @@ from inference_server.base_set.image_folder import check_name
 
 def routes(console: Console) -> APIRouter:
     """Make the routes of thumbnails."""
-    router = APIRouter(tags=["base set"], dependencies=[Depends(console.access.require)])
+    router = APIRouter(tags=["base set"], dependencies=[Depends(console.access.admit)])
 
     @router.get(
         "/thumbnails/{class_name}/{file_name}",
