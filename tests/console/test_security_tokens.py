@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from inference_console.app import create_app
 from inference_console.security import sessions as sessions_module
 from inference_console.security.guesses import MAX_GUESSES, Guesses
 from inference_console.security.sessions import Sessions
 from inference_console.security.tokens import TokenFileError, User, read_token_file
+from inference_console.settings import Settings
 from inference_server.triton.process import free_ports
 from tests.console.running import RunningConsole, running_console
 
@@ -74,6 +76,32 @@ def test_stranger_gets_401_and_a_browser_the_login_page(proxied: RunningConsole,
     assert answer.headers["www-authenticate"] == "Bearer"
     page = proxied.ask("GET", path, headers=HTML)
     assert (page.status, page.headers["location"]) == (303, "./login")
+
+
+def all_routes() -> list[tuple[str, str]]:
+    """List method and path of everything that the application answers, with names filled in."""
+    included = [getattr(route, "original_router", None) for route in create_app(Settings()).routes]
+    routes = [route for router in included if router is not None for route in router.routes]
+    return [
+        (method, re.sub(r"\{\w+(:\w+)?\}", "x", route.path)) for route in routes for method in sorted(route.methods)
+    ]
+
+
+OPEN = {("GET", "/health"), ("GET", "/login"), ("POST", "/logout")}  # a login without a token is refused with 401 too
+FOR_THOSE_WHO_CLASSIFY = {("POST", "/"), ("POST", "/classify"), ("POST", "/login"), ("POST", "/logout")}
+
+
+def test_stranger_gets_401_wherever_it_is_not_meant_to_be_open(proxied: RunningConsole) -> None:
+    routes = all_routes()
+    assert len(routes) > 20
+    answered = {route for route in routes if proxied.ask(*route, fields={}).status != 401}
+    assert answered == OPEN
+
+
+def test_those_who_may_classify_get_403_wherever_something_changes(proxied: RunningConsole) -> None:
+    changing = {route for route in all_routes() if route[0] != "GET"}
+    refused = {route for route in changing if proxied.ask(*route, headers=bearer(CLASSIFIER), fields={}).status == 403}
+    assert changing - refused == FOR_THOSE_WHO_CLASSIFY
 
 
 @pytest.mark.parametrize("path", ["/", "/classify"])
