@@ -108,9 +108,10 @@ def _download_wheels(folder: Path) -> Path:
 
 
 def _server_packages() -> list[str]:
-    """List what `pip install '.[server]'` asks for."""
+    """List what `pip install '.[server,console]'` asks for."""
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
-    packages: list[str] = [*project["dependencies"], *project["optional-dependencies"]["server"]]
+    extras = project["optional-dependencies"]
+    packages: list[str] = [*project["dependencies"], *extras["server"], *extras["console"]]
     return packages
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
 import secrets
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +27,9 @@ from tests.containers.stand_ins import SYSTEM
 from tests.deploy.manifests import HOW_TO
 
 URL = f"https://{HOST}:8443"
-SERVER, PROMETHEUS = "classify-server-1", "classify-prometheus-1"
+SERVER, PROMETHEUS, CONSOLE = "classify-server-1", "classify-prometheus-1", "classify-console-1"
+GATEWAY = "classify-gateway-1"
+COMPOSE_FILES = ("compose.yaml", "compose.console.yaml", "compose.override.yaml")
 CLIENTS, PAUSE_S = 2, 0.05
 # Kills the first process of a model in the container, which has no tools for that.
 KILL_MODEL = """
@@ -69,6 +74,7 @@ def run_stack(place: Place) -> Iterator[Tally]:
     yield _roll_out(place, stack)
     yield _upgrade(place, stack)
     yield _change_keys(place, stack)
+    yield _add_console(place, stack)
     yield _send_alerts(place, stack)
     yield _stop_server(place, stack)
     _ask_every_rule(place, _prometheus(place))
@@ -158,6 +164,50 @@ def _change_keys(place: Place, stack: _Stack) -> Tally:
     return tally
 
 
+def _add_console(place: Place, stack: _Stack) -> Tally:
+    image = place.setting.images[0]
+    with stack.load("console added") as (tally, _):
+        place.containers.run_until("COMPOSE_FILE=")
+        seconds = place.containers.run_until("docker compose up -d --wait")
+        place.containers.run_until("/console/classify")  # with the page's curl
+    tally.notes.append(f"healthy after {seconds:.0f} s")
+    assert _published(place) == {"8443/tcp", "127.0.0.1:3000->3000/tcp"}  # the console publishes no port
+    token = (stack.secrets_folder / "console_tokens").read_text().split()[2]
+
+    def ask(method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> tuple[int, str, bytes]:
+        request = urllib.request.Request(f"{URL}/console/{path}", body, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.url, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.url or "", error.read()
+
+    status, url, _ = ask("GET", "", {"Accept": "text/html"})
+    assert (status, url) == (200, f"{URL}/console/login")
+    assert ask("GET", "version", {"X-API-Key": stack.key})[0] == 401
+    bearer = {"Authorization": f"Bearer {token}"}
+    body = json.dumps({"images": [base64.b64encode(image.read_bytes()).decode()]}).encode()
+    status, _, text = ask("POST", "classify", {**bearer, "Content-Type": "application/json"}, body)
+    with Classify(URL, api_key=stack.key) as classify:
+        ((entry,), _) = classify(image)
+    assert (status, json.loads(text)[0]["Label"]) == (200, entry["Label"])
+    status, _, text = ask("GET", "base-set", bearer)
+    assert status == 200, text
+    name = json.loads(text)["images"][0]
+    status, _, text = ask("GET", f"thumbnails/{urllib.parse.quote(name)}", bearer)
+    assert (status, text[:4]) == (200, b"RIFF"), text
+    status, _, text = ask("DELETE", f"base-set/{urllib.parse.quote(name)}", bearer)
+    assert status == 403, text
+    inspected = place.engine.docker("inspect", "--format", "{{json .NetworkSettings.Networks}}", GATEWAY)
+    gateways = {network["IPAddress"] for network in json.loads(inspected).values()}
+    lines = [line for line in place.engine.docker("logs", CONSOLE).splitlines() if line.startswith("{")]
+    visitors = {json.loads(line)["address"] for line in lines}
+    assert visitors
+    assert not visitors & gateways, "the console takes the gateway for its visitor"
+    return tally
+
+
 def _send_alerts(place: Place, stack: _Stack) -> Tally:
     alerting, alertmanager = re.findall(
         r"^```yaml\n(.*?)^```$", (HOW_TO / "monitor.md").read_text(), re.MULTILINE | re.DOTALL
@@ -173,6 +223,8 @@ def _send_alerts(place: Place, stack: _Stack) -> Tally:
         for section, entries in yaml.safe_load(block).items():
             merged.setdefault(section, {}).update(entries)
     override.write_text(yaml.safe_dump(merged))
+    with (deploy / ".env").open("a") as variables:  # as the page has it, for who has the console
+        variables.write(f"COMPOSE_FILE={':'.join(str(deploy / name) for name in COMPOSE_FILES)}\n")
     with stack.load("alertmanager added") as (tally, _):
         place.containers.run_rest()
     address = _prometheus(place)

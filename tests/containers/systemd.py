@@ -26,7 +26,7 @@ PAGE = CHECKOUT / "docs" / "how-to" / "systemd.md"
 REASON = "needs systemd as process 1; make test-containers runs it in a container"
 NEXT_VERSION = "0.1.0+next"
 SOURCE = "/root/classify-triton"
-UNIT, SYNC = "inference-server", "base-set-sync"
+UNIT, SYNC, CONSOLE = "inference-server", "base-set-sync", "inference-console"
 BOOT_TIMEOUT_S = 60.0
 STEP_TIMEOUT_S = 240
 ANSWER_TIMEOUT_S = 60.0
@@ -57,6 +57,29 @@ with Classify("http://127.0.0.1:8080", timeout_s=60) as classify:
         else:
             tally["failed"].append([status, str(results)[:500]])
 pathlib.Path("/run/load.json").write_text(json.dumps(tally))
+"""
+_CAN_CONNECT = "(echo > /dev/tcp/127.0.0.1/8090) 2> /dev/null"
+# Asks the console as a program does. To change and to forget, it reaches the server and the server's memory.
+_ASK_THE_CONSOLE = """
+import json, pathlib, sys, urllib.request
+token = pathlib.Path("/etc/classify/console-tokens").read_text().split()[2]
+def ask(method, path, file=None):
+    headers, body = {"Authorization": f"Bearer {token}", "Host": "classify.example.com"}, None
+    if file is not None:
+        headers["Content-Type"] = "multipart/form-data; boundary=BOUNDARY"
+        head = f'--BOUNDARY\\r\\nContent-Disposition: form-data; name="files"; filename="{file}"\\r\\n\\r\\n'
+        body = head.encode() + pathlib.Path(file).read_bytes() + b"\\r\\n--BOUNDARY--\\r\\n"
+    request = urllib.request.Request(f"http://127.0.0.1:8090/{path}", body, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=100) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        sys.exit(f"{method} {path}: {error.code} {error.read().decode()}")
+assert ask("POST", "classify", "b.jpg")[0]["Label"]
+added = ask("POST", "base-set/not_face", "b.jpg")
+assert (added["added"], added["servers"]) == (["not_face/b.jpg"], [8080]), added
+removed = ask("DELETE", "base-set/not_face/b.jpg?forget=true&confirm=not_face/b.jpg")
+print(json.dumps(removed))
 """
 
 
@@ -122,7 +145,8 @@ def run_systemd(place: Place) -> Iterator[Tally]:
                 notes=[f"{ran.what[:70]}, {ran.seconds:.1f} s"],
             )
     except AssertionError as error:
-        journal = machine.run(f"journalctl --no-pager --output short-precise -u {UNIT} -u {SYNC} | tail -n 40 || true")
+        units = " ".join(f"-u {unit}" for unit in (UNIT, SYNC, CONSOLE))
+        journal = machine.run(f"journalctl --no-pager --output short-precise {units} | tail -n 40 || true")
         raise SystemdError(f"{error}\n{journal}") from error
     finally:
         engine.docker("rm", "--force", "--volumes", _NAME)
@@ -214,10 +238,13 @@ def _steps(machine: _Machine) -> Iterator[Ran]:
             _require(running == f"/opt/classify-{expected}/bin/python3", f"{running} runs")
         yield Ran(name=f"page, line {block.line}", what=str(block).rpartition(": ")[2],
                   seconds=time.monotonic() - began_s, sent=sent, answered=answered, failed=failed)  # fmt: skip
+        if CONSOLE in block.code:
+            yield _console(machine)
+    yield _console_again(machine)
     yield _watched(machine)
     yield _wrong_usage(machine)
     yield _given_up(machine)
-    journal = machine.run(f"journalctl --no-pager --output cat -u {UNIT} -u {SYNC}")
+    journal = machine.run(f"journalctl --no-pager --output cat -u {UNIT} -u {SYNC} -u {CONSOLE}")
     for bad in ("Traceback", "Operation not permitted", "Permission denied", "Failed to initialize", "/proc/stat"):
         _require(bad not in journal, f"the journal holds {bad!r}")
 
@@ -297,6 +324,34 @@ def _watched(machine: _Machine) -> Ran:
         "watching", "classify-base-set list --images | grep --count face/watched.jpg > /dev/null", ANSWER_TIMEOUT_S
     )
     return Ran(name="--watch_base_data", what="followed", seconds=seconds)
+
+
+def _console(machine: _Machine) -> Ran:
+    """The console changes the base set that is served, and forgets an image, in the restrictions of its unit."""
+    began_s = time.monotonic()
+    machine.wait(
+        "console", f"journalctl --no-pager -u {CONSOLE} | grep --count 'console at' > /dev/null", BOOT_TIMEOUT_S
+    )
+    machine.run("systemctl restart inference-server")  # with which the console ends and starts
+    machine.wait(
+        "console after the restart", f"systemctl is-active --quiet {CONSOLE} && {_CAN_CONNECT}", ANSWER_TIMEOUT_S
+    )
+    forgotten = machine.run(f"python3 - <<'END'\n{_ASK_THE_CONSOLE}END")
+    _require("not_face/b.jpg" in forgotten, forgotten)
+    pid = machine.property("MainPID", CONSOLE)
+    status = machine.run(f"cat /proc/{pid}/status")
+    for line in ("NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000"):
+        _require(line in status, f"not {line!r}:\n{status}")
+    machine.run("! runuser -u classify -- cat /etc/classify/console-tokens 2> /dev/null")
+    return Ran(name="console", what="classified, added, forgot", seconds=time.monotonic() - began_s)
+
+
+def _console_again(machine: _Machine) -> Ran:
+    """After restarts and an upgrade of the server, the console runs and reaches it."""
+    began_s = time.monotonic()
+    machine.wait("console", _CAN_CONNECT, ANSWER_TIMEOUT_S)
+    machine.run(f"python3 - <<'END'\n{_ASK_THE_CONSOLE}END")
+    return Ran(name="console after restarts", what="classified, added, forgot", seconds=time.monotonic() - began_s)
 
 
 def _wrong_usage(machine: _Machine) -> Ran:

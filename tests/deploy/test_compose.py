@@ -122,5 +122,9 @@ def test_secrets_of_the_page_are_closed_to_the_machines_accounts_and_open_to_the
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         modes = {file.name: oct(stat.S_IMODE(file.stat().st_mode)) for file in folder.iterdir()}
         assert modes == dict.fromkeys(
-            ("keys.map", "server.crt", "server.key", "grafana_password", "evaluators.map", "alertmanager.yml"), "0o644"
-        )
+            (
+                "keys.map", "server.crt", "server.key", "grafana_password", "evaluators.map", "alertmanager.yml",
+                "console_tokens",
+            ),
+            "0o644",
+        )  # fmt: skip

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from inference_console.command import main as inference_console
 from inference_export import ExportOptions, export_repository
 from inference_server.base_set.command import main as base_set
 from inference_server.base_set.watching import LAST_LOOK_S
 from inference_server.command import main as inference_server
+from inference_server.console.keeper import STOP_TIMEOUT_S
 from inference_server.supervision.service_manager import READY, STOPPING, notify
 from inference_server.supervision.watching import EXIT_TIMEOUT_S, LAST_ANSWERS_S, LONGEST_START_S
 from tests import tiny_network
@@ -26,6 +28,7 @@ from tests.watched import watched_server
 
 FOLDER = DEPLOY / "systemd"
 SERVER, SYNC = FOLDER / "inference-server.service", FOLDER / "base-set-sync.service"
+CONSOLE = FOLDER / "inference-console.service"
 UNITS = sorted([*FOLDER.glob("*.service"), *FOLDER.glob("*.timer")])
 ENVIRONMENT = "/opt/classify/bin/"
 # Of 100. Each restriction that is missing for a reason has its reason in the unit.
@@ -56,7 +59,7 @@ def test_systemd_finds_no_mistake_in_the_unit(unit: Path, tmp_path: Path) -> Non
     for file in UNITS:
         text = file.read_text(encoding="utf-8").replace(ENVIRONMENT, f"{tmp_path}/")
         (tmp_path / file.name).write_text(text)
-    for program in ("inference-server", "base-set"):
+    for program in ("inference-server", "base-set", "inference-console"):
         (tmp_path / program).symlink_to("/bin/true")
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", tmp_path / unit.name],
@@ -66,7 +69,7 @@ def test_systemd_finds_no_mistake_in_the_unit(unit: Path, tmp_path: Path) -> Non
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [SERVER, SYNC], ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", [SERVER, SYNC, CONSOLE], ids=lambda unit: unit.name)
 def test_unit_is_shut_in(unit: Path) -> None:
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=yes", f"--threshold={HIGHEST_EXPOSURE}", "--no-pager", unit],
@@ -85,7 +88,11 @@ def test_stop_and_start_have_the_time_that_the_server_may_take() -> None:
 
 def test_commands_of_the_units_are_ours() -> None:
     """A renamed option would show only at the next start."""
-    for file, command, program in ((SERVER, inference_server, "inference-server"), (SYNC, base_set, "base-set")):
+    for file, command, program in (
+        (SERVER, inference_server, "inference-server"),
+        (SYNC, base_set, "base-set"),
+        (CONSOLE, inference_console, "inference-console"),
+    ):
         lines = re.findall(r"^Exec\w+=(\S+) (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
         assert lines
         for path, text in lines:
@@ -95,15 +102,29 @@ def test_commands_of_the_units_are_ours() -> None:
             assert done.exit_code == 0, done.output
 
 
-def test_both_services_are_one_user_and_share_the_cache() -> None:
-    server, sync = _Unit(SERVER)["Service"], _Unit(SYNC)["Service"]
+def test_console_is_behind_tokens_ends_with_the_server_and_has_the_time_it_may_take() -> None:
+    unit = _Unit(CONSOLE)
+    assert unit["Service"]["LoadCredential"].partition(":")[0] == "tokens"
+    assert "--token_file %d/tokens" in unit["Service"]["ExecStart"]
+    assert "--host " not in unit["Service"]["ExecStart"]  # loopback, behind the gateway
+    assert unit["Unit"]["PartOf"] == unit["Install"]["WantedBy"] == SERVER.name
+    assert int(unit["Unit"]["StartLimitBurst"]) > 2 * int(_Unit(SERVER)["Unit"]["StartLimitBurst"])
+    assert unit.seconds("Service", "TimeoutStopSec") > STOP_TIMEOUT_S
+    assert unit["Service"]["KillMode"] == "mixed"  # the console itself ends a change that it has begun
+
+
+def test_all_services_are_one_user_and_share_the_cache() -> None:
+    server, sync, console = (_Unit(file)["Service"] for file in (SERVER, SYNC, CONSOLE))
     for name in ("User", "CacheDirectory"):
-        assert server[name] == sync[name]
+        assert server[name] == sync[name] == console[name]
+    # Forgetting, by hand and in the console, looks into the memory of the server.
+    assert "PrivateUsers" not in {*server, *console}
     users = (FOLDER / "sysusers.conf").read_text(encoding="utf-8")
     assert re.search(rf"^u {server['User']} - \S+ /var/lib/classify$", users.replace('"', ""), re.MULTILINE)
-    # Both would take something of the running server's away when a sync ends.
-    assert "RuntimeDirectory" not in sync
-    assert "RemoveIPC" not in sync
+    # Both would take something of the running server's away when another service ends.
+    for service in (sync, console):
+        assert "RuntimeDirectory" not in service
+        assert "RemoveIPC" not in service
 
 
 def test_blocks_of_the_page_that_need_systemd_are_followed_in_a_container() -> None:

@@ -219,6 +219,10 @@ class Changes:
         checked = self._checked.get(check.id)
         return None if checked is None else checked.confirmed
 
+    def check_of(self, change: Operation) -> Operation | None:
+        """Return the check that a change was made of, if it is kept; None: there is none."""
+        return next((each.operation for each in self._checked.values() if each.confirmed is change), None)
+
     def is_kept(self, check: Operation) -> bool:
         """Tell whether a check may still be confirmed."""
         checked = self._checked.get(check.id)

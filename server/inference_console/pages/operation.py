@@ -51,6 +51,7 @@ async def render(console: Console, request: Request, operation: Operation) -> HT
         has_thumbnails=console.settings.base_data is not None,
         is_kept=console.changes.is_kept(operation),
         confirmed=console.changes.confirmed(operation),
+        check=console.changes.check_of(operation),
         can_roll_back=await _can_roll_back_to(console, operation),
         **values,
     )
