@@ -212,8 +212,11 @@ def test_log_names_who_asked_and_no_token(proxied: RunningConsole) -> None:
     assert not [token for token in (CLASSIFIER, CHANGER, WRONG, secret, "B" * 20) if token in text]
 
 
-def test_health_needs_no_token(proxied: RunningConsole) -> None:
-    assert proxied.ask("GET", "/health").status == 503
+def test_health_needs_no_token_and_tells_strangers_no_address(proxied: RunningConsole) -> None:
+    answer = proxied.ask("GET", "/health")
+    assert answer.status == 503
+    assert "127.0.0.1" not in answer.text
+    assert "127.0.0.1" in proxied.ask("GET", "/health", headers=bearer(CLASSIFIER)).text
 
 
 def test_addresses_of_one_ipv6_network_guess_together() -> None:
