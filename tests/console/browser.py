@@ -162,6 +162,14 @@ class Browser:
         """Return what Chromium has logged since it was last asked: errors, and what the security policy refused."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
+    def wait_for_images(self) -> None:
+        """Wait until every image is there, those far down the page too."""
+        script = (
+            "for (const image of document.images) image.loading = 'eager';"
+            "return [...document.images].every((image) => image.complete);"
+        )
+        self.wait(lambda: self.driver.execute_script(script))
+
     def width_of_content(self) -> int:
         return int(self.driver.execute_script("return document.documentElement.scrollWidth"))
 
