@@ -23,6 +23,7 @@ from tests.base_set.conftest import Living, make_living
 from tests.console.running import Answer, RunningConsole, running_console
 from tests.once import make_once
 from tests.resources import write_faces
+from tests.watched import watched_server
 
 pytestmark = pytest.mark.slow
 
@@ -376,6 +377,21 @@ def test_console_that_can_not_change_says_why(
         assert status == (403 if "--read_only" in more else 409)
         sent = {"files": {"a.png": board.image(36)}, "fields": {"class": "face"}}
         assert console.ask("POST", "/base-set/check", **sent).status == status
+
+
+def test_change_is_answered_with_by_the_running_server_at_once(living: Living, tmp_path: Path) -> None:
+    (image,) = write_faces(tmp_path, [60], "new")
+    files = {image.name: image.read_bytes()}
+    with watched_server("--model_repository", living.repository, log=tmp_path / "server") as server:
+        given = ("-ip", server.url, *arguments(living)[2:])
+        with running_console(tmp_path / "log", *given) as console:
+            added = console.ask("POST", "/base-set/other", files=files).json
+            assert added["servers"] == [server.port]
+            (entry,) = console.ask("POST", "/classify?details=true", files=files).json
+            assert (entry["Version"], entry["Neighbors"][0]["Image"]) == (added["version"], f"other/{image.name}")
+            console.ask("POST", "/base-set/rollback")
+            (entry,) = console.ask("POST", "/classify?details=true", files=files).json
+            assert entry["Version"] == added["version_before"]
 
 
 def test_killed_console_leaves_no_child_and_its_files_go_at_the_next_start(board: Board, tmp_path: Path) -> None:
