@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 from starlette.staticfiles import StaticFiles
 
 from inference_client.version import __version__
@@ -64,7 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(Failures),
         ],
     )
-    for router in (
+    routers = (
         classifying.routes(console),
         base_set.routes(console),
         chosen_images.routes(console),
@@ -72,10 +72,11 @@ def create_app(settings: Settings) -> FastAPI:
         operations.routes(console),
         service.routes(console),
         pages.routes(console),
-    ):
+    )
+    for router in routers:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
-    _add_error_answers(app, console)
+    _add_error_answers(app, console, [route for router in routers for route in router.routes])
     description: dict[str, Any] = {}
 
     def describe() -> dict[str, Any]:
@@ -87,7 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _add_error_answers(app: FastAPI, console: Console) -> None:
+def _add_error_answers(app: FastAPI, console: Console, routes: Sequence[BaseRoute]) -> None:
     def answer(request: Request, problem: ProblemError) -> Response:
         if not prefers_html(request):
             return problem_response(problem)
@@ -106,7 +107,7 @@ def _add_error_answers(app: FastAPI, console: Console) -> None:
         )
         headers = dict(error.headers or {})
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            headers["Allow"] = _allowed(request)
+            headers["Allow"] = _allowed(request, routes)
         return answer(request, ProblemError(error.status_code, detail or error.detail, headers=headers))
 
     @app.exception_handler(RequestValidationError)
@@ -119,9 +120,9 @@ def _add_error_answers(app: FastAPI, console: Console) -> None:
         return Response(status_code=CLIENT_LEFT)  # for the log: nobody reads it
 
 
-def _allowed(request: Request) -> str:
+def _allowed(request: Request, routes: Sequence[BaseRoute]) -> str:
     """Name all methods of a path; Starlette names those of the first route that has the path."""
-    matching = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    matching = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
     return ", ".join(sorted({method for route in matching for method in getattr(route, "methods", None) or ()}))
 
 

@@ -207,8 +207,8 @@ class Browser:
 
 
 @contextlib.contextmanager
-def open_browser() -> Iterator[Browser]:
-    """Run Chromium."""
+def open_browser(*, in_its_own_session: bool = False) -> Iterator[Browser]:
+    """Run Chromium, in a session of its own where its priority must not be that of this process."""
     assert CHROMEDRIVER.exists(), "chromedriver is missing: apt-get install chromium chromium-driver, as make test does"
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
@@ -216,7 +216,8 @@ def open_browser() -> Iterator[Browser]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     for flag in FLAGS.split():
         options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=Service(str(CHROMEDRIVER)))
+    service = Service(str(CHROMEDRIVER), popen_kw={"start_new_session": in_its_own_session})
+    driver = webdriver.Chrome(options=options, service=service)
     try:
         yield Browser(driver)
     finally:

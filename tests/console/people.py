@@ -77,7 +77,7 @@ class Person:
     def live(self) -> None:
         """Use the console until ``ends`` is set."""
         try:
-            with open_browser() as browser:
+            with open_browser(in_its_own_session=True) as browser:
                 _yield_the_cores(browser)
                 self.is_ready.set()
                 while not self.ends.is_set():
@@ -356,6 +356,8 @@ def _yield_the_cores(browser: Browser) -> None:
     for process in (driver, *driver.children(recursive=True)):
         with contextlib.suppress(psutil.Error):
             process.nice(19)
+    with contextlib.suppress(OSError):  # where the kernel groups processes by session
+        Path(f"/proc/{driver.pid}/autogroup").write_text("19")
 
 
 if __name__ == "__main__":

@@ -85,6 +85,15 @@ def test_other_method_gets_405_and_no_permission_for_other_origins(console: Runn
     assert b"Access-Control-Request-Method" not in answer.body  # what TRACE would send back
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/", "GET, POST"), ("/operations/x", "DELETE, GET"), ("/base-set/a/b", "DELETE"), ("/version", "GET")],
+)
+def test_refusal_of_a_method_names_all_that_the_path_takes(console: RunningConsole, path: str, allowed: str) -> None:
+    answer = console.ask("PUT", path)
+    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+
+
 @pytest.mark.parametrize("path", ["/", "/version", "/no-such-path", "/static/console.css", "/static/../app.py"])
 def test_every_answer_tells_browsers_what_pages_never_do(console: RunningConsole, path: str) -> None:
     headers = console.ask("GET", path).headers

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from inference_console.app import create_app
 from inference_console.security import sessions as sessions_module
 from inference_console.security.guesses import MAX_GUESSES, Guesses
 from inference_console.security.sessions import Sessions
 from inference_console.security.tokens import TokenFileError, User, read_token_file
+from inference_console.settings import Settings
 from inference_server.triton.process import free_ports
 from tests.console.running import RunningConsole, running_console
 
@@ -74,6 +76,32 @@ def test_stranger_gets_401_and_a_browser_the_login_page(proxied: RunningConsole,
     assert answer.headers["www-authenticate"] == "Bearer"
     page = proxied.ask("GET", path, headers=HTML)
     assert (page.status, page.headers["location"]) == (303, "./login")
+
+
+def all_routes() -> list[tuple[str, str]]:
+    """List method and path of everything that the application answers, with names filled in."""
+    included = [getattr(route, "original_router", None) for route in create_app(Settings()).routes]
+    routes = [route for router in included if router is not None for route in router.routes]
+    return [
+        (method, re.sub(r"\{\w+(:\w+)?\}", "x", route.path)) for route in routes for method in sorted(route.methods)
+    ]
+
+
+OPEN = {("GET", "/health"), ("GET", "/login"), ("POST", "/logout")}  # a login without a token is refused with 401 too
+FOR_THOSE_WHO_CLASSIFY = {("POST", "/"), ("POST", "/classify"), ("POST", "/login"), ("POST", "/logout")}
+
+
+def test_stranger_gets_401_wherever_it_is_not_meant_to_be_open(proxied: RunningConsole) -> None:
+    routes = all_routes()
+    assert len(routes) > 20
+    answered = {route for route in routes if proxied.ask(*route, fields={}).status != 401}
+    assert answered == OPEN
+
+
+def test_those_who_may_classify_get_403_wherever_something_changes(proxied: RunningConsole) -> None:
+    changing = {route for route in all_routes() if route[0] != "GET"}
+    refused = {route for route in changing if proxied.ask(*route, headers=bearer(CLASSIFIER), fields={}).status == 403}
+    assert changing - refused == FOR_THOSE_WHO_CLASSIFY
 
 
 @pytest.mark.parametrize("path", ["/", "/classify"])
@@ -184,8 +212,11 @@ def test_log_names_who_asked_and_no_token(proxied: RunningConsole) -> None:
     assert not [token for token in (CLASSIFIER, CHANGER, WRONG, secret, "B" * 20) if token in text]
 
 
-def test_health_needs_no_token(proxied: RunningConsole) -> None:
-    assert proxied.ask("GET", "/health").status == 503
+def test_health_needs_no_token_and_tells_strangers_no_address(proxied: RunningConsole) -> None:
+    answer = proxied.ask("GET", "/health")
+    assert answer.status == 503
+    assert "127.0.0.1" not in answer.text
+    assert "127.0.0.1" in proxied.ask("GET", "/health", headers=bearer(CLASSIFIER)).text
 
 
 def test_addresses_of_one_ipv6_network_guess_together() -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import IO, Any
 
 from inference_client.command_line.formatting import printable
@@ -27,6 +28,7 @@ KEPT_OPERATIONS = 100
 MOST_WAITING = 20
 PROGRESS_INTERVAL_S = 0.5
 STOP_TIMEOUT_S = 10.0
+NICENESS = 10
 _POLL_S = 0.1
 _ID_BYTES = 9
 _FOUND_EXIT_CODE = 3
@@ -237,6 +239,7 @@ class Operations:
             # The kernel ends the command with this process.
             process = start_child(_command_line(operation), output=output, errors=errors.fileno())
             try:
+                _lower_priority(process)
                 code = await self._wait(operation, process, errors)
             finally:
                 await _stop(process)
@@ -285,6 +288,14 @@ def _command_line(operation: Operation) -> list[str]:
         sys.executable, "-m", "inference_server.base_set.command", "--progress_interval", str(PROGRESS_INTERVAL_S),
         operation.command, "--json", *operation.arguments,
     ]  # fmt: skip
+
+
+def _lower_priority(process: subprocess.Popen[bytes]) -> None:
+    """Let a change wait for the server's answers: it computes on the same cores."""
+    with contextlib.suppress(ProcessLookupError):
+        os.setpriority(os.PRIO_PGRP, process.pid, NICENESS)
+    with contextlib.suppress(OSError):  # where the kernel groups processes by session, niceness counts within one only
+        Path(f"/proc/{process.pid}/autogroup").write_text(str(NICENESS))
 
 
 async def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -104,7 +104,7 @@ _BASE_SET = {
 
 def routes(console: Console) -> APIRouter:
     """Make the routes of the base set."""
-    router = APIRouter(prefix="/base-set", tags=["base set"])
+    router = APIRouter(prefix="/base-set", tags=["base set"], dependencies=[Depends(console.access.admit)])
     _add_showing(router, console)
     _add_checking(router, console)
     _add_changes(router, console)
@@ -115,7 +115,6 @@ def _add_showing(router: APIRouter, console: Console) -> None:
     @router.get(
         "",
         summary="Show the base set",
-        dependencies=[Depends(console.access.admit)],
         responses={**problems(409), 200: _answers("The base set of the version that answers.", "BaseSet", _BASE_SET)},
     )
     async def show(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from inference_console.bodies import read_form
@@ -20,7 +20,9 @@ from inference_console.rest.refusals import refusals
 
 def routes(console: Console) -> APIRouter:
     """Make the routes of chosen images, which the OpenAPI description leaves out."""
-    router = APIRouter(prefix="/chosen-images", include_in_schema=False)
+    router = APIRouter(
+        prefix="/chosen-images", include_in_schema=False, dependencies=[Depends(console.access.admit_to_change)]
+    )
 
     @router.get("/forget")
     async def ask_to_forget(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
 from inference_client.version import __version__
 from inference_console.console import Console
 from inference_console.problems import ProblemError
 from inference_console.rest.answers import SERVER_FAILS, problems
+
+_FOR_STRANGERS = "The inference server does not classify. Ask with a token to learn why."
 
 
 class Health(BaseModel):
@@ -37,11 +39,11 @@ def routes(console: Console) -> APIRouter:
         response_description="The server classifies.",
         responses=problems(400, *SERVER_FAILS),
     )
-    async def health() -> Health:
+    async def health(request: Request) -> Health:
         """Answer 200 if the server really classifies. Needs no token, so that load balancers can ask."""
         state = await console.server.ask()
         if state.message:
-            raise ProblemError(state.status, state.message)
+            raise ProblemError(state.status, state.message if console.access.knows(request) else _FOR_STRANGERS)
         return Health(status="classifies")
 
     @router.get(

@@ -92,6 +92,14 @@ class Access:
             )
         return self._visitor(user, has_session=True)
 
+    def knows(self, request: Request) -> bool:
+        """Tell whether the visitor is one that ``require`` lets in."""
+        try:
+            self.require(request)
+        except ProblemError:
+            return False
+        return True
+
     def require_change(self, request: Request) -> Visitor:
         """Return who asks, if they may change the base set.
 

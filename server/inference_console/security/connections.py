@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict
 from typing import Any, ClassVar
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_CONNECTIONS = 512
@@ -48,6 +49,8 @@ class PromptProtocol(H11Protocol):
         super().on_response_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
             self._idle[self] = None
+            if self.conn.their_state is h11.SEND_BODY:
+                self._wait()  # for the rest of a body that was refused
 
     def pause_writing(self) -> None:
         """Wait for the client to read."""

@@ -16,13 +16,14 @@ GRACE_S = 10.0
 LEAST_BYTES_PER_S = 16 * 2**10
 LONGEST_S = 300.0
 _LONGEST_LENGTH = 18  # digits
-_CLOSE = {"Connection": "close"}  # the rest of the body is not read
 
 
 class Uploads:
     """Refuses bodies that are too long, too slow, compressed, or too many at a time.
 
-    A body must be there after ``GRACE_S`` and a second for each ``LEAST_BYTES_PER_S``, and within ``LONGEST_S``.
+    A body must be there after ``GRACE_S`` and a second for each ``LEAST_BYTES_PER_S``, and within ``LONGEST_S``. What
+    is left of a refused body is thrown away as it comes, for as long as a request's headers may take: clients that send
+    everything before they read get to see the refusal.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -50,7 +51,9 @@ class Uploads:
                     message = await receive()
             except TimeoutError:
                 raise ProblemError(
-                    HTTPStatus.REQUEST_TIMEOUT, "The upload was too slow, and was broken off.", headers=_CLOSE
+                    HTTPStatus.REQUEST_TIMEOUT,
+                    "The upload was too slow, and was broken off.",
+                    headers={"Connection": "close"},
                 ) from None
             if message["type"] == "http.request":
                 chunk_bytes = len(message.get("body", b""))
@@ -63,7 +66,7 @@ class Uploads:
                     raise ProblemError(
                         HTTPStatus.SERVICE_UNAVAILABLE,
                         "Too many uploads at a time. Try again in a few seconds.",
-                        headers={"Retry-After": "5", **_CLOSE},
+                        headers={"Retry-After": "5"},
                     )
             return message
 
@@ -79,7 +82,6 @@ def body_too_long(max_bytes: int) -> ProblemError:
     return ProblemError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         f"The request is longer than {limit}. Send less at a time.",
-        headers=_CLOSE,
     )
 
 
@@ -92,6 +94,6 @@ def _refusal(headers: Headers) -> ProblemError | None:
         return ProblemError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             f"The body is compressed ({coding[:40]}). Send it as it is: images are compressed already.",
-            headers={"Accept-Encoding": "identity", **_CLOSE},
+            headers={"Accept-Encoding": "identity"},
         )
     return None
