@@ -19,8 +19,11 @@ INSTALL_CARRIERS = GIT_ALLOW_PROTOCOL=none $(1)/pip install --quiet --no-deps $(
 # check and says so. The lock file names no registry: npm takes both packages where it is configured to, by their hashes.
 GRAFANA_TYPES := build/grafana/node_modules/.package-lock.json
 
+# axe-core, with which the tests check that the console's pages are for everybody.
+AXE := build/axe/node_modules/axe-core/axe.min.js
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve console reload test test-fast test-containers coverage check format bench chaos soak fuzz perf docs release lock clean fuzz-console people
+.PHONY: help install demo serve console reload test test-fast test-containers coverage check format bench chaos soak fuzz perf docs release lock clean fuzz-console people pictures
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -68,7 +71,7 @@ WORKERS ?= 2
 PYTEST = -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 PYTEST_OPTIONS ?=
 
-test: check $(VENV)/system-packages $(GRAFANA_TYPES) ## Lint, type-check and test everything
+test: check $(VENV)/system-packages $(GRAFANA_TYPES) $(AXE) ## Lint, type-check and test everything
 	$(BIN)/python $(PYTEST) $(PYTEST_OPTIONS)
 
 test-fast: $(VENV)/system-packages ## Test what needs no server and no export, in about 90 seconds
@@ -78,7 +81,7 @@ test-containers: install ## Build the images; run them, Compose and systemd unde
 	@$(call INSTALL_SYSTEM,$(CONTAINER_COMMANDS),$(CONTAINER_PACKAGES)) || true
 	$(BIN)/python -W ignore -m tests.containers
 
-coverage: $(VENV)/system-packages $(GRAFANA_TYPES) ## Test everything; list the lines and branches that did not run, servers included
+coverage: $(VENV)/system-packages $(GRAFANA_TYPES) $(AXE) ## Test everything; list the lines and branches that did not run, servers included
 	rm -rf build/coverage && mkdir -p build/coverage
 	echo 'import os, sys; "COVERAGE_PROCESS_CONFIG" in os.environ and (sys.path.append("$(CURDIR)"), __import__("tests.model_coverage"))' \
 	  > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/model_coverage.pth
@@ -162,6 +165,14 @@ $(GRAFANA_TYPES): tests/deploy/grafana/package-lock.json | $(VENV)/installed
 	@mkdir -p build/grafana && cp $(dir $<)package.json $< build/grafana/
 	@$(NPM) ci --prefix build/grafana --ignore-scripts --no-audit --no-fund --fetch-retries=1 --silent && touch $@ \
 	  || echo 'npm could not fetch @grafana/schema and typescript: Grafana'"'"'s dashboard is not checked' >&2
+
+$(AXE): tests/console/axe/package-lock.json | $(VENV)/installed
+	@mkdir -p build/axe && cp $(dir $<)package.json $< build/axe/
+	@$(NPM) ci --prefix build/axe --ignore-scripts --no-audit --no-fund --fetch-retries=1 --silent && touch $@ \
+	  || echo 'npm could not fetch axe-core: the tests of the pages fail' >&2
+
+pictures: $(VENV)/system-packages $(AXE) ## Picture the console's pages in every state, in build/console/ and for the docs
+	$(BIN)/python -m tests.console.pictures
 
 perf: $(VENV)/demo-installed ## Drive the served demonstration with perf_analyzer
 	$(BIN)/python -m bench.perf

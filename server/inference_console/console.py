@@ -47,6 +47,7 @@ class Console:
 
     async def close(self) -> None:
         """End connections and children."""
+        self.stored.close()
         await self.operations.close()
         await self.changes.close()
         await self.thumbnails.close()

@@ -50,6 +50,7 @@ class Browser:
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
         self._is_slow = False
+        self._metrics: dict[str, Any] = {}
 
     def reset(self) -> None:
         """Show nothing in a desktop's window, without cookies and with an empty log."""
@@ -65,13 +66,13 @@ class Browser:
 
     def show(self, *, width: int = DESKTOP, dark: bool = False, media: str = "", scale: float = 1) -> None:
         """Set the window and what the system prefers. Motion is always reduced, so that nothing is caught halfway."""
-        metrics = {
+        self._metrics = {
             "width": width,
             "height": _HEIGHT[width],
             "deviceScaleFactor": scale,
             "mobile": width <= PHONE,
         }
-        self._cdp("Emulation.setDeviceMetricsOverride", metrics)
+        self._cdp("Emulation.setDeviceMetricsOverride", self._metrics)
         self._cdp("Emulation.setTouchEmulationEnabled", {"enabled": width <= PHONE})
         features = [
             {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
@@ -161,8 +162,19 @@ class Browser:
         """Return what Chromium has logged since it was last asked: errors, and what the security policy refused."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
+    def wait_for_images(self) -> None:
+        """Wait until every image is there, those far down the page too."""
+        script = (
+            "for (const image of document.images) image.loading = 'eager';"
+            "return [...document.images].every((image) => image.complete);"
+        )
+        self.wait(lambda: self.driver.execute_script(script))
+
     def width_of_content(self) -> int:
         return int(self.driver.execute_script("return document.documentElement.scrollWidth"))
+
+    def height_of_content(self) -> int:
+        return int(self.driver.execute_script("return document.documentElement.scrollHeight"))
 
     def axe(self, *rules: str) -> dict[str, Any]:
         """Return what axe-core finds on the page by its default rules: WCAG 2 A and AA, and best practices.
@@ -180,8 +192,11 @@ class Browser:
         return found
 
     def picture(self) -> bytes:
-        """Return the whole page as a PNG."""
+        """Return the whole page as a PNG, in a window as high as the page, so that what sticks to its edge is there."""
+        metrics = {**self._metrics, "height": max(self.height_of_content(), int(self._metrics["height"]))}
+        self._cdp("Emulation.setDeviceMetricsOverride", metrics)
         answer = self._cdp("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True})
+        self._cdp("Emulation.setDeviceMetricsOverride", self._metrics)
         return base64.b64decode(answer["data"])
 
     def _cdp(self, command: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -237,7 +237,7 @@ def _add(*, is_broken: bool = False) -> Callable[[Browser, Site], None]:
 
     def reach(browser: Browser, site: Site) -> None:
         browser.open(f"{site.changing.url}/base-set")
-        browser.find("[data-async] input[type=file]").send_keys(str(site.broken if is_broken else site.images[0]))
+        browser.find("[data-async] input[type=file]").send_keys(str(site.broken if is_broken else site.images[1]))
         browser.find("#flips")
 
     return reach
@@ -245,7 +245,7 @@ def _add(*, is_broken: bool = False) -> Callable[[Browser, Site], None]:
 
 def _checking(browser: Browser, site: Site) -> None:
     browser.open(f"{site.changing.url}/base-set")
-    browser.find("[data-async] input[type=file]").send_keys(str(site.images[1]))
+    browser.find("[data-async] input[type=file]").send_keys(str(site.images[2]))
     browser.find("[data-poll]")
     browser.slow_down()
 

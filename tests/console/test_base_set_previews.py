@@ -43,6 +43,7 @@ def test_addition_is_seen_beside_what_is_there_and_copies_nothing(base: Path, pr
     assert (preview / "cat" / "a.jpg").stat() == (base / "cat" / "a.jpg").stat()
     assert (preview / "dog").is_symlink()
     remove_preview(private)
+    assert [path.name for path in private.iterdir()] == ["files"]
     assert addition.files[0].read_bytes() == b"new"
     assert (base / "cat" / "a.jpg").exists()
     assert (base / "dog" / "a.jpg").exists()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from inference_export.base_set.scoring import Float32, Index, best_class
 
@@ -142,12 +143,14 @@ def compare_rows(
     own, other = np.full(len(rows), -np.inf, np.float32), np.full(len(rows), -np.inf, np.float32)
     other_class = np.zeros(len(rows), np.intp)
     duplicates = {same: Duplicates() for same in (True, False)}
+    is_query = np.zeros(count, bool)
+    is_query[rows] = True
     at_a_time = max(1, _BLOCK_VALUES // count)
     for start in range(0, len(rows), at_a_time):
         part = slice(start, start + at_a_time)
         similarities, best = _compare(embeddings, class_starts, rows[part])
-        if best.max() >= DUPLICATE_SIMILARITY:
-            duplicates = _add_duplicates(duplicates, similarities, rows, part, class_of)
+        for query in np.flatnonzero(best.max(axis=1) >= DUPLICATE_SIMILARITY):
+            duplicates = _add_duplicates(duplicates, similarities[query], int(rows[part][query]), is_query, class_of)
         positions = np.arange(len(best))
         own[part] = best[positions, class_of[rows[part]]]
         if classes > 1:
@@ -182,22 +185,19 @@ def _compare(embeddings: Float32, class_starts: Index, rows: Index) -> tuple[Flo
 
 
 def _add_duplicates(
-    known: dict[bool, Duplicates], similarities: Float32, all_rows: Index, part: slice, class_of: Index
+    known: dict[bool, Duplicates], similarities: Float32, row: int, is_query: npt.NDArray[np.bool_], class_of: Index
 ) -> dict[bool, Duplicates]:
-    queries, others = np.nonzero(similarities >= DUPLICATE_SIMILARITY)
-    rows = all_rows[part]
-    once = (rows[queries] < others) | ~np.isin(others, all_rows)  # a pair of two queries is found twice
-    queries, others = queries[once], others[once]
-    values = similarities[queries, others]
-    same = class_of[rows[queries]] == class_of[others]
+    """Add the near-duplicates of one query, given its similarities with all images, [B]."""
+    others = np.flatnonzero(similarities >= DUPLICATE_SIMILARITY)
+    others = others[(others > row) | ~is_query[others]]  # a pair of two queries is found twice
+    same = class_of[others] == class_of[row]
     added = {}
     for kind, before in known.items():
-        chosen = np.flatnonzero(same == kind)
-        shown = chosen[: MAX_PAIRS - len(before.pairs)]
-        pairs = zip(rows[queries[shown]], others[shown], values[shown], strict=True)
+        chosen = others[same == kind]
+        shown = chosen[: MAX_PAIRS - len(before.pairs)].tolist()
+        pairs = [(row, other, min(1.0, float(similarities[other]))) for other in shown]
         added[kind] = Duplicates(
-            count=before.count + len(chosen),
-            pairs=[*before.pairs, *((int(one), int(two), min(1.0, float(value))) for one, two, value in pairs)],
+            count=before.count + len(chosen), pairs=[*before.pairs, *pairs] if pairs else before.pairs
         )
     return added
 

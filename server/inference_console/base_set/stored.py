@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -112,6 +113,7 @@ class StoredReader:
         self._repository = repository
         self._lock = asyncio.Lock()
         self._read: _Read | None = None
+        self._closing = threading.Event()
 
     async def read(self) -> Stored:
         """Return the base set.
@@ -133,6 +135,10 @@ class StoredReader:
         except TimeoutError:
             return None
 
+    def close(self) -> None:
+        """Stop looking for doubtful images."""
+        self._closing.set()
+
     def clear(self) -> None:
         """Keep nothing that was read."""
         self._read = None
@@ -143,7 +149,9 @@ class StoredReader:
                 key = await asyncio.to_thread(self._key)
                 if self._read is None or self._read.key != key:
                     stored, base = await asyncio.to_thread(self._load)
-                    doubts = asyncio.create_task(asyncio.to_thread(_find_doubts, base, list(stored.class_sizes)))
+                    doubts = asyncio.create_task(
+                        asyncio.to_thread(_find_doubts, base, list(stored.class_sizes), self._closing)
+                    )
                     self._read = _Read(key=key, stored=stored, doubts=doubts)
             except OSError as error:
                 raise NoBaseSetError(f"The model repository can't be read: {error.strerror or error}.") from error
@@ -183,13 +191,23 @@ class StoredReader:
         return stored, contents.base
 
 
-def _find_doubts(base: StoredBase, classes: list[str]) -> dict[str, list[Doubt]]:
+class _ClosingError(Exception):
+    """The console ends."""
+
+
+def _find_doubts(base: StoredBase, classes: list[str], closing: threading.Event) -> dict[str, list[Doubt]]:
     """Compare each base image with all others; of more than ``MAX_QUERIES``, evenly spaced ones."""
+
+    def go_on(_count: int) -> None:
+        if closing.is_set():
+            raise _ClosingError
+
     count = len(base.embeddings)
     rows = np.unique(np.linspace(0, count - 1, min(count, MAX_QUERIES)).round().astype(np.intp))
     found: dict[str, list[Doubt]] = {}
-    with contextlib.suppress(OSError):  # the version was removed meanwhile
-        for image, doubt in _doubts(base, classes, compare_rows(base.embeddings, base.class_starts, rows)):
+    with contextlib.suppress(_ClosingError, OSError):  # or the version was removed meanwhile
+        compared = compare_rows(base.embeddings, base.class_starts, rows, advance=go_on)
+        for image, doubt in _doubts(base, classes, compared):
             found.setdefault(image, []).append(doubt)
     return found
 
