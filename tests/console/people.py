@@ -51,6 +51,10 @@ class Tally:
     failures: list[str] = field(default_factory=list)
 
 
+class _LeavesError(Exception):
+    """The person stops in the middle of things, since the run is over."""
+
+
 class Person:
     """Somebody with a browser, who does one thing after the other while ``goes_on`` is set.
 
@@ -96,6 +100,8 @@ class Person:
         action = self._change if self._changes else self._random.choice(actions)
         try:
             action(browser)
+        except _LeavesError:
+            pass
         except (WebDriverException, AssertionError) as error:
             where = browser.driver.current_url
             said = " ".join(alert.text for alert in browser.all("[role=alert]"))
@@ -103,7 +109,8 @@ class Person:
 
     def _click(self, what: str) -> None:
         self._tally.clicks[what] += 1
-        time.sleep(self._random.uniform(*PAUSE_S))
+        if self.ends.wait(self._random.uniform(*PAUSE_S)):
+            raise _LeavesError
 
     def _classify(self, browser: Browser) -> None:
         browser.open(f"{self._served.console.url}/")
