@@ -99,7 +99,7 @@ def test_everything_is_reached_with_the_keyboard_alone(empty: Browser, site: Sit
     assert [empty.press(Keys.TAB) for _ in range(3)] == ["own_threshold", "print", "This is wrong"]
     empty.press(Keys.ENTER)
     assert empty.find(".correction form").is_displayed()
-    assert empty.press(Keys.TAB) == "class-1"
+    assert [empty.press(Keys.TAB) for _ in range(2)] == ["class-1", "new-class-1"]
     assert empty.press(Keys.TAB) == "See what it would change"
 
 
@@ -133,6 +133,17 @@ def test_wrong_answer_leads_to_the_check_of_its_image(empty: Browser, site: Site
     assert f"{right}/{site.images[1].name}" in empty.text("#images ~ ul")
     empty.find(".actions .quiet").click()
     empty.wait(lambda: "Nothing has changed" in empty.text("main"))
+
+
+def test_wrong_answer_of_a_class_that_is_missing_leads_to_the_check_of_a_new_class(empty: Browser, site: Site) -> None:
+    empty.choose(site.images[0])
+    empty.answers()
+    empty.find(".correction summary").click()
+    empty.find("#new-class-1").send_keys("delta")
+    empty.find(".correction button").click()
+    empty.find("#flips")
+    assert f"delta/{site.images[0].name}" in empty.text("#images ~ ul")
+    empty.find(".actions .quiet").click()
 
 
 def test_form_without_script_gives_the_same_answers(browser: Browser, site: Site, classify: Classify) -> None:
