@@ -19,11 +19,11 @@ def parse(body: bytes | bytearray) -> Any:
     96 MiB of ``[],[],[],`` would become 2 GB of Python objects, so values are counted first.
 
     Raises:
-        JsonError: It is no JSON, or holds more than ``MAX_VALUES`` values.
+        JsonError: It is no JSON in UTF-8, or holds more than ``MAX_VALUES`` values.
     """
     if sum(map(body.count, _MARKS)) > MAX_VALUES:
         raise JsonError(f"The body holds more than {MAX_VALUES} values.")
     try:
-        return json.loads(body)
+        return json.loads(body.decode())
     except (ValueError, RecursionError) as error:
         raise JsonError(f"The body is no JSON: {error}.") from error
