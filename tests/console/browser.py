@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -117,7 +118,8 @@ class Browser:
         return self.find(selector).text
 
     def wait(self, condition: Any) -> Any:
-        return WebDriverWait(self.driver, TIMEOUT_S, poll_frequency=0.05).until(lambda _: condition())
+        waiting = WebDriverWait(self.driver, TIMEOUT_S, 0.05, ignored_exceptions=[StaleElementReferenceException])
+        return waiting.until(lambda _: condition())
 
     def text_in(self, element: WebElement, selector: str) -> str:
         return element.find_element(By.CSS_SELECTOR, selector).text

@@ -25,7 +25,7 @@ from tests.console.states import STATES, Site, State, running_site
 OUT = CHECKOUT / "build/console"
 DEMONSTRATION = CHECKOUT / "build/demonstration"
 _COLORS = 64
-_MOST_SHOWN = 1130  # pixels from the top
+_MOST_SHOWN = 1080  # pixels from the top
 LOOKS = {
     "phone": (PHONE, False),
     "phone-dark": (PHONE, True),

@@ -23,6 +23,7 @@ from tests.base_set.conftest import Living, make_living
 from tests.console.running import Answer, RunningConsole, running_console
 from tests.once import make_once
 from tests.resources import write_faces
+from tests.watched import watched_server
 
 pytestmark = pytest.mark.slow
 
@@ -161,7 +162,7 @@ def test_check_that_is_dropped_leaves_no_file_and_can_not_be_confirmed(board: Bo
     board.ask("POST", f"/operations/{operation}/cancel", 303, headers=HTML)
     assert not list(board.temporary.glob("*/*"))
     assert "no such operation" in board.ask("POST", f"/operations/{operation}/confirm", 404).json["detail"]
-    sent = {"files": {"dropped.png": board.image(23)}, "fields": {"class": "face"}}
+    sent: dict[str, Any] = {"files": {"dropped.png": board.image(23)}, "fields": {"class": "face"}}
     operation = board.ask("POST", "/base-set/check", 202, headers=ASYNC, **sent).json["id"]
     assert board.ask("DELETE", f"/operations/{operation}", 204).body == b""
     assert "no such operation" in board.ask("GET", f"/operations/{operation}", 404).json["detail"]
@@ -339,7 +340,7 @@ def test_those_who_may_only_classify_look_and_change_nothing(board: Board, tmp_p
             ("DELETE", f"/operations/{begun}"), ("DELETE", "/base-set/face/x001.png"),
             ("DELETE", "/base-set/face/x001.png?forget=true&confirm=face/x001.png"),
         ):  # fmt: skip
-            sent = {"files": files, "fields": fields} if method == "POST" else {}
+            sent: dict[str, Any] = {"files": files, "fields": fields} if method == "POST" else {}
             assert console.ask(method, path, **sent).status == 401, path
             assert console.ask(method, path, headers=reader, **sent).status == 403, path
         page = console.ask("GET", "/base-set", headers=reader | HTML).text
@@ -374,14 +375,29 @@ def test_console_that_can_not_change_says_why(
         assert "<form" not in page.text
         status = console.ask("POST", "/base-set/rollback").status
         assert status == (403 if "--read_only" in more else 409)
-        sent = {"files": {"a.png": board.image(36)}, "fields": {"class": "face"}}
+        sent: dict[str, Any] = {"files": {"a.png": board.image(36)}, "fields": {"class": "face"}}
         assert console.ask("POST", "/base-set/check", **sent).status == status
+
+
+def test_change_is_answered_with_by_the_running_server_at_once(living: Living, tmp_path: Path) -> None:
+    (image,) = write_faces(tmp_path, [60], "new")
+    files = {image.name: image.read_bytes()}
+    with watched_server("--model_repository", living.repository, log=tmp_path / "server") as server:
+        given = ("-ip", server.url, *arguments(living)[2:])
+        with running_console(tmp_path / "log", *given) as console:
+            added = console.ask("POST", "/base-set/other", files=files).json
+            assert added["servers"] == [server.port]
+            (entry,) = console.ask("POST", "/classify?details=true", files=files).json
+            assert (entry["Version"], entry["Neighbors"][0]["Image"]) == (added["version"], f"other/{image.name}")
+            console.ask("POST", "/base-set/rollback")
+            (entry,) = console.ask("POST", "/classify?details=true", files=files).json
+            assert entry["Version"] == added["version_before"]
 
 
 def test_killed_console_leaves_no_child_and_its_files_go_at_the_next_start(board: Board, tmp_path: Path) -> None:
     temporary = {"TMPDIR": str(tmp_path)}
     with running_console(tmp_path / "log", *arguments(board.living), environment=temporary) as console:
-        sent = {"files": {"secret.png": board.image(37)}, "fields": {"class": "face"}}
+        sent: dict[str, Any] = {"files": {"secret.png": board.image(37)}, "fields": {"class": "face"}}
         assert console.ask("POST", "/base-set/check", headers=ASYNC, **sent).status == 202
         children: list[psutil.Process] = []
         while not children:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -31,8 +31,8 @@ def run(use: Callable[[Operations], Awaitable[T]]) -> T:
     return asyncio.run(with_operations())
 
 
-def operation(living: Living, command: str, *arguments: object, **options: object) -> Operation:
-    given = ["--model_repository", living.repository, *arguments]
+def operation(living: Living, command: str, *arguments: object, **options: Any) -> Operation:
+    given: list[object] = ["--model_repository", living.repository, *arguments]
     if command not in {"rollback", "set"}:
         given = ["-data", living.base, "--cache", living.cache, *given]
     return Operation(command=command, arguments=[*map(str, given)], title=command, **options)
@@ -73,7 +73,7 @@ def test_refusal_is_told_in_the_commands_own_words(living: Living) -> None:
 
 
 def test_refusal_before_the_command_starts_and_clean_up_after_it(living: Living) -> None:
-    cleaned = []
+    cleaned: list[State] = []
 
     def refuse() -> None:
         raise BaseDataError("the name is taken")
