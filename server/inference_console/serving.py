@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from inference_server.addresses import base_url, require_free
 
 _KEEP_ALIVE_S = 60
 _STOP_TIMEOUT_S = 10
+_HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 def serve(settings: Settings, *, host: str, port: int, proxies: Sequence[str]) -> None:
@@ -29,11 +31,13 @@ def serve(settings: Settings, *, host: str, port: int, proxies: Sequence[str]) -
 
     Raises:
         ServerError: The address can't be listened on.
-        ValueError: The server's address or key is wrong, or a proxy is no address.
+        ValueError: The server's address or key is wrong, a proxy is no address, or a host name is no name.
     """
     for proxy in proxies:
         _require_address(proxy)
-    require_free({"--port": (host, port)})
+    for name in settings.host_names:
+        _require_name(name)
+    require_free({"--port": (host, port)}, command="inference-console")
     options: dict[str, Any] = {
         "http": PromptProtocol,
         "ws": "none",
@@ -61,6 +65,14 @@ def _require_address(proxy: str) -> None:
             f"--proxy {proxy} is neither an IP address nor a network. Give the gateway's, for example 10.0.0.5 or "
             f"10.0.0.0/24."
         ) from error
+
+
+def _require_name(name: str) -> None:
+    if not _HOST_NAME.fullmatch(name):
+        raise ValueError(
+            f"--host_name {name} is not a name alone. Give it as browsers send it, without http://, port and path, for "
+            f"example classify.example.org, and xn--... for a name with other letters."
+        )
 
 
 class _Server(uvicorn.Server):

@@ -34,11 +34,12 @@ def base_url(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def require_free(addresses: Mapping[str, tuple[str, int]]) -> None:
+def require_free(addresses: Mapping[str, tuple[str, int]], *, command: str = "inference-server") -> None:
     """Check that a server can listen on addresses.
 
     Args:
         addresses: Host and port, by the option that sets the port.
+        command: The command that would listen there.
 
     Raises:
         ServerError: Two addresses are the same, or one is in use or does not belong to this machine.
@@ -48,10 +49,10 @@ def require_free(addresses: Mapping[str, tuple[str, int]]) -> None:
         if port == other_port and (len(hosts) == 1 or hosts & _ALL_ADDRESSES):
             raise ServerError(f"{option} and {other} are both {port}. Give each a port of its own.")
     for option, (host, port) in addresses.items():
-        _require_free(host, port, option)
+        _require_free(host, port, option, command)
 
 
-def _require_free(host: str, port: int, option: str) -> None:
+def _require_free(host: str, port: int, option: str, command: str) -> None:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -61,7 +62,7 @@ def _require_free(host: str, port: int, option: str) -> None:
         remedy = f"Choose another port with {option}."
         if error.errno == errno.EADDRINUSE:
             holder = listener(port) or "another process"
-            remedy = f"It is taken by {holder}; another inference-server? {remedy}"
+            remedy = f"It is taken by {holder}; another {command}? {remedy}"
         elif error.errno != errno.EACCES:  # ports below 1024 may be root's
             remedy = f"Is {host} an address of this machine? Choose one with {_HOST_OPTIONS.get(option, '--host')}."
         raise ServerError(f"{host}:{port} can't be listened on ({error.strerror}). {remedy}") from error

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
+from click.testing import CliRunner
 
+from inference_console.command import main
 from inference_console.security.connections import MAX_CONNECTIONS
 from tests.console.running import RunningConsole, running_console
 from tests.console.wire import HOST, connection, send, statuses
@@ -107,3 +109,9 @@ def test_connection_on_which_little_happens_is_closed(slow: dict[str, Future[lis
     expected = {"second_headers": [200], "unread_body": [404]}
     bodies = {"body", "silent_body", "chunks"}
     assert slow[name].result() == expected.get(name, [408] if name in bodies else [])
+
+
+def test_taken_port_of_a_second_console_is_named(console: RunningConsole) -> None:
+    result = CliRunner().invoke(main, ["--port", str(console.port)])
+    assert result.exit_code == 1
+    assert f"(process {console.process.pid}); another inference-console? Choose another port" in result.stderr

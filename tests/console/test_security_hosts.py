@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
+from inference_console.command import main
 from tests.console.running import BOUNDARY, RunningConsole, form
 from tests.console.wire import exchange, statuses
 
@@ -32,6 +34,13 @@ def test_name_that_an_attacker_rebinds_is_refused(console: RunningConsole, host:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LocalHost:1", "[::1]:8090", "192.0.2.7:80"])
 def test_addresses_and_localhost_are_answered(console: RunningConsole, host: str) -> None:
     assert console.ask("GET", "/version", headers={"Host": host}).status == 200
+
+
+@pytest.mark.parametrize("name", ["https://a.example", "a.example:8443", "a.example/console/", "münchen.example", ""])
+def test_host_name_that_no_browser_sends_is_refused_at_the_start(name: str) -> None:
+    result = CliRunner().invoke(main, ["--host_name", name, "--port", "1"])
+    assert result.exit_code == 2
+    assert f"--host_name {name} is not a name alone." in result.stderr
 
 
 @pytest.mark.parametrize(
