@@ -13,7 +13,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from inference_console import json_texts
+from inference_console import json_bodies
 from inference_console.problems import ProblemError
 from inference_console.security.uploads import MAX_BODY_BYTES, body_too_long
 
@@ -133,9 +133,6 @@ async def read_json(request: Request, *, max_bytes: int = MAX_BODY_BYTES) -> Any
         request: The request.
         max_bytes: Longest body.
 
-    Returns:
-        The value; its long texts are bytes, as ``json_texts.parse`` returns them.
-
     Raises:
         ProblemError: The body is of another type, broken, or too long.
     """
@@ -149,9 +146,9 @@ async def read_json(request: Request, *, max_bytes: int = MAX_BODY_BYTES) -> Any
         body += chunk
     try:
         if len(body) <= _PARSED_AT_ONCE_BYTES:
-            return json_texts.parse(body)
-        return await asyncio.to_thread(json_texts.parse, body)
-    except json_texts.JsonError as error:
+            return json_bodies.parse(body)
+        return await asyncio.to_thread(json_bodies.parse, body)
+    except json_bodies.JsonError as error:
         raise ProblemError(HTTPStatus.BAD_REQUEST, str(error)) from error
 
 
@@ -165,11 +162,11 @@ def text_uploads(images: Any) -> list[Upload]:
 
 
 def _uploads(images: Any) -> Iterator[Upload]:
-    if not isinstance(images, list) or not all(isinstance(image, str | bytes) for image in images):
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
         raise ProblemError(HTTPStatus.BAD_REQUEST, f"The images must be a list of base64 texts: {_JSON_EXAMPLE}.")
     _require_few(len(images))
     for image in images:
-        yield Upload(name="", data=image.encode("utf-8", "replace") if isinstance(image, str) else image)
+        yield Upload(name="", data=image.encode("utf-8", "replace"))
 
 
 async def _stream(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:

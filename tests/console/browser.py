@@ -25,7 +25,7 @@ FLAGS = (
     "--disable-dev-shm-usage --hide-scrollbars"
 )
 AXE = CHECKOUT / "build/axe/node_modules/axe-core/axe.min.js"
-TIMEOUT_S = 30
+TIMEOUT_S = 120  # a check on a busy machine
 PHONE, DESKTOP = 390, 1280
 _HEIGHT = {320: 640, PHONE: 844, DESKTOP: 800, 2560: 1440}
 

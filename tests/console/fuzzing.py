@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -80,6 +81,7 @@ def main(cases: int, seed: int) -> None:
 
     Exit status: 0 if every answer was as described; 1 otherwise.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the server is stopped too
     total = 0
     passed = True
     with served_demonstration(FOLDER) as served:

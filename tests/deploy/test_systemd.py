@@ -104,8 +104,7 @@ def test_commands_of_the_units_are_ours() -> None:
 
 def test_console_is_behind_tokens_ends_with_the_server_and_has_the_time_it_may_take() -> None:
     unit = _Unit(CONSOLE)
-    assert unit["Service"]["LoadCredential"].partition(":")[0] == "tokens"
-    assert "--token_file %d/tokens" in unit["Service"]["ExecStart"]
+    assert "--token_file /etc/classify/console-tokens" in unit["Service"]["ExecStart"]
     assert "--host " not in unit["Service"]["ExecStart"]  # loopback, behind the gateway
     assert unit["Unit"]["PartOf"] == unit["Install"]["WantedBy"] == SERVER.name
     assert int(unit["Unit"]["StartLimitBurst"]) > 2 * int(_Unit(SERVER)["Unit"]["StartLimitBurst"])

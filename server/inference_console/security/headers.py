@@ -20,21 +20,25 @@ _HEADERS = {
 }
 
 
+_STATIC = "/static/"  # is asked for again with its ETag, and everything else is not to be stored
+
+
 class SecurityHeaders:
-    """Adds the headers to every answer; answers that say nothing about caches are not to be stored."""
+    """Adds the headers to every answer. An answer that says nothing about caches is not to be stored."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
+        caching = "no-cache" if scope.get("path", "").startswith(_STATIC) else "no-store"
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers[name] = value
-                headers.setdefault("Cache-Control", "no-store")
+                headers.setdefault("Cache-Control", caching)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
