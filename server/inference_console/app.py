@@ -127,6 +127,6 @@ def _allowed(request: Request, routes: Sequence[BaseRoute]) -> str:
 
 
 _DETAILS = {
-    HTTPStatus.NOT_FOUND: "There is nothing at this path. The page docs lists the paths.",
-    HTTPStatus.METHOD_NOT_ALLOWED: "This path does not take this method. The page docs lists what it takes.",
+    HTTPStatus.NOT_FOUND: "There is nothing at this path. The page API (/docs) lists the paths.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "This path does not take this method. The page API (/docs) lists what it takes.",
 }

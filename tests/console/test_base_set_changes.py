@@ -117,6 +117,7 @@ def test_images_are_added_removed_and_rolled_back_over_rest(board: Board) -> Non
     assert "no base image face/one.png" in board.ask("DELETE", "/base-set/face/one.png", 404).json["detail"]
     back = board.ask("POST", "/base-set/rollback").json
     assert (back["version"], back["version_before"]) == (added["version"], removed["version"])
+    assert f"Version {back['version']} takes the place" in _page(board, f"/operations/{back['operation']}")
     assert "face/one.png" in board.state()["images"]
 
 
@@ -199,6 +200,7 @@ def test_forgetting_asks_for_the_name_and_leaves_nothing_in_the_console(board: B
     assert "face/Anna.png" in board.state()["images"]
     forgotten = board.ask("DELETE", f"/base-set/face/{name}?forget=true&confirm=face/{name}").json
     assert (forgotten["images"], forgotten["remaining"]) == ([f"face/{name}"], [])
+    assert "Where it looked" in _page(board, f"/operations/{forgotten['operation']}")
     assert f"face/{name}" not in board.state()["images"]
     board.ask("GET", f"/operations/{added}", 404)
     board.ask("GET", f"/thumbnails/face/{name}", 404)
@@ -217,7 +219,7 @@ def test_chosen_images_are_checked_or_forgotten_together(board: Board) -> None:
     assert "<strong>forget 2 images</strong>" in page
     fields = {"image": chosen, "confirm": "forget 3 images"}
     page = board.ask("POST", "/chosen-images/forget", 400, headers=HTML, fields=fields).text
-    assert "Nothing has changed" in page
+    assert "type exactly: forget 2 images. Nothing has changed." in page
     for path, values in (("remove", {"action": "remove"}), ("forget", {"confirm": "forget 0 images"})):
         assert "No image was chosen" in board.ask("POST", f"/chosen-images/{path}", 400, fields=values).json["detail"]
 
@@ -230,6 +232,7 @@ def test_examples_of_what_is_unknown_are_a_new_class(board: Board) -> None:
     assert 'value="unknown"' in _page(board, "/base-set")  # which the form for a new class proposes
     operation = board.check("wall.png", 171, class_name="", new_class="unknown")
     assert board.end(operation)["result"]["base_images_after"]["unknown"] == 1
+    assert "the first of its class" in _page(board, f"/operations/{operation}")
     board.ask("POST", "/base-set/unknown", fields={"checked": operation})
     assert "examples of what is unknown" in _page(board, "/base-set")
 

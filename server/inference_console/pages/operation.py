@@ -72,6 +72,7 @@ def _checked(operation: Operation, result: Mapping[str, Any]) -> dict[str, Any]:
         "others": [
             (what, [name for name in result[what] if name not in own]) for what in ("added", "removed", "replaced")
         ],
+        "alone": any(result["base_images_after"].get(name.partition("/")[0]) == 1 for name in operation.names),
         "new": new,
         "flips": [] if queries is None else queries["flips"][:SHOWN_FLIPS],
         "more_flips": 0 if queries is None else max(0, len(queries["flips"]) - SHOWN_FLIPS),
@@ -114,7 +115,7 @@ def _judgement(queries: Mapping[str, Any] | None) -> str:
     count, before, after = queries["compared"], queries["right_before"], queries["right_after"]
     if before is None:
         return f"{len(queries['flips'])} of {count} queries would get another label."
-    counts = f"Of {count} queries, {before} are answered right now; {after} would be."
+    counts = f"Of {count} queries, {before} get the right label now; {after} would get it then."
     if before == after:
         return counts
     verdict = "better" if after > before else "worse"

@@ -275,7 +275,7 @@ def _add_changes(router: APIRouter, console: Console) -> None:
         name = f"{class_name}/{file_name}"
         with refusals():
             if forget:
-                require_confirmation(confirm or request.headers.get("confirm", ""), name)
+                _require_confirmation(confirm or request.headers.get("confirm", ""), name)
                 operation = console.changes.forget([name], person=visitor.name)
             else:
                 operation = console.changes.remove([name], person=visitor.name)
@@ -314,7 +314,7 @@ def _wants_renaming(body: Body) -> bool:
     return body.fields.get("rename", "false") == "true"
 
 
-def require_confirmation(given: str, wanted: str) -> None:
+def _require_confirmation(given: str, wanted: str) -> None:
     """Refuse to forget images unless a person has typed what was asked for.
 
     Raises:

@@ -13,7 +13,6 @@ from inference_console.console import Console
 from inference_console.pages import base_set as page
 from inference_console.problems import ProblemError
 from inference_console.rendering import root_of
-from inference_console.rest.base_set import require_confirmation
 from inference_console.rest.operations import answer
 from inference_console.rest.refusals import refusals
 
@@ -38,7 +37,13 @@ def routes(console: Console) -> APIRouter:
         names = list(dict.fromkeys(body.values.get("image", [])))
         if not names:
             raise ProblemError(HTTPStatus.BAD_REQUEST, "No image was chosen. Choose the images to forget first.")
-        require_confirmation(body.fields.get("confirm", ""), page.words_to_type(names))
+        words = page.words_to_type(names)
+        if body.fields.get("confirm", "").strip() != words:
+            raise ProblemError(
+                HTTPStatus.BAD_REQUEST,
+                f"Forgetting can't be undone, so it has to be confirmed. Go back, and type exactly: {words}. Nothing has "
+                f"changed.",
+            )
         with refusals():
             operation = console.changes.forget(names, person=visitor.name)
         return await answer(request, operation)
