@@ -117,7 +117,9 @@ def test_images_are_added_removed_and_rolled_back_over_rest(board: Board) -> Non
     assert "no base image face/one.png" in board.ask("DELETE", "/base-set/face/one.png", 404).json["detail"]
     back = board.ask("POST", "/base-set/rollback").json
     assert (back["version"], back["version_before"]) == (added["version"], removed["version"])
-    assert f"Version {back['version']} takes the place" in _page(board, f"/operations/{back['operation']}")
+    page = _page(board, f"/operations/{back['operation']}")
+    assert f"Version {back['version']} takes the place" in page
+    assert "the next change follows the folder" in page
     assert "face/one.png" in board.state()["images"]
 
 
@@ -235,6 +237,18 @@ def test_examples_of_what_is_unknown_are_a_new_class(board: Board) -> None:
     assert "the first of its class" in _page(board, f"/operations/{operation}")
     board.ask("POST", "/base-set/unknown", fields={"checked": operation})
     assert "examples of what is unknown" in _page(board, "/base-set")
+
+
+def test_examples_on_the_page_of_the_api_change_nothing_when_they_are_run_as_they_are(board: Board) -> None:
+    """A class may be called almost anything, so the place of a name must hold none."""
+    examples = re.findall(r"<code>(curl .*?)</code>", _page(board, "/docs"), re.DOTALL)
+    paths = [html.unescape(example).rpartition(board.console.url)[2].rstrip("'") for example in examples]
+    assert {"/base-set/...", "/base-set/.../..."} <= {*paths}
+    assert not [path for path in paths if "{" in path]
+    image = {"a.jpg": board.image(26)}
+    board.ask("POST", "/base-set/...", 400, files=image)
+    board.ask("POST", "/base-set/check", 400, files=image, fields={"class": "..."})
+    board.ask("DELETE", "/base-set/.../...", 400)
 
 
 def test_refusal_of_the_command_is_a_conflict_and_a_page(board: Board) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from inference_console.bodies import JSON, MULTIPART
+
+_PARAMETER = re.compile(r"\{\w+\}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,11 @@ def _operation(method: str, path: str, values: dict[str, Any], base_url: str, *,
 
 
 def _curl(method: str, url: str, content: dict[str, Any], *, asks_for_tokens: bool) -> str:
-    """Write the example of an operation as a command of a shell."""
+    """Write the example of an operation as a command of a shell, with ... for what is to be filled in.
+
+    Neither a class nor a file may be called so: a command that is run as it is changes nothing.
+    """
+    url = _PARAMETER.sub("...", url)
     lines = ["curl" if method == "GET" or (method == "POST" and content) else f"curl -X {method}"]
     if asks_for_tokens:
         lines.append('-H "Authorization: Bearer $TOKEN"')

@@ -41,8 +41,8 @@ def routes(console: Console) -> APIRouter:
         if body.fields.get("confirm", "").strip() != words:
             raise ProblemError(
                 HTTPStatus.BAD_REQUEST,
-                f"Forgetting can't be undone, so it has to be confirmed. Go back, and type exactly: {words}. Nothing has "
-                f"changed.",
+                f"Forgetting can't be undone, so it has to be confirmed. Go back, and type exactly: {words}. Nothing "
+                f"has changed.",
             )
         with refusals():
             operation = console.changes.forget(names, person=visitor.name)
