@@ -175,10 +175,14 @@ def test_two_people_at_once_get_both_their_changes(board: Board) -> None:
     def add(index: int) -> Answer:
         return board.console.ask("POST", "/base-set/other", files={f"n{index}.png": board.image(index)})
 
+    checked = board.check("n152.png", 152, class_name="other")
+    outdated = "The base set has changed since this check"
+    assert outdated not in _page(board, f"/operations/{checked}")
     with ThreadPoolExecutor(2) as people:
         answers = list(people.map(add, (150, 151)))
     assert [answer.status for answer in answers] == [200, 200]
     assert {"other/n150.png", "other/n151.png"} <= {*board.state()["images"]}
+    assert outdated in _page(board, f"/operations/{checked}")
 
 
 def test_answer_does_not_wait_if_the_client_prefers_so(board: Board) -> None:

@@ -140,6 +140,31 @@ def test_check_and_what_waits_can_be_cancelled_but_no_change_that_runs(living: L
     assert [each.state for each in run(ask)] == [State.CANCELLED, State.DONE, State.CANCELLED]
 
 
+def test_several_may_cancel_the_same_operation_at_once(living: Living) -> None:
+    async def ask(operations: Operations) -> Operation:
+        first, waiting = operation(living, "check"), operation(living, "check")
+        for each in (first, waiting):
+            operations.start(each)
+        await asyncio.gather(*(operations.cancel(waiting) for _ in range(3)))
+        await asyncio.gather(*(operations.cancel(first) for _ in range(3)))
+        return waiting
+
+    assert run(ask).state is State.CANCELLED
+
+
+def test_operation_whose_files_can_not_be_removed_ends_and_holds_up_nobody(living: Living) -> None:
+    def refuse() -> None:
+        raise BaseDataError("no")
+
+    def fail(_: State) -> None:
+        raise PermissionError("not yours")
+
+    stuck = operation(living, "check", prepare=refuse, clean_up=fail)
+    after = operation(living, "check", prepare=refuse)
+    run(lambda operations: asyncio.wait_for(end(operations, stuck, after), 10))
+    assert (stuck.state, after.state) == (State.REFUSED, State.REFUSED)
+
+
 def test_end_of_the_console_leaves_no_child_and_waits_for_a_change(living: Living) -> None:
     write_faces(living.base / "face", [5], "new")
 

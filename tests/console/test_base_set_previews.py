@@ -67,6 +67,8 @@ def test_removal_of_what_is_not_there_is_refused(base: Path, private: Path) -> N
         preview_removal(private, base, ["cat/z.jpg"])
     with pytest.raises(BaseDataError, match="no name of a base image"):
         preview_removal(private, base, ["cat/../dog/a.jpg"])
+    with pytest.raises(NoSuchImageError, match="no base image cat/xxx"):
+        preview_removal(private, base, [f"cat/{'x' * 300}"])
 
 
 @pytest.mark.parametrize("given", ["/etc/a.jpg", "../../a.jpg", "C:\\pictures\\a.jpg", "a.jpg"])
@@ -89,6 +91,12 @@ def test_name_that_is_none_is_refused_and_nothing_is_kept(base: Path, private: P
 def test_class_that_is_none_is_refused(base: Path, private: Path, class_name: str) -> None:
     with pytest.raises(BaseDataError, match="no name of a class"):
         keep_files(private, base, class_name, [("a.jpg", b"new")], rename=True)
+    assert not private.exists()
+
+
+def test_class_name_that_no_folder_can_have_is_refused(base: Path, private: Path) -> None:
+    with pytest.raises(BaseDataError, match="longer than 255 bytes"):
+        keep_files(private, base, "ü" * 128, [("a.jpg", b"new")], rename=True)
     assert not private.exists()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -152,3 +154,41 @@ def test_decoders_end_when_they_are_idle_and_come_back(tmp_path: Path, monkeypat
         return await made.of_file(other)
 
     assert run(ask).content
+
+
+def test_images_of_one_person_let_those_of_others_come_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, query = write(tmp_path / "base.png"), write(tmp_path / "query.png", color="red").read_bytes()
+    order: list[bytes] = []
+
+    def note(_: Thumbnails, reads: Sequence[Callable[[], bytes]]) -> list[Thumbnail]:
+        time.sleep(0.05 * len(reads))
+        order.extend(read() for read in reads)
+        return [Thumbnail(content=b"webp")] * len(reads)
+
+    monkeypatch.setattr(Thumbnails, "_decode", note)
+
+    async def ask(made: Thumbnails) -> None:
+        await asyncio.gather(made.of_contents([query] * 20), made.of_file(base))
+
+    run(ask)
+    assert order.index(base.read_bytes()) < len(order) - 1
+
+
+def test_answer_does_not_wait_long_for_the_pictures_of_its_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thumbnails_module, "LONGEST_WAIT_S", 0.05, raising=False)
+    go_on = threading.Event()
+
+    def wait(_: Thumbnails, reads: Sequence[Callable[[], bytes]]) -> list[Thumbnail]:
+        go_on.wait(10)
+        return [Thumbnail(content=b"webp")] * len(reads)
+
+    monkeypatch.setattr(Thumbnails, "_decode", wait)
+
+    async def ask(made: Thumbnails) -> list[bytes | None]:
+        contents = await made.of_contents([b"slow"] * 3)
+        go_on.set()
+        return contents
+
+    assert run(ask) == [None] * 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import re
 import secrets
@@ -37,6 +38,7 @@ _STOPPED = 256  # no exit code
 _ERROR = "Error: "  # how click begins the message of a refusal
 _PROGRESS = re.compile(r"(?P<label>.+): (?P<done>\d+) of (?P<total>\d+) \(")
 _LAST_WORDS = 2000  # characters
+_log = logging.getLogger(__name__)
 
 
 class State(StrEnum):
@@ -194,9 +196,11 @@ class Operations:
         Raises:
             UnstoppableError: The command runs, and may have changed something.
         """
-        if operation.state is State.WAITING:
+        if operation in self._waiting:
             self._waiting.remove(operation)
             await self._conclude(operation, State.CANCELLED)
+        elif operation.state is State.WAITING:  # somebody else is cancelling it
+            await operation.over.wait()
         elif operation.state is State.RUNNING:
             if operation.changes:
                 raise UnstoppableError(
@@ -277,7 +281,10 @@ class Operations:
         return code
 
     async def _conclude(self, operation: Operation, state: State, message: str = "") -> None:
-        await asyncio.to_thread(operation.clean_up, state)
+        try:
+            await asyncio.to_thread(operation.clean_up, state)
+        except OSError:  # the operation has ended all the same, and those after it must not wait for ever
+            _log.exception("what an operation needed can't be removed")
         self._stopping.discard(operation)
         operation.end(state, message)
         self._on_end(operation)

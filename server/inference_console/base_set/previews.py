@@ -62,7 +62,7 @@ def keep_files(
         NameTakenError: A name is taken, or the class holds all files already.
         OSError: The disk is full.
     """
-    contents = _names(uploads, base_data / require_plain(class_name), rename=rename)
+    contents = _names(uploads, base_data / _require_short(require_plain(class_name)), rename=rename)
     if not contents:
         raise NameTakenError(f"{class_name} holds these images already, so there is nothing to add.")
     target = folder / _FILES
@@ -132,7 +132,7 @@ def require_images(base_data: Path, names: Sequence[str]) -> list[str]:
     """
     for name in names:
         check_name(name)
-        if not (base_data / name).is_file():
+        if not _is_file(base_data / name):
             raise NoSuchImageError(f"There is no base image {name}, or not any more. Reload the page of the base set.")
     return list(dict.fromkeys(names))
 
@@ -184,10 +184,20 @@ def _names(uploads: Iterable[tuple[str, bytes]], class_folder: Path, *, rename: 
 
 def _last_part(given: str) -> str:
     """Return the name of an uploaded file: some browsers send its folder too, and anybody may."""
-    name = require_plain(PureWindowsPath(PurePath(given).name).name)
+    return _require_short(require_plain(PureWindowsPath(PurePath(given).name).name))
+
+
+def _require_short(name: str) -> str:
     if len(name.encode()) > MAX_NAME_BYTES:
-        raise BaseDataError(f"The name {name[:40]}... is longer than {MAX_NAME_BYTES} bytes. Rename the file.")
+        raise BaseDataError(f"The name {name[:40]}... is longer than {MAX_NAME_BYTES} bytes. Choose a shorter one.")
     return name
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # such as a name that is too long for any file
+        return False
 
 
 def _free_name(name: str, others: dict[str, bytes], class_folder: Path) -> str:

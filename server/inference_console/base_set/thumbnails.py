@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 from collections import OrderedDict
@@ -23,6 +24,7 @@ SIZE_PX = 256
 MAX_KEPT_BYTES = 64 * 2**20
 MOST_WAITING = 256
 IDLE_S = 60.0
+LONGEST_WAIT_S = 10.0  # of an answer for the pictures of its queries: a hostile image takes seconds
 MEDIA_TYPE = "image/webp"
 # People see an image upright, whatever the network does.
 _GEOMETRY = Geometry(resize="pad", pad_color=(128, 128, 128), orientation="upright")
@@ -93,13 +95,17 @@ class Thumbnails:
             contents: The bytes of each image's file, or their base64.
 
         Returns:
-            A WebP file for each; None for an image that does not decode, and for all while too many are waited for.
+            A WebP file for each; None for an image that does not decode, and for those that are not made within
+            ``LONGEST_WAIT_S`` or while too many are waited for.
         """
-        try:
-            made = await self._run(lambda: self._decode([partial(bytes, content) for content in contents]))
-        except BusyError:
-            return [None] * len(contents)
-        return [thumbnail.content or None for thumbnail in made]
+        made: list[bytes | None] = [None] * len(contents)
+        with contextlib.suppress(BusyError, TimeoutError):
+            async with asyncio.timeout(LONGEST_WAIT_S):
+                # One after the other, so that those of other people come in between.
+                for number, content in enumerate(contents):
+                    (thumbnail,) = await self._run(partial(self._decode, [partial(bytes, content)]))
+                    made[number] = thumbnail.content or None
+        return made
 
     def clear(self) -> None:
         """Keep no thumbnail."""

@@ -40,7 +40,7 @@ async def render(console: Console, request: Request, operation: Operation) -> HT
     result = operation.result or {}
     values: dict[str, Any] = {}
     if operation.state is State.DONE and operation.command == "check":
-        values = _checked(operation, result)
+        values = _checked(operation, result) | {"version_now": await _version_now(console)}
     return console.pages.render(
         request,
         "operation",
@@ -125,6 +125,14 @@ def _judgement(queries: Mapping[str, Any] | None) -> str:
         else "Chance alone may explain that"
     )
     return f"{counts} {chance} (McNemar's exact test: p = {queries['p_value']:.2g})."
+
+
+async def _version_now(console: Console) -> int | None:
+    """Return the version that answers; None: it is not known."""
+    try:
+        return (await console.stored.read()).version
+    except NoBaseSetError:
+        return None
 
 
 async def _can_roll_back_to(console: Console, operation: Operation) -> int | None:
