@@ -36,7 +36,7 @@ def switched_off(settings: Settings, visitor: Visitor, mode: str | None) -> list
         if settings.queries is None:
             offers.append(
                 (
-                    "Answers that a change would flip",
+                    "Comparing answers before a change",
                     f"{RUNNER} with --queries, a folder of images whose answers are compared.",
                 )
             )
