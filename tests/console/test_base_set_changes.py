@@ -368,6 +368,8 @@ def test_those_who_may_only_classify_look_and_change_nothing(board: Board, tmp_p
         assert "reader may classify, but not change the base set" in page
         assert "<form" not in page
         assert console.ask("GET", "/base-set", headers=reader).json["changeable"] is False
+        assert str(board.living.base) in console.ask("GET", "/status", headers=changer | HTML).text
+        assert str(board.living.folder) not in console.ask("GET", "/status", headers=reader | HTML).text
         page = console.ask("GET", f"/operations/{begun}", headers=reader | HTML).text
         assert "by changer" in page
         assert "<form" not in page

@@ -165,7 +165,10 @@ def test_operation_whose_files_can_not_be_removed_ends_and_holds_up_nobody(livin
     assert (stuck.state, after.state) == (State.REFUSED, State.REFUSED)
 
 
-def test_end_of_the_console_leaves_no_child_and_waits_for_a_change(living: Living) -> None:
+def test_end_of_the_console_leaves_no_child_and_waits_for_a_change(
+    living: Living, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations_module, "STOP_TIMEOUT_S", 120.0)  # the machine may be busy
     write_faces(living.base / "face", [5], "new")
 
     async def close(operations: Operations) -> list[Operation]:
