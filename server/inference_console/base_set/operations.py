@@ -204,7 +204,8 @@ class Operations:
         elif operation.state is State.RUNNING:
             if operation.changes:
                 raise UnstoppableError(
-                    "The change is being made, and can't be stopped half way. When it is done, it can be undone."
+                    "The change is being made, and can't be stopped half way. When it is done, it can be undone. If it "
+                    "hangs, whoever runs this console can restart it."
                 )
             self._stopping.add(operation)
             await operation.over.wait()
