@@ -16,7 +16,7 @@ from inference_export.base_set.base_images import find_base_images
 from inference_export.base_set.building import find_undecodable
 from inference_export.base_set.embedding import embed_images
 from inference_export.base_set.embedding_cache import open_cache
-from inference_export.base_set.scoring import Float32
+from inference_export.base_set.scoring import Float32, Index
 from inference_export.changing import PreparedChange, open_version_images, version_graph
 from inference_export.errors import BaseDataError
 from inference_export.onnx_session import open_graph
@@ -25,6 +25,9 @@ from inference_export.regular_files import FileReader
 from inference_export.repository.contents import StoredBase
 from inference_export.repository.version_files import Settings
 from inference_export.template import load_served_module
+
+MAX_NEW_IMAGES = 1000  # that are asked as queries
+_BLOCK_QUERIES = 256
 
 _heads = load_served_module("cluster_head", "heads")
 
@@ -61,6 +64,26 @@ class Answer:
     label: str
     similarity: float
     nearest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewImage:
+    """A new base image, asked as a query.
+
+    Attributes:
+        image: ``class/file name``.
+        before: The answer from the base set that is there.
+        after: The answer from the base set that would be, which holds the image itself.
+    """
+
+    image: str
+    before: Answer
+    after: Answer
+
+    @property
+    def stays_wrong(self) -> bool:
+        """Whether the image would get another label than its class: too few of its kind are in the base set."""
+        return self.after.label != self.image.partition("/")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +150,28 @@ def mcnemar(lost: int, won: int) -> float:
 
 def find_doubts(change: PreparedChange, progress: Progress = show_nothing) -> Doubts:
     """Compare each new or replaced base image with all others of the base set that would be."""
-    new = {*change.difference.added, *change.difference.replaced}
-    rows = np.array([row for row, name in enumerate(change.base.names()) if name in new], np.intp)
+    rows = _new_rows(change)
     with progress("comparing new images", len(rows)) as advance:
         comparison = compare_rows(change.base.embeddings, change.base.class_starts, rows, advance=advance)
     images = change.images
     undecodable = {} if images is None else {images.name_of(file): why for file, why in images.undecodable.items()}
     return Doubts(undecodable=undecodable, comparison=comparison)
+
+
+def answer_new_images(change: PreparedChange) -> list[NewImage]:
+    """Ask the first ``MAX_NEW_IMAGES`` new or replaced base images as queries, now and then."""
+    rows = _new_rows(change)[:MAX_NEW_IMAGES]
+    answered = []
+    for start in range(0, len(rows), _BLOCK_QUERIES):
+        block = rows[start : start + _BLOCK_QUERIES]
+        queries = np.ascontiguousarray(change.base.embeddings[block])
+        before = _answers(queries, change.base_before, change.before.export.settings)
+        after = _answers(queries, change.base, change.settings)
+        answered += [
+            NewImage(image=change.base.name(int(row)), before=one, after=other)
+            for row, one, other in zip(block, before, after, strict=True)
+        ]
+    return answered
 
 
 def compare_queries(
@@ -190,6 +228,11 @@ def compare_queries(
         right_before=None if truths is None else _count_right(before, truth_of),
         right_after=None if truths is None else _count_right(after, truth_of),
     )
+
+
+def _new_rows(change: PreparedChange) -> Index:
+    new = {*change.difference.added, *change.difference.replaced}
+    return np.array([row for row, name in enumerate(change.base.names()) if name in new], np.intp)
 
 
 def _find_queries(folder: Path) -> tuple[list[Path], list[str] | None]:

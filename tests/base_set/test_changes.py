@@ -299,10 +299,25 @@ def test_check_names_doubtful_images_and_flips_and_changes_nothing(living: Livin
         for pair in found["label_conflicts"]
     ]
     assert (found["base_images_before"]["other"], found["base_images_after"]["other"]) == (3, 5)
+    assert [each["image"] for each in found["new_images"]] == ["other/twice.png", "other/wrong.png"]
+    for each in found["new_images"]:  # the image itself is the nearest, or its double is
+        assert each["before"]["similarity"] <= each["after"]["similarity"] == pytest.approx(1, abs=1e-5)
     text = living.run("check", "--queries", queries).stdout
     assert "undecodable: 1" in text
     assert "McNemar" in text
     assert cached.keys() == contents(living.cache).keys()
+
+
+def test_check_asks_new_images_as_queries_which_are_answered_so_after_the_change(living: Living) -> None:
+    shutil.copy(living.base / "face" / "x001.png", living.base / "other" / "twice.png")
+    (found,) = living.ask("check", exit_code=FOUND_EXIT_CODE)["new_images"]
+    assert (found["before"]["label"], found["after"]["label"]) == ("face", "face")
+    assert "as queries: 1\n  image            label" in living.run("check").stdout
+    queries = living.folder / "queries"
+    (queries / "other").mkdir(parents=True)
+    shutil.copy(living.base / "other" / "twice.png", queries / "other")
+    living.ask("sync")
+    assert living.ask("check", "--queries", queries)["queries"]["right_after"] == 0
 
 
 def test_check_says_that_a_sync_would_change_no_image(living: Living) -> None:

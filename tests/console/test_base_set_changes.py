@@ -130,6 +130,10 @@ def test_check_tells_the_consequences_and_its_files_can_be_taken(board: Board) -
     assert checked["added"] == ["face/wrong.png"]
     assert ["face/wrong.png", "other/x101.png"] in [sorted(pair["images"]) for pair in checked["label_conflicts"]]
     assert checked["queries"]["compared"] == 5
+    (asked,) = checked["new_images"]
+    page = _page(board, f"/operations/{checked['operation']}")
+    said = "would still be answered other" if asked["after"]["label"] == "other" else "would get the label of its class"
+    assert said in page
     assert str(board.temporary) not in str(checked)
     assert board.state() == before
     assert not (board.living.base / "face" / "wrong.png").exists()

@@ -77,6 +77,9 @@ def _checked(operation: Operation, result: Mapping[str, Any]) -> dict[str, Any]:
         "flips": [] if queries is None else queries["flips"][:SHOWN_FLIPS],
         "more_flips": 0 if queries is None else max(0, len(queries["flips"]) - SHOWN_FLIPS),
         "judgement": _judgement(queries),
+        "stay_wrong": [
+            image for image in result["new_images"] if image["after"]["label"] != image["image"].partition("/")[0]
+        ],
         "rows": [
             (name, result["base_images_before"].get(name, 0), result["base_images_after"].get(name, 0))
             for name in sorted({*result["base_images_before"], *result["base_images_after"]})

@@ -63,6 +63,13 @@ _CHECKED = {
     ],
     "label_conflicts": [],
     "near_duplicates": [],
+    "new_images": [
+        {
+            "image": "face/anna.jpg",
+            "before": {"label": "not_face", "similarity": 0.88, "nearest": "not_face/wall.jpg"},
+            "after": {"label": "face", "similarity": 1.0, "nearest": "face/anna.jpg"},
+        }
+    ],
     "queries": None,
     "operation": "pQ3x0v_1TnkF",
 }

@@ -95,6 +95,11 @@ SCHEMAS: dict[str, Any] = {
         },
         "label_conflicts": _PAIRS,
         "near_duplicates": _PAIRS,
+        "new_images": {
+            "type": "array",
+            "description": "The new images, asked as queries before and after.",
+            "items": _object({"image": {"type": "string"}, "before": _ANSWER, "after": _ANSWER}),
+        },
         "queries": {
             "type": ["object", "null"],
             "description": "The answers before and after; null if the console has no queries.",

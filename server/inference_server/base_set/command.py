@@ -19,7 +19,7 @@ from inference_client.version import __version__
 from inference_export.base_set.embedding_cache import default_cache_folder
 from inference_export.changing import BaseSetOptions, prepare_change
 from inference_export.command_errors import explained_errors
-from inference_export.consequences import compare_queries, find_doubts
+from inference_export.consequences import answer_new_images, compare_queries, find_doubts
 from inference_export.errors import RepositoryError
 from inference_export.export_options import ExportOptions
 from inference_export.progress import Progress
@@ -280,23 +280,25 @@ def check(*, wants_json: bool, queries: Path | None, strict: bool, **options: An
     """Show what a sync would do, without doing it.
 
     Lists the images that would come and go; new images that do not decode, are
-    closer to another class than to their own, or are near-duplicates; and with
-    --queries, every query whose label would change.
+    closer to another class than to their own, or are near-duplicates; new images
+    that, asked as queries, would still get another label than their class; and
+    with --queries, every query whose label would change.
 
     Exit status: 0 no new image is doubtful, 3 some are, 1 refused, 2 wrong usage.
     """
     options["skip_unreadable"] = True
     with _errors(options["model_repository"]), prepare_change(BaseSetOptions(**options), _progress()) as change:
         doubts = find_doubts(change, _progress())
+        new_images = answer_new_images(change)
         compared = None
         if queries is not None:
             compared = compare_queries(
                 change, queries, cache=options["cache"], batch_size=options["batch_size"], progress=_progress()
             )
         if wants_json:
-            _print_json(check_json(change, doubts, compared))
+            _print_json(check_json(change, doubts, new_images, compared))
         else:
-            print_result(check_text(change, doubts, compared))
+            print_result(check_text(change, doubts, new_images, compared))
     if doubts or (strict and compared is not None and compared.flips):
         raise SystemExit(FOUND_EXIT_CODE)
 

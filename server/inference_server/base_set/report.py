@@ -9,7 +9,7 @@ from typing import Any
 
 from inference_client.command_line.formatting import first_few, printable, table_lines
 from inference_export.changing import Difference, PreparedChange
-from inference_export.consequences import Doubts, Flip, QueryComparison
+from inference_export.consequences import Doubts, Flip, NewImage, QueryComparison
 from inference_export.repository.contents import Contents, StoredBase
 from inference_export.repository.version_files import Settings
 from inference_server.base_set.changing import Outcome
@@ -90,7 +90,9 @@ def served_text(servers: Sequence[int]) -> str:
     return f"served now by inference-server on port{'s' if len(servers) > 1 else ''} {ports}"
 
 
-def check_json(change: PreparedChange, doubts: Doubts, queries: QueryComparison | None) -> dict[str, Any]:
+def check_json(
+    change: PreparedChange, doubts: Doubts, new_images: Sequence[NewImage], queries: QueryComparison | None
+) -> dict[str, Any]:
     """Return what a change would do as values for JSON."""
     compared = doubts.comparison
     values: dict[str, Any] = {
@@ -112,6 +114,7 @@ def check_json(change: PreparedChange, doubts: Doubts, queries: QueryComparison 
         ],
         "label_conflicts": _pairs(compared.conflicts.pairs, change.base),
         "near_duplicates": _pairs(compared.same_class.pairs, change.base),
+        "new_images": [asdict(image) for image in new_images],
         "queries": None,
     }
     if queries is not None:
@@ -126,7 +129,9 @@ def check_json(change: PreparedChange, doubts: Doubts, queries: QueryComparison 
     return values
 
 
-def check_text(change: PreparedChange, doubts: Doubts, queries: QueryComparison | None) -> str:
+def check_text(
+    change: PreparedChange, doubts: Doubts, new_images: Sequence[NewImage], queries: QueryComparison | None
+) -> str:
     """Return what a change would do as lines of text."""
     number = change.before.export.version.number
     if change.difference:
@@ -135,7 +140,7 @@ def check_text(change: PreparedChange, doubts: Doubts, queries: QueryComparison 
         lines = [f"a sync would change no image: version {number} has those of the folder"]
     lines += _difference_lines(change.difference)
     lines += ["", *_class_lines(change)]
-    lines += ["", *_doubt_lines(change, doubts)]
+    lines += ["", *_doubt_lines(change, doubts), *_new_image_lines(new_images)]
     if queries is not None:
         lines += ["", *_query_lines(queries)]
     return "\n".join(map(printable_line, lines))
@@ -269,6 +274,17 @@ def _doubt_lines(change: PreparedChange, doubts: Doubts) -> Iterator[str]:
     if rotated := _rotated(change):
         yield f"new images not stored upright, by their EXIF orientation, and taken as stored: {len(rotated)}"
         yield _INDENT + first_few(rotated, _SHOWN_NAMES, separator=f"\n{_INDENT}")
+
+
+def _new_image_lines(new_images: Sequence[NewImage]) -> Iterator[str]:
+    wrong = [image for image in new_images if image.stays_wrong]
+    yield f"new images that would get another label than their class, as queries: {len(wrong)}"
+    rows = [
+        (image.image, image.after.label, f"{image.after.similarity:.3f}", image.after.nearest)
+        for image in wrong[:_SHOWN_NAMES]
+    ]
+    if rows:
+        yield from table_lines([("image", "label", "", "nearest"), *rows], indent=_INDENT)
 
 
 def _rotated(change: PreparedChange) -> list[str]:
