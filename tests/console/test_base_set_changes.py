@@ -310,6 +310,12 @@ def test_path_in_a_class_name_is_refused(board: Board, name: str) -> None:
     assert list(board.temporary.glob("*/*")) == kept
 
 
+def test_rename_is_true_or_false(board: Board) -> None:
+    fields = {"class": "face", "rename": "yes"}
+    refused = board.ask("POST", "/base-set/check", 400, files={"a.png": board.image(24)}, fields=fields)
+    assert "Give true or false" in refused.json["detail"]
+
+
 def test_taken_name_is_refused(board: Board) -> None:
     files, fields = {"x001.png": board.image(31)}, {"class": "face"}
     assert "Rename the file" in board.ask("POST", "/base-set/check", 409, files=files, fields=fields).json["detail"]

@@ -318,7 +318,10 @@ def _uploads(body: Body) -> list[tuple[str, bytes]]:
 
 
 def _wants_renaming(body: Body) -> bool:
-    return body.fields.get("rename", "false") == "true"
+    rename = body.fields.get("rename", "false")
+    if rename not in {"true", "false"}:
+        raise ProblemError(HTTPStatus.BAD_REQUEST, f"The field rename is {rename[:40]!r}. Give true or false.")
+    return rename == "true"
 
 
 def _require_confirmation(given: str, wanted: str) -> None:
