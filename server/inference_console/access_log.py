@@ -6,10 +6,11 @@ import json
 import sys
 import time
 from datetime import UTC, datetime
+from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_QUIET = ("/static", "/health")
+_QUIET = ("/static/", "/health")  # unless they are refused or fail
 _LONGEST_METHOD = 16  # any word may stand there
 
 
@@ -37,7 +38,7 @@ class AccessLog:
             await self._app(scope, receive, send_and_note)
         finally:
             path = getattr(scope.get("route"), "path", "")
-            if not path.startswith(_QUIET):
+            if status >= HTTPStatus.BAD_REQUEST or not scope["path"].startswith(_QUIET):
                 client = scope.get("client")
                 values = {
                     "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
