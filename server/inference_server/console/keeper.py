@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,7 +10,7 @@ from pathlib import Path
 
 from inference_server.messages import say
 from inference_server.supervision.failures import Failures, GivenUpError
-from inference_server.triton.process import start_child
+from inference_server.triton.process import start_child, stop
 
 CONSOLE_PORT = 8090
 STOP_TIMEOUT_S = 12.0  # the console gives its own requests 10 s
@@ -101,16 +98,6 @@ class ConsoleKeeper:
             return f"can't be started ({error.strerror})"
         while process.poll() is None:
             if self._stopping.wait(_POLL_S):
-                _stop(process)
+                stop(process, STOP_TIMEOUT_S)
         code = process.returncode
         return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(STOP_TIMEOUT_S)
-        return
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

@@ -80,12 +80,12 @@ def running_server(repository: Path, *, log: Path, arguments: Sequence[str] = ()
             stop(process)
 
 
-def stop(process: subprocess.Popen[bytes]) -> int:
-    """Stop a server: ask, wait, kill its process group; return the exit code."""
+def stop(process: subprocess.Popen[bytes], timeout_s: float = STOP_TIMEOUT_S) -> int:
+    """Stop a server: ask, wait for ``timeout_s`` seconds, kill its process group; return the exit code."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_TIMEOUT_S)
+            process.wait(timeout_s)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # model processes may outlive a server that was killed
     return process.wait()
