@@ -17,11 +17,12 @@ from bench.cores import bench_cores
 from bench.decoding import bench_decoding
 from bench.embedding import bench_embedding
 from bench.errors import BenchError
-from bench.overhead import bench_overhead, bench_start
+from bench.overhead.benchmark import bench_overhead
 from bench.report import Report
 from bench.scoring import bench_scoring
 from bench.serving import bench_serving
 from bench.setting import Setting
+from bench.start import bench_start
 from inference_client.command_line.options import COMMAND_SETTINGS
 from inference_server.errors import ServerError
 

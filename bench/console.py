@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
-import io
 import json
 import statistics
 import subprocess
@@ -15,17 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from bench.errors import BenchError
 from bench.report import Figure, Report
-from bench.resources import write_resources
 from bench.setting import IMAGE_SIZE, Setting
+from bench.small_network import SIZE, export_small, write_small_images
 from inference_client import Classify
 from inference_server.triton.process import free_ports, running_server, start_child, stop
 
-SMALL_SIZE = 64
-SMALL_IMAGE = (256, 256)
 START_TIMEOUT_S = 60.0
 TARGET_MS = 5.0
 _BOUNDARY = "a-boundary-that-no-file-holds"
@@ -33,8 +28,11 @@ _BOUNDARY = "a-boundary-that-no-file-holds"
 
 def bench_console(setting: Setting, report: Report, *, quick: bool) -> None:
     """Compare POST /classify over one kept connection with ``Classify``, at S = 64 and at S = 384."""
-    for size, requests in ((SMALL_SIZE, 100 if quick else 300), (IMAGE_SIZE, 20 if quick else 60)):
-        repository, image = _small(setting) if size == SMALL_SIZE else (setting.export("fp32"), setting.queries[0])
+    small_image = next(write_small_images(setting).glob("*.jpg"))
+    for size, repository, image, requests in (
+        (SIZE, export_small(setting), small_image, 100 if quick else 300),
+        (IMAGE_SIZE, setting.export("fp32"), setting.queries[0], 20 if quick else 60),
+    ):
         values: dict[str, list[float]] = {}
         notes: list[str] = []
         log = setting.folder / "console-server.log"
@@ -55,17 +53,6 @@ def bench_console(setting: Setting, report: Report, *, quick: bool) -> None:
             )
             for name, each in values.items()
         ]
-
-
-def _small(setting: Setting) -> tuple[Path, Path]:
-    buffer = io.BytesIO()
-    Image.open(setting.queries[0]).resize(SMALL_IMAGE).save(buffer, "JPEG", quality=90)
-    folder = setting.folder / "console-image"
-    folder.mkdir(exist_ok=True)
-    image = folder / "small.jpg"
-    image.write_bytes(buffer.getvalue())
-    resources = write_resources(setting.folder / "console-resources", [image], SMALL_SIZE)
-    return setting.export("console-small", "--image_size", str(SMALL_SIZE), resources=resources), image
 
 
 @contextlib.contextmanager

@@ -137,7 +137,14 @@ def _runs(binary: Path) -> bool:
 
 
 def measure(
-    binary: Path, model: str, input_data: Path | str, address: str, *, concurrency: int, window_s: float
+    binary: Path,
+    model: str,
+    input_data: Path | str,
+    address: str,
+    *,
+    concurrency: int,
+    window_s: float,
+    batch: int = 1,
 ) -> Load:
     """Drive a model with perf_analyzer and read its measurements.
 
@@ -148,6 +155,7 @@ def measure(
         address: ``host:port`` of the server's HTTP endpoint.
         concurrency: Requests in flight.
         window_s: Length of a window in seconds; the result is the average of ``WINDOWS`` windows.
+        batch: Images in each request.
 
     Raises:
         BenchError: perf_analyzer failed.
@@ -156,8 +164,8 @@ def measure(
         report = Path(folder) / "report.csv"
         command = [
             str(binary), "-m", model, "-i", "http", "-u", address, "--input-data", str(input_data),
-            "--concurrency-range", str(concurrency), "--measurement-interval", str(round(window_s * 1000)),
-            "--max-trials", str(WINDOWS), "--stability-percentage", "999", "-f", str(report),
+            "-b", str(batch), "--concurrency-range", str(concurrency),
+            "--measurement-interval", str(round(window_s * 1000)), "--max-trials", str(WINDOWS), "--stability-percentage", "999", "-f", str(report),
         ]  # fmt: skip
         done = subprocess.run(command, check=False, env=environment(binary), capture_output=True, text=True)
         if done.returncode != 0 or not report.is_file():

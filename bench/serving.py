@@ -26,6 +26,7 @@ from bench.processes import Usage, awake, running_baseline, send_signal
 from bench.report import Figure, Report, Row, merge
 from bench.setting import IMAGE_SIZE, Setting
 from inference_client import Classify
+from inference_export.repository.configs import Version
 from inference_export.repository.versions import exported_version
 from inference_server.triton.process import RunningServer, running_server
 
@@ -237,7 +238,16 @@ def infer_request(text: str) -> dict[str, Any]:
 
 def graph_of(repository: Path) -> Path:
     """Return the path of the ONNX graph that a repository serves."""
+    return repository / "classifier" / served_version(repository).folder("classifier") / "model.onnx"
+
+
+def served_version(repository: Path) -> Version:
+    """Return the version that a repository serves.
+
+    Raises:
+        BenchError: It holds none.
+    """
     version = exported_version(repository)
     if version is None:
-        raise ValueError(f"{repository} holds no export")
-    return repository / "classifier" / version.folder("classifier") / "model.onnx"
+        raise BenchError(f"{repository} holds no export.")
+    return version

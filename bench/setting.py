@@ -70,13 +70,14 @@ class Setting:
         click.echo("making a network of random weights", err=True)
         write_resources(self.resources, everything[:half], IMAGE_SIZE)
 
-    def export(self, name: str, *options: str, resources: Path | None = None) -> Path:
-        """Export a repository in clustering mode, once, with the command that users have.
+    def export(self, name: str, *options: str, resources: Path | None = None, base_data: str | None = "base") -> Path:
+        """Export a repository, once, with the command that users have.
 
         Args:
             name: Name of the repository.
             options: More options of the command.
             resources: Trained resources to use instead of the usual ones.
+            base_data: Name of the folder of the base images, below ``folder``; None: classification mode.
 
         Returns:
             The folder of the repository.
@@ -87,7 +88,7 @@ class Setting:
         repository = self.repository(name)
         command = [
             str(Path(sys.executable).with_name("export-repository")), "-r", str(resources or self.resources),
-            "-data", str(self.folder / "base"),
+            *(["-data", str(self.folder / base_data)] if base_data else []),
             "--model_repository", str(repository), "--cache", str(self.folder / "cache"), *options,
         ]  # fmt: skip
         _run(tuple(command))
