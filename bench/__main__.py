@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from bench.base_sets import bench_base_sets
+from bench.client import bench_client
 from bench.console import bench_console
 from bench.cores import bench_cores
 from bench.decoding import bench_decoding
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "embedding": bench_embedding,
     "overhead": bench_overhead,
     "start": bench_start,
+    "client": bench_client,
     "console": bench_console,
     "cores": bench_cores,
     "base sets": bench_base_sets,
