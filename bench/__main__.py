@@ -18,6 +18,7 @@ from bench.cores import bench_cores
 from bench.decoding import bench_decoding
 from bench.embedding import bench_embedding
 from bench.errors import BenchError
+from bench.mlperf import bench_mlperf
 from bench.overhead import bench_overhead, bench_start
 from bench.report import Report
 from bench.scoring import bench_scoring
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "overhead": bench_overhead,
     "start": bench_start,
     "client": bench_client,
+    "mlperf": bench_mlperf,
     "console": bench_console,
     "cores": bench_cores,
     "base sets": bench_base_sets,

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 
 from bench.client_ways import ASYNC_CLASSIFY, ASYNC_TRITONCLIENT, CLASSIFY, TRITONCLIENT, Send, open_ways
-from bench.images import write_small_images
 from bench.report import Figure, Report
 from bench.setting import Setting
+from bench.small_network import small_images
 from bench.stand_in import running_stand_in
 
 REQUESTS = {1: 200, 32: 40}  # of each way in each round, by images in a request
@@ -36,7 +36,7 @@ class Cost:
 
 def bench_client(setting: Setting, report: Report, *, quick: bool) -> None:
     """Send JPEGs of 256 x 256 in turn through our clients, those below them, and the bare socket."""
-    files = write_small_images(setting.folder / "small-images", setting.queries)
+    files = small_images(setting)
     for images, requests in REQUESTS.items():
         paths = [files[number % len(files)] for number in range(images)]
         with running_stand_in() as url, ExitStack() as stack:
