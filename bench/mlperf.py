@@ -55,6 +55,7 @@ class Rounds:
         self._input = setting.folder / "mlperf.json"
         self._input.write_text(encode_input(self._files))
         self._expected_rate = _FIRST_GUESS
+        self._seed = 0
         self.rows: dict[tuple[str, int | None], list[Row]] = defaultdict(list)
         self.notes = {
             server_name(bound_ms): [
@@ -66,6 +67,7 @@ class Rounds:
 
     def run_round(self, number: int) -> None:
         """Measure everything once."""
+        self._seed = number
         log = self._log / f"round-{number}"
         for clients in CONCURRENCIES:
             load = measure(
@@ -101,7 +103,7 @@ class Rounds:
         def probe(rate: float) -> bool:
             nonlocal best
             outcome = self._server(self._url, rate, bound_ms, log / f"server-{bound_ms}-ms-{rate:.0f}-a-second")
-            verdict = "VALID" if outcome.valid else "INVALID"
+            verdict = f"{outcome.refused} refused, {'VALID' if outcome.valid else 'INVALID'}"
             click.echo(f"    {rate:.1f} a second: p99 {outcome.p99_ms:.0f} ms, {verdict}", err=True)
             best = outcome if outcome.valid else best
             return outcome.valid
@@ -116,7 +118,7 @@ class Rounds:
         self._add(Row(name=f"{STAND_IN}, {OFFLINE}", clients=None, throughput=offline.throughput))
 
     def _offline(self, url: str, rate: float, log: Path) -> Outcome:
-        return run_offline(url, self._files, log, expected_rate=rate, duration_s=self._duration_s)
+        return run_offline(url, self._files, log, expected_rate=rate, duration_s=self._duration_s, seed=self._seed)
 
     def _server(self, url: str, rate: float, bound_ms: float, log: Path) -> Outcome:
         return run_server(
@@ -127,6 +129,7 @@ class Rounds:
             bound_ms=bound_ms,
             duration_s=self._duration_s,
             least_queries=self._queries,
+            seed=self._seed,
         )
 
     def _add(self, row: Row) -> None:

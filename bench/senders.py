@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import threading
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from queue import SimpleQueue
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -14,8 +15,6 @@ from urllib.parse import urlsplit
 from bench.binary_requests import INFER_PATH
 from bench.errors import BenchError
 from bench.load import TIMEOUT_S
-
-_OK = 200
 
 
 class Request(NamedTuple):
@@ -38,14 +37,20 @@ class Senders:
         threads: Most requests in flight. Later ones wait here.
 
     Raises:
-        BenchError: When the context ends: a request failed.
+        BenchError: When the context ends: a request failed in another way than that the server was overloaded.
     """
 
     def __init__(self, url: str, threads: int) -> None:
         self._url = url
         self._requests: SimpleQueue[Request | None] = SimpleQueue()
         self._failures: list[Exception] = []
+        self._refusals: list[bytes] = []
         self._threads = [threading.Thread(target=self._send, daemon=True) for _ in range(threads)]
+
+    @property
+    def refused(self) -> int:
+        """Number of requests that an overloaded server refused with 503."""
+        return len(self._refusals)
 
     def send(self, request: Request) -> None:
         """Send a request as soon as a thread is free."""
@@ -76,7 +81,9 @@ class Senders:
                     connection.request("POST", INFER_PATH, body, dict(headers))
                     answer = connection.getresponse()
                     text = answer.read()
-                    if answer.status != _OK:
+                    if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                        self._refusals.append(text)
+                    elif answer.status != HTTPStatus.OK:
                         raise BenchError(f"{self._url} answered {answer.status}: {text[:200]!r}")
                 except Exception as error:
                     self._failures.append(error)
