@@ -12,11 +12,13 @@ from pathlib import Path
 import click
 
 from bench.base_sets import bench_base_sets
+from bench.client import bench_client
 from bench.console import bench_console
 from bench.cores import bench_cores
 from bench.decoding import bench_decoding
 from bench.embedding import bench_embedding
 from bench.errors import BenchError
+from bench.mlperf import bench_mlperf
 from bench.overhead.benchmark import bench_overhead
 from bench.report import Report
 from bench.scoring import bench_scoring
@@ -33,6 +35,8 @@ BENCHMARKS = {
     "embedding": bench_embedding,
     "overhead": bench_overhead,
     "start": bench_start,
+    "client": bench_client,
+    "mlperf": bench_mlperf,
     "console": bench_console,
     "cores": bench_cores,
     "base sets": bench_base_sets,

@@ -17,7 +17,7 @@ from typing import Any
 from bench.errors import BenchError
 from bench.report import Figure, Report
 from bench.setting import IMAGE_SIZE, Setting
-from bench.small_network import SIZE, export_small, write_small_images
+from bench.small_network import SMALL_SIDE, export_small, small_images
 from inference_client import Classify
 from inference_server.triton.process import free_ports, running_server, start_child, stop
 
@@ -28,9 +28,9 @@ _BOUNDARY = "a-boundary-that-no-file-holds"
 
 def bench_console(setting: Setting, report: Report, *, quick: bool) -> None:
     """Compare POST /classify over one kept connection with ``Classify``, at S = 64 and at S = 384."""
-    small_image = next(write_small_images(setting).glob("*.jpg"))
+    small_image = small_images(setting)[0]
     for size, repository, image, requests in (
-        (SIZE, export_small(setting), small_image, 100 if quick else 300),
+        (SMALL_SIDE, export_small(setting), small_image, 100 if quick else 300),
         (IMAGE_SIZE, setting.export("fp32"), setting.queries[0], 20 if quick else 60),
     ):
         values: dict[str, list[float]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +16,8 @@ PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 SIZE = (1200, 900)  # width, height
 IMAGES = 32
 TARGET_BYTES = 200_000
+SMALL_SIZE = (256, 256)
+SMALL_QUALITY = 90
 LARGE_SIZE = (4000, 3000)
 LARGE_TARGET_BYTES = 3_500_000
 GRAIN_LEVELS = 3.0  # standard deviation of the noise added to imitate a sensor
@@ -57,6 +60,16 @@ def write_images(folder: Path) -> list[Path]:
         if not file.is_file():
             file.write_bytes(_enlarge(number, SIZE, TARGET_BYTES))
     return files
+
+
+def write_small_images(folder: Path, files: Sequence[Path]) -> list[Path]:
+    """Write each file's picture again as a JPEG of ``SMALL_SIZE`` under the same name, unless it exists."""
+    folder.mkdir(parents=True, exist_ok=True)
+    small_files = [folder / file.name for file in files]
+    for file, small_file in zip(files, small_files, strict=True):
+        if not small_file.is_file():
+            small_file.write_bytes(_encode(Image.open(file).resize(SMALL_SIZE), SMALL_QUALITY))
+    return small_files
 
 
 def make_large_image() -> bytes:

@@ -163,9 +163,9 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.csv"
         command = [
-            str(binary), "-m", model, "-i", "http", "-u", address, "--input-data", str(input_data),
-            "-b", str(batch), "--concurrency-range", str(concurrency),
-            "--measurement-interval", str(round(window_s * 1000)), "--max-trials", str(WINDOWS), "--stability-percentage", "999", "-f", str(report),
+            str(binary), "-m", model, "-i", "http", "-u", address, "--input-data", str(input_data), "-b", str(batch),
+            "--concurrency-range", str(concurrency), "--measurement-interval", str(round(window_s * 1000)),
+            "--max-trials", str(WINDOWS), "--stability-percentage", "999", "-f", str(report),
         ]  # fmt: skip
         done = subprocess.run(command, check=False, env=environment(binary), capture_output=True, text=True)
         if done.returncode != 0 or not report.is_file():

@@ -113,8 +113,8 @@ class Report:
             click.echo()
         lines = [["figure", "median", "of", "target", ""]]
         for figure in self.figures:
-            spread = f"{min(figure.values):.3g} to {max(figure.values):.3g}, {len(figure.values)} rounds"
-            lines.append([figure.name, f"{figure.median:.3g} {figure.unit}", spread, figure.target, figure.verdict])
+            spread = f"{_short(min(figure.values))} to {_short(max(figure.values))}, {len(figure.values)} rounds"
+            lines.append([figure.name, f"{_short(figure.median)} {figure.unit}", spread, figure.target, figure.verdict])
         click.echo("\n".join(table_lines(lines)))
         for figure in self.figures:
             for note in figure.notes:
@@ -139,6 +139,10 @@ def merge(rows: Sequence[Row]) -> Row:
         cpu_s_per_image=middle("cpu_s_per_image"),
         peak_mb=max(peaks) if peaks else None,
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004 - no 1e+03
 
 
 def _cells(row: Row) -> list[str]:

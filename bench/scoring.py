@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -94,6 +95,7 @@ def _in_process(folder: Path, rounds: int) -> dict[str, Any]:
 
 def _measure(folder: Path, rounds: int) -> dict[str, Any]:
     heads = load_served_module("cluster_head", "heads")
+    set_blas_threads = load_served_module("cluster_head", "blas_threads").set_blas_threads
     before_bytes = psutil.Process().memory_full_info().uss
     head = heads.load_head(folder)
     rng = np.random.default_rng(1)
@@ -104,6 +106,7 @@ def _measure(folder: Path, rounds: int) -> dict[str, Any]:
     def answer() -> None:
         head.answer(queries, probabilities, thresholds)
 
+    set_blas_threads(1)  # as the model does
     answer()
     # Without the pages of the file, which the system can take back.
     memory_mb = (psutil.Process().memory_full_info().uss - _mapped_bytes(folder) - before_bytes) / 1e6
@@ -111,10 +114,12 @@ def _measure(folder: Path, rounds: int) -> dict[str, Any]:
     unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
     ratios, answers_s, products_s = [], [], []
     for _ in range(rounds):
+        set_blas_threads(len(os.sched_getaffinity(0)))
         product_s = min(
             shortest_s(lambda: unit @ base.T, REPETITIONS),
             *(shortest_s(partial(_blocked, unit, base, size), REPETITIONS) for size in PRODUCT_BLOCKS),
         )
+        set_blas_threads(1)
         answer_s = shortest_s(answer, REPETITIONS)
         ratios.append(answer_s / product_s)
         answers_s.append(answer_s)

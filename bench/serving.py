@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
-from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
+from bench.binary_requests import INFER_PATH, binary_request
 from bench.ceiling import BATCH_SIZES, Ceiling, measure_apart
 from bench.errors import BenchError
 from bench.input_data import encode_input
@@ -57,7 +56,8 @@ class Contest:
         self._input.write_text(encode_input(files))
         texts = [base64.b64encode(file).decode("ascii") for file in files]
         self._bodies = [json.dumps([text]).encode() for text in texts]
-        self._triton_bodies, self._triton_headers = zip(*map(_binary_request, files), strict=True)
+        requests = [binary_request([file]) for file in files]
+        self._triton_bodies, self._triton_headers = zip(*requests, strict=True)
         self.rows: dict[tuple[str, int | None], list[Row]] = defaultdict(list)
         self.ceilings: list[Ceiling] = []
         self._graph = graph_of(setting.export("fp32"))
@@ -93,7 +93,7 @@ class Contest:
             self._add_server(OURS, self._ours, clients)
         self._add_server(OURS_INT8, self._int8, 8)
         self._add_classify()
-        ours = f"{self._ours.url}/v2/models/ensemble/infer"
+        ours = f"{self._ours.url}{INFER_PATH}"
         self._add_clients(OURS_CLIENTS, ours, self._ours.process.pid, self._triton_bodies, self._triton_headers)
         for name, (url, pid) in self._baselines.items():
             with awake(pid):
@@ -219,15 +219,6 @@ def model_statistics(server: RunningServer, model: str) -> Any:
     """Read Triton's statistics of a model, of the newest version that is loaded."""
     with urllib.request.urlopen(f"{server.url}/v2/models/{model}/stats", timeout=10) as answer:  # noqa: S310
         return max(json.load(answer)["model_stats"], key=lambda statistics: int(statistics["version"]))
-
-
-def _binary_request(file: bytes) -> tuple[bytes, Mapping[str, str]]:
-    image = InferInput("IMAGE", [1, 1], "BYTES")
-    image.set_data_from_numpy(np.array([[file]], dtype=np.object_))
-    outputs = [InferRequestedOutput(name) for name in ("LABEL", "PROBABILITY", "ERROR")]
-    body, header_length = InferenceServerClient.generate_request_body([image], outputs=outputs)
-    headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(header_length)}
-    return body, headers
 
 
 def infer_request(text: str) -> dict[str, Any]:

@@ -1,31 +1,32 @@
-"""The small setting: a network that is so fast that everything else becomes visible."""
+"""The network of S = 64 and images of 256 x 256, which leave most of a request's time to everything else."""
 
 from __future__ import annotations
 
-import io
 import shutil
 from pathlib import Path
 
-from PIL import Image
-
+from bench.images import write_small_images
 from bench.resources import write_resources
 from bench.setting import Setting
 
-SIZE = 64  # S, the side of the network's images
-SIDES = (256, 256)  # of the JPEG files that are sent
-QUALITY = 90
+SMALL_SIDE = 64
 BASE_IMAGES, CLASSES = 21, ("even", "odd")
 
 
-def write_small_images(setting: Setting) -> Path:
-    """Write the query images with ``SIDES`` and return their folder."""
-    folder = setting.folder / "small-images"
-    folder.mkdir(exist_ok=True)
-    for file in setting.queries:
-        buffer = io.BytesIO()
-        Image.open(file).resize(SIDES).save(buffer, "JPEG", quality=QUALITY)
-        (folder / file.name).write_bytes(buffer.getvalue())
-    return folder
+def small_images(setting: Setting) -> list[Path]:
+    """Return the small query images, which are written unless they exist."""
+    return write_small_images(setting.folder / "small-images", setting.queries)
+
+
+def export_small(setting: Setting, *, mode: str = "clustering") -> Path:
+    """Export a repository of the small network, once; return its folder.
+
+    Raises:
+        BenchError: The export failed.
+    """
+    resources = write_resources(setting.folder / "small-resources", small_images(setting), SMALL_SIDE)
+    base_data = _write_base_images(setting) if mode == "clustering" else None
+    return setting.export(f"small-{mode}", "--image_size", str(SMALL_SIDE), resources=resources, base_data=base_data)
 
 
 def _write_base_images(setting: Setting) -> str:
@@ -35,11 +36,3 @@ def _write_base_images(setting: Setting) -> str:
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, target)
     return name
-
-
-def export_small(setting: Setting, *, mode: str = "clustering") -> Path:
-    """Export a repository for S = ``SIZE`` and return its folder."""
-    files = sorted(write_small_images(setting).glob("*.jpg"))
-    resources = write_resources(setting.folder / "small-resources", files, SIZE)
-    base_data = _write_base_images(setting) if mode == "clustering" else None
-    return setting.export(f"small-{mode}", "--image_size", str(SIZE), resources=resources, base_data=base_data)

@@ -14,7 +14,11 @@ from bench.errors import BenchError
 from bench.images import SIZE, TARGET_BYTES, write_images
 from bench.input_data import encode_input
 from bench.load import run_load
+from bench.loadgen import run_offline, run_server
+from bench.mlperf import find_highest
 from bench.report import Figure, Report, Row, merge
+from bench.stand_in import MAX_BATCH_SIZE, running_stand_in
+from inference_client import Classify
 from inference_server.triton.process import RunningServer
 from tests.resources import write_faces
 
@@ -70,6 +74,36 @@ def test_load_counts_a_real_servers_answers_and_stops_at_a_refusal(
     assert load.p50_ms <= load.p95_ms <= load.p99_ms
     with pytest.raises(BenchError, match="answered 400"):
         run_load(url, [json.dumps({"inputs": []}).encode()], clients=2, duration_s=0.5)
+
+
+def test_stand_in_answers_every_image_of_a_request() -> None:
+    with running_stand_in() as url, Classify(url) as classify:
+        results, status = classify([b"image"] * (MAX_BATCH_SIZE + 1))
+    assert status == 200
+    assert results == [{"Label": "autistic", "Probability": 0.75}] * (MAX_BATCH_SIZE + 1)
+
+
+@pytest.mark.parametrize(("sought", "found"), [(60, 57.5), (30, 27.5), (20, 0)])
+def test_search_finds_the_highest_rate_that_passes(sought: float, found: float) -> None:
+    assert find_highest(lambda rate: rate <= sought, lowest=20, limit=80, probes=4) == found
+
+
+def test_loadgen_judges_a_server_by_its_latency(tmp_path: Path) -> None:
+    pytest.importorskip("mlperf_loadgen", reason="needs MLPerf's load generator: pip install -e '.[bench]'")
+    files = [b"one", b"three"]
+    with running_stand_in() as url:
+        offline = run_offline(url, files, tmp_path / "offline", expected_rate=500, duration_s=0.1)
+        fast, slow = (
+            run_server(
+                url, files, tmp_path / f"{bound_ms}", rate=2000, bound_ms=bound_ms, duration_s=0.1, least_queries=500
+            )
+            for bound_ms in (5000, 0.001)
+        )
+    assert offline.throughput > 0
+    assert fast.valid
+    assert fast.queries >= 500
+    assert 0 < fast.p50_ms <= fast.p95_ms <= fast.p99_ms
+    assert not slow.valid
 
 
 def test_report_is_written_as_json_and_names_missed_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

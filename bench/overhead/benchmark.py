@@ -17,16 +17,17 @@ import numpy as np
 from bench.input_data import encode_input
 from bench.load import Load
 from bench.overhead.in_process import InProcess, measure_in_process
-from bench.overhead.steps import REST, STEPS, TimedRepository
+from bench.overhead.steps import BESIDE, REST, STEPS, TimedRepository
 from bench.perf_analyzer import WINDOWS, fetch_perf_analyzer, measure
 from bench.report import Figure, Report
 from bench.serving import model_statistics
 from bench.setting import Setting
-from bench.small_network import SIZE, export_small, write_small_images
+from bench.small_network import SMALL_SIDE, export_small, small_images
 from inference_client.command_line.formatting import table_lines
 from inference_server.triton.process import RunningServer, running_server
 
 MODES = ("clustering", "classification")
+ALONE, REPETITIONS = "alone", 50  # a server in clustering mode whose models are driven one by one
 PHASES = ("queue", "compute_input", "compute_infer", "compute_output")
 FEWEST_ROUNDS = 5
 MAX_BATCH = 32
@@ -93,8 +94,9 @@ class Bench:
 
     def __init__(self, setting: Setting, stack: contextlib.ExitStack, seconds: float) -> None:
         self._seconds = seconds
-        self._images = write_small_images(setting)
-        files = [file.read_bytes() for file in sorted(self._images.glob("*.jpg"))]
+        images = small_images(setting)
+        self._images = images[0].parent
+        files = [file.read_bytes() for file in images]
         (setting.folder / "small-images.json").write_text(encode_input(files))
         (setting.folder / "small-head.json").write_text(_head_input())
         perf_analyzer = fetch_perf_analyzer(setting.folder.parent / "perf_analyzer")
@@ -113,6 +115,10 @@ class Bench:
         self._watched = {
             mode: serve(timed.repository, f"timed-{mode}", timed.arguments) for mode, timed in self._timed.items()
         }
+        self._timed[ALONE] = TimedRepository(
+            self.repositories["clustering"], setting.folder / "timed-alone", repetitions=REPETITIONS
+        )
+        self._watched[ALONE] = serve(self._timed[ALONE].repository, "timed-alone", self._timed[ALONE].arguments)
         self.in_process: list[InProcess] = []
         self.image_ms: dict[Case, list[float]] = defaultdict(list)
         self.profiles: dict[Case, list[Profile]] = defaultdict(list)
@@ -122,7 +128,7 @@ class Bench:
         """Measure everything once."""
         batches = sorted({case.batch for case in CASES})
         self.in_process.append(
-            measure_in_process(self.repositories["clustering"], self._images, SIZE, batches, 2 * self._seconds)
+            measure_in_process(self.repositories["clustering"], self._images, SMALL_SIDE, batches, 2 * self._seconds)
         )
         for case in CASES:
             click.echo(f"  {case}", err=True)
@@ -131,7 +137,7 @@ class Bench:
             self.image_ms[case].append(load.p50_ms / case.images if is_alone else 1000 / load.throughput)
             self.profiles[case].append(self._profile(case, "ensemble"))
         for model in ("preprocess", "cluster_head"):
-            self.alone[model].append(self._profile(ONE, model))
+            self.alone[model].append(self._profile(Case(ALONE, 1, 1), model))
 
     def _profile(self, case: Case, model: str) -> Profile:
         target, timed = self._watched[case.mode], self._timed[case.mode]
@@ -183,7 +189,7 @@ def _figures(bench: Bench) -> Iterator[Figure]:
     )
     beyond = {"preprocess": [measured.decode_ms for measured in bench.in_process], "cluster_head": [0.0] * 1000}
     for model, most in (("preprocess", 0.20), ("cluster_head", 0.30)):
-        own = [sum(_beside_recording(profile.steps[model])) / 1000 for profile in bench.alone[model]]
+        own = [_own_us(profile.steps[model]) / 1000 for profile in bench.alone[model]]
         yield Figure(
             name=f"{model} alone, 1 image: our Python" + (" beyond decode_pixels" if model == "preprocess" else ""),
             values=[total - inside for total, inside in zip(own, beyond[model], strict=False)],
@@ -192,30 +198,35 @@ def _figures(bench: Bench) -> Iterator[Figure]:
             notes=_table(bench.alone[model]),
         )
         recording = [
-            (profile.steps[model]["metrics"] + profile.steps[model]["log"]) / 1000 for profile in bench.alone[model]
+            (profile.steps[model]["metrics"] + profile.steps[model]["log"] + profile.steps[model][BESIDE]) / 1000
+            for profile in bench.alone[model]
         ]
         yield Figure(name=f"{model} alone, 1 image: metrics and log", values=recording, unit="ms", at_most=0.08)
 
 
-def _beside_recording(steps: Counter[str]) -> list[float]:
-    return list(steps.values())
+def _own_us(steps: Counter[str]) -> float:
+    return sum(us for step, us in steps.items() if step != BESIDE)
+
+
+def _beside_us(steps: Counter[str]) -> float:
+    return steps[BESIDE]
 
 
 def _table(profiles: list[Profile]) -> list[str]:
     """Make a table of the medians: each model's steps and Triton's phases, in microseconds a request."""
-    lines = [["", *sorted({step for model in STEPS.values() for step in model} - {REST}), REST, "our Python",
-              "Triton around it", "queue", "in and out"]]  # fmt: skip
-    steps = lines[0][1:-4]
+    steps = [*sorted({step for model in profiles[0].steps for step in STEPS[model]} - {REST}), REST]
+    lines = [["", *steps, "our Python", "beside", "Triton around it", "queue", "in and out"]]
     for model in profiles[0].steps:
 
         def middle(values: list[float]) -> float:
             return statistics.median(values)
 
-        own = middle([sum(profile.steps[model].values()) for profile in profiles])
+        own, beside = (middle([of(profile.steps[model]) for profile in profiles]) for of in (_own_us, _beside_us))
         phases = {phase: middle([profile.phases[model][phase] for profile in profiles]) for phase in PHASES}
         cells = [middle([profile.steps[model][step] for profile in profiles]) for step in steps]
         cells += [
             own,
+            beside,
             phases["compute_infer"] - own,
             phases["queue"],
             phases["compute_input"] + phases["compute_output"],

@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 CELL_BYTES = 8
-CELLS_PER_STEP = 2  # nanoseconds, calls
+CELLS_PER_STEP = 2  # nanoseconds before the answer, and of other threads
 SETTINGS_FILE = (
-    "stopwatch.json"  # beside this file: ``steps`` {step: ["module:name", ...]} and ``folder`` for the totals
+    "stopwatch.json"  # beside this file: ``steps`` {step: ["module:name", ...]}, ``folder``, ``repetitions``
 )
 
 
 class Stopwatch:
     """Adds up the time of each step, without the time of steps inside it.
+
+    The main thread's is the elapsed time; of other threads, which work beside the answers, it is the processor time.
 
     Args:
         file: The file for the totals, int64 [steps, 2].
@@ -61,7 +63,6 @@ class Stopwatch:
         cells, running = self._cells, self._running
 
         def timed(*arguments: Any, **named: Any) -> Any:
-            # The processor time of a thread that works beside the answers; the elapsed time of the main thread.
             is_main = threading.current_thread() is threading.main_thread()
             clock = time.perf_counter_ns if is_main else time.thread_time_ns
             inner = running.__dict__.setdefault("inner", [0])
@@ -71,17 +72,17 @@ class Stopwatch:
                 return function(*arguments, **named)
             finally:
                 elapsed = clock() - began
-                cells[cell] += elapsed - inner.pop()
-                cells[cell + 1] += 1
+                cells[cell if is_main else cell + 1] += elapsed - inner.pop()
                 inner[-1] += elapsed
 
         return timed
 
 
-def start() -> None:
-    """Time the steps that the settings beside this file name, in this process."""
+def start() -> int:
+    """Time the steps that the settings beside this file name, in this process; return the number of repetitions."""
     settings = json.loads(Path(__file__).with_name(SETTINGS_FILE).read_text(encoding="utf-8"))
     stopwatch = Stopwatch(Path(settings["folder"]) / str(os.getpid()), list(settings["steps"]))
     for step, targets in settings["steps"].items():
         for target in targets:
             stopwatch.time(step, target)
+    return int(settings["repetitions"])

@@ -7,7 +7,6 @@ import stat
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Set
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeAlias, Union
 
 if TYPE_CHECKING:
@@ -65,18 +64,18 @@ class FileImage:
             raise IsADirectoryError(errno.EISDIR, "It is a folder: pass the paths of its images", os.fspath(path))
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"{os.fspath(path)!r} is not a regular file: read it, and pass the bytes")
-        with open(path, "rb"):  # noqa: PTH123
-            pass
-        self.path = Path(path)
+        os.close(os.open(path, os.O_RDONLY))
+        self.path = path
         self.size_bytes = status.st_size
 
     def read(self) -> bytes:
         """Return the file's bytes."""
         try:
-            return self.path.read_bytes()
+            with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123 - quicker than Path
+                return file.readall()
         except OSError as error:
             raise UnreadableImageError(
-                f"{self.path} could no longer be read when its turn came: {error.strerror or error}"
+                f"{os.fspath(self.path)} could no longer be read when its turn came: {error.strerror or error}"
             ) from error
 
 

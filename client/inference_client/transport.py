@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import io
 import itertools
 import json
 import os
@@ -19,13 +18,12 @@ from typing import Any, TypeVar
 
 import aiohttp
 import certifi
-import numpy as np
 from numpy.typing import NDArray
-from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
-from tritonclient.utils import np_to_triton_dtype
+from tritonclient.http import InferenceServerClient, InferResult
 from yarl import URL
 
 from inference_client.answers import ImageTensors, split_by_image
+from inference_client.bodies import Body, Upload, encode_files, encode_tensors
 from inference_client.failures import (
     CONNECTION_CLOSED,
     CertificatesError,
@@ -100,12 +98,6 @@ class Answer:
         if self.ends and self.failure is not None:
             raise self.failure
         return self.results
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Body:
-    content: bytes
-    json_bytes: int  # the rest are tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +214,7 @@ class Transport:
         parameters: Mapping[str, Any] | None,
     ) -> dict[str, NDArray[Any]]:
         """Ask any model; see :meth:`inference_client.tensors.TensorClient.infer`."""
-        body = await asyncio.to_thread(_encode, inputs, outputs, parameters)
+        body = await asyncio.to_thread(encode_tensors, inputs, outputs, parameters)
 
         def read(response: InferResult) -> dict[str, NDArray[Any]]:
             tensors = {name: response.as_numpy(name) for name in outputs}
@@ -249,7 +241,7 @@ class Transport:
         config: dict[str, Any] = json.loads(content)
         return config
 
-    async def _infer(self, model: str, version: str, body: _Body, read: Callable[[InferResult], T]) -> T:
+    async def _infer(self, model: str, version: str, body: Body, read: Callable[[InferResult], T]) -> T:
         content, json_bytes = await self._exchange("POST", f"{_path(model, version)}/infer", body)
 
         def parse() -> T:
@@ -289,20 +281,20 @@ class Transport:
             raise passing from None
         raise AssertionError("unreachable")
 
-    async def _exchange(self, method: str, path: str, body: _Body | None) -> tuple[bytes, int | None]:
+    async def _exchange(self, method: str, path: str, body: Body | None) -> tuple[bytes, int | None]:
         try:
             return await self._exchange_once(method, path, body)
         except CONNECTION_CLOSED:
             # A server may close a kept connection at any time, even while the next request is on its way.
             return await self._exchange_once(method, path, body)
 
-    async def _exchange_once(self, method: str, path: str, body: _Body | None) -> tuple[bytes, int | None]:
+    async def _exchange_once(self, method: str, path: str, body: Body | None) -> tuple[bytes, int | None]:
         _connection.set(None)
         try:
             async with self._connected().request(
                 method,
                 URL(f"{self.settings.url}{path}", encoded=True),
-                data=None if body is None else io.BytesIO(body.content),
+                data=None if body is None else Upload(body.content),
                 headers={} if body is None else {TENSORS_HEADER: str(body.json_bytes)},
                 allow_redirects=False,
             ) as response:
@@ -355,7 +347,7 @@ def _path(model: str, version: str) -> str:
     return f"/v2/models/{model}/versions/{version}" if version else f"/v2/models/{model}"
 
 
-def _encode_images(images: Sequence[Image], options: Options) -> tuple[dict[int, ImageTensors], _Body | None]:
+def _encode_images(images: Sequence[Image], options: Options) -> tuple[dict[int, ImageTensors], Body | None]:
     """Read images, and encode a request for them.
 
     Returns:
@@ -363,28 +355,16 @@ def _encode_images(images: Sequence[Image], options: Options) -> tuple[dict[int,
         no others.
     """
     unreadable: dict[int, ImageTensors] = {}
-    contents = []
+    files = []
     for place, image in enumerate(images):
         try:
-            contents.append([image.read()])
+            files.append(image.read())
         except UnreadableImageError as error:
             unreadable[place] = ImageTensors(error=str(error))
-    if not contents:
+    if not files:
         return unreadable, None
-    parameters = None if options.sim_thres is None else {"sim_thres": options.sim_thres}
-    return unreadable, _encode({"IMAGE": np.array(contents, dtype=np.object_)}, options.outputs, parameters)
-
-
-def _encode(inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], parameters: Mapping[str, Any] | None) -> _Body:
-    tensors = []
-    for name, values in inputs.items():
-        tensor = InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
-        tensor.set_data_from_numpy(values)
-        tensors.append(tensor)
-    content, json_bytes = InferenceServerClient.generate_request_body(
-        tensors, outputs=[InferRequestedOutput(name) for name in outputs], parameters=parameters
-    )
-    return _Body(content=content, json_bytes=json_bytes)
+    parameters = {} if options.sim_thres is None else {"sim_thres": options.sim_thres}
+    return unreadable, encode_files(files, options.outputs, parameters)
 
 
 def _read_json_bytes(response: aiohttp.ClientResponse) -> int | None:

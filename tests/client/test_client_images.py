@@ -123,7 +123,7 @@ def test_file_without_permission_raises_before_anything_is_sent(tmp_path, monkey
     secret.write_bytes(b"a")
     secret.chmod(0)
     if os.access(secret, os.R_OK):  # root can read every file
-        monkeypatch.setattr("builtins.open", refuse_permission)
+        monkeypatch.setattr("os.open", refuse_permission)
     with Classify(f"127.0.0.1:{unused_port()}") as target_server, pytest.raises(PermissionError):
         target_server(secret)
 
