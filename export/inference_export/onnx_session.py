@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 INPUT = "PIXELS"
+SPIN_DURATION_US = "100"
 OUTPUTS = ("EMBEDDING", "PROBABILITIES")
 MOST_RUN_BYTES = 12 * 2**30  # that one run on the CPU may add; a GPU's driver reserves far more addresses
 _USUAL_PIXEL_BYTES = 32 * 512 * 512 * 3  # of a run; larger ones may add more in proportion
@@ -35,8 +36,8 @@ def open_graph(path: Path, providers: Sequence[str] | None = None) -> onnxruntim
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    # Threads that spin while they wait take cores from decoding, and from a server that runs beside.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads that spin for longer while they wait take cores from decoding, and from a server that runs beside.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_DURATION_US)
     options.log_severity_level = 4  # what fails is in the exception
     with _freeing_at_once():
         return onnxruntime.InferenceSession(str(path), options, providers=providers or [CPU])
