@@ -177,10 +177,14 @@ def test_closed_standard_output_ends_the_log_with_one_warning_and_costs_no_answe
         for _ in range(5):
             assert _infer(server, query_images[0].read_bytes()) == 200
             assert _infer(server, b"no image") == 400
+            time.sleep(0.1)  # each is recorded by itself
         warnings = [line for line in server.stderr.read_text().splitlines() if "access log: " in line]
-    # One from cluster_head, and one from each instance of preprocess that had something to write.
-    (group,) = parse_config((small_clustering / "preprocess" / "config.pbtxt").read_text()).instance_group
-    assert 2 <= len(warnings) <= 1 + group.count, warnings
+    # One from each instance that had something to write.
+    groups = [
+        parse_config((small_clustering / model / "config.pbtxt").read_text()).instance_group[0]
+        for model in ("preprocess", "cluster_head")
+    ]
+    assert 2 <= len(warnings) <= sum(group.count for group in groups), warnings
     assert all("Broken pipe" in line and "it ends here" in line for line in warnings)
 
 
@@ -201,7 +205,8 @@ def test_slow_reader_stalls_nobody_and_dropped_lines_are_counted() -> None:
     log = access_log.AccessLog(pytest.fail, descriptor=writing)
     line = b"y" * 99 + b"\n"
     lost = sum(log.write([line]) for _ in range(access_log.MOST_WAITING + 500))
-    assert 498 <= lost <= 500
+    in_hand = access_log.LONGEST_LINE // len(line)  # lines that were taken from the queue, to be written in one piece
+    assert 500 - in_hand - 1 <= lost <= 500
     taken = b""
     while len(taken) < before + (access_log.MOST_WAITING + 500 - lost) * len(line):
         taken += os.read(reading, 2**16)  # awake again
@@ -232,7 +237,7 @@ sys.stderr.write("ended")"""
 
 def _entry(**fields: Any) -> bytes:
     said = parameters.Parameters("c", "", parameters.NotGiven())
-    line: bytes = access_log.entry(said, model_version=1, reasons=(), **fields)
+    line: bytes = access_log.entry(said, time_s=0.0, model_version=1, reasons=(), **fields)
     return line
 
 

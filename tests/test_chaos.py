@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -44,6 +43,7 @@ from tests.chaos.load import Expected, Load, expected_answers
 from tests.chaos.setting import IMAGE_SIZE, Setting, prepare
 from tests.chaos.tally import Tally
 from tests.heavy import HEAVIEST
+from tests.metrics import settled_metrics
 from tests.watched import WatchedServer, watched_server
 
 MAX_BATCH_SIZE = 32
@@ -114,7 +114,7 @@ def test_clients_told_apart_are_bounded_and_the_header_wins(server: WatchedServe
     for client_id in (None, *(f"forged {number}" for number in range(120))):
         with Classify(server.url, client_id=client_id) as classify:
             assert classify(setting.images[0])[1] == 200
-    metrics = urlopen(server.metrics_url).read().decode()
+    metrics = settled_metrics(server.metrics_url)
     clients = re.findall(r'^classify_images_total\{client="([^"]*)"', metrics, re.MULTILINE)
     assert len(set(clients)) <= 101
     assert {"other", "unknown", "forged 0"} <= set(clients)

@@ -11,7 +11,6 @@ import socket
 import ssl
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from inference_evaluation.server_answers import collect_answers
 from inference_server.triton.process import RunningServer, free_ports, running_server
 from tests.compressed import compressed_spaces
 from tests.gateway import CERTIFICATE, Gateway, running_gateway
+from tests.metrics import settled_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -93,7 +93,7 @@ def test_right_key_is_answered_and_the_id_of_its_client_counted(
     assert len(results) == len(query_images)
     body = _request(query_images[0], **{"X-Client-Id": "ward 8", "x-client-id": "ward 8"})
     assert _send(gateway, "POST", INFER, body, {**JSON, "X-API-Key": KEY, "X-Client-Id": "ward 8"})[0] == 200
-    counted = "".join(urllib.request.urlopen(server.metrics_url).read().decode() for server in servers)
+    counted = "".join(settled_metrics(server.metrics_url) for server in servers)
     assert 'classify_images_total{client="ward 7"' in counted
     assert "ward 8" not in counted
     assert KEY not in counted

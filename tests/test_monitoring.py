@@ -27,6 +27,7 @@ from inference_server.addresses import LOOPBACK
 from inference_server.base_set.watch_metrics import WatchMetrics
 from inference_server.supervision.checking import HEALTH_CHECK, check
 from inference_server.triton.process import RunningServer, free_ports, running_server
+from tests.metrics import settled_metrics
 from tests.monitoring import (
     MONITORING,
     Expression,
@@ -133,7 +134,7 @@ def _infer(server: RunningServer, file: bytes, *, headers: dict[str, str] | None
 
 
 def _metrics(server: RunningServer) -> str:
-    return str(urllib.request.urlopen(server.metrics_url, timeout=10).read().decode())
+    return settled_metrics(server.metrics_url)
 
 
 def _watch_metrics() -> str:

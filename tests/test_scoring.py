@@ -62,30 +62,30 @@ def _answer(head: Any, queries: np.ndarray[Any, Any], threshold: float = THRESHO
 
 def test_most_matches_win_over_the_highest_similarity(heads: Any) -> None:
     answer = _answer(_clustering(heads, [1, 2], _at(0, 20, 25)), _at(0))
-    assert answer.label.tolist() == [["b"]]
-    assert answer.matches.tolist() == [[1, 2]]
-    assert answer.probability[0, 0] == pytest.approx(np.cos(np.deg2rad(20)))
+    assert answer["LABEL"].tolist() == [["b"]]
+    assert answer["MATCHES"].tolist() == [[1, 2]]
+    assert answer["PROBABILITY"][0, 0] == pytest.approx(np.cos(np.deg2rad(20)))
 
 
 def test_tie_in_matches_goes_to_the_highest_similarity(heads: Any) -> None:
-    assert _answer(_clustering(heads, [1, 1], _at(20, 10)), _at(0)).label.tolist() == [["b"]]
+    assert _answer(_clustering(heads, [1, 1], _at(20, 10)), _at(0))["LABEL"].tolist() == [["b"]]
 
 
 def test_tie_at_zero_matches_goes_to_the_highest_similarity(heads: Any) -> None:
     answer = _answer(_clustering(heads, [2, 1], _at(90, 80, 70)), _at(0))
-    assert answer.label.tolist() == [["b"]]
-    assert answer.matches.tolist() == [[0, 0]]
+    assert answer["LABEL"].tolist() == [["b"]]
+    assert answer["MATCHES"].tolist() == [[0, 0]]
 
 
 def test_tie_in_everything_goes_to_the_first_class_by_name(heads: Any) -> None:
-    assert _answer(_clustering(heads, [1, 1, 1], _at(10, 10, 10)), _at(0)).label.tolist() == [["a"]]
+    assert _answer(_clustering(heads, [1, 1, 1], _at(10, 10, 10)), _at(0))["LABEL"].tolist() == [["a"]]
 
 
 def test_query_without_a_match_is_unknown_where_that_has_a_label(heads: Any) -> None:
     head = _clustering(heads, [1, 1], _at(60, 80), unknown_label="nobody")
     answer = _answer(head, _at(0, 60))
-    assert answer.label.tolist() == [["nobody"], ["a"]]
-    assert answer.probability[:, 0] == pytest.approx([0.5, 1], abs=1e-6)
+    assert answer["LABEL"].tolist() == [["nobody"], ["a"]]
+    assert answer["PROBABILITY"][:, 0] == pytest.approx([0.5, 1], abs=1e-6)
 
 
 def test_threshold_is_inclusive_and_each_querys_own(heads: Any) -> None:
@@ -93,7 +93,7 @@ def test_threshold_is_inclusive_and_each_querys_own(heads: Any) -> None:
     queries = np.array([[1, 0], [1, 0], [1, 0]], np.float32)
     thresholds = np.array([1, 0, THRESHOLD], np.float32)
     answer = head.answer(queries, np.zeros((3, 2), np.float32), thresholds)
-    assert answer.matches.tolist() == [[1, 0], [1, 1], [1, 0]]
+    assert answer["MATCHES"].tolist() == [[1, 0], [1, 1], [1, 0]]
 
 
 def test_threshold_in_force_is_the_requests_or_else_the_exported_one(heads: Any) -> None:
@@ -107,15 +107,15 @@ def test_threshold_in_force_is_the_requests_or_else_the_exported_one(heads: Any)
 def test_neighbors_are_ranked_and_padded(heads: Any) -> None:
     head = _clustering(heads, [2, 1], _at(40, 10, 20))
     answer = _answer(head, _at(0))
-    assert answer.neighbor.tolist() == [["a/1", "b/0", "a/0", "", ""]]
-    assert answer.neighbor_similarity[0] == pytest.approx([*np.cos(np.deg2rad([10, 20, 40])), 0, 0], abs=1e-6)
+    assert answer["NEIGHBOR"].tolist() == [["a/1", "b/0", "a/0", "", ""]]
+    assert answer["NEIGHBOR_SIMILARITY"][0] == pytest.approx([*np.cos(np.deg2rad([10, 20, 40])), 0, 0], abs=1e-6)
 
 
 def test_neighbors_of_equal_similarity_keep_their_order(heads: Any) -> None:
     head = _clustering(heads, [4, 3], _at(50, 10, 10, 30, 10, 10, 60), neighbors=3)
-    assert _answer(head, _at(0)).neighbor.tolist()[0][0] == "a/1"
+    assert _answer(head, _at(0))["NEIGHBOR"].tolist()[0][0] == "a/1"
     full = _clustering(heads, [4, 3], _at(50, 10, 10, 30, 10, 10, 60), neighbors=7)
-    assert _answer(full, _at(0)).neighbor.tolist() == [["a/1", "a/2", "b/0", "b/1", "a/3", "a/0", "b/2"]]
+    assert _answer(full, _at(0))["NEIGHBOR"].tolist() == [["a/1", "a/2", "b/0", "b/1", "a/3", "a/0", "b/2"]]
 
 
 def test_similarity_does_not_depend_on_the_querys_norm_and_stays_within_one(heads: Any) -> None:
@@ -123,23 +123,23 @@ def test_similarity_does_not_depend_on_the_querys_norm_and_stays_within_one(head
     base = rng.normal(size=(50, 512)).astype(np.float32)
     base /= np.linalg.norm(base, axis=1, keepdims=True)
     answer = _answer(_clustering(heads, [20, 30], base), base * np.float32(1e-3))
-    assert answer.scores.max() <= 1
-    assert answer.neighbor_similarity[:, 0] == pytest.approx(np.ones(50), abs=1e-6)
+    assert answer["SCORES"].max() <= 1
+    assert answer["NEIGHBOR_SIMILARITY"][:, 0] == pytest.approx(np.ones(50), abs=1e-6)
 
 
 def test_query_of_norm_zero_has_finite_answers(heads: Any) -> None:
     answer = _answer(_clustering(heads, [1, 1], _at(0, 90)), np.zeros((1, 2), np.float32))
-    assert answer.scores.tolist() == [[0, 0]]
+    assert answer["SCORES"].tolist() == [[0, 0]]
 
 
 def test_classification_answers_with_probabilities_and_no_evidence(heads: Any) -> None:
     head = heads.ClassificationHead({"classes": ["x", "y"], "neighbors": 2})
     probabilities = np.array([[0.2, 0.8]], np.float32)
     answer = head.answer(np.zeros((1, 2), np.float32), probabilities, np.zeros(1, np.float32))
-    assert answer.label.tolist() == [["y"]]
-    assert answer.scores.tolist() == [pytest.approx([0.2, 0.8])]
-    assert answer.matches.tolist() == [[0, 0]]
-    assert answer.neighbor.tolist() == [["", ""]]
+    assert answer["LABEL"].tolist() == [["y"]]
+    assert answer["SCORES"].tolist() == [pytest.approx([0.2, 0.8])]
+    assert head.constants["MATCHES"].values == (0, 0)
+    assert head.constants["NEIGHBOR"].values == ("", "")
 
 
 @pytest.mark.slow

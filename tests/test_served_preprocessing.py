@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from inference_export.repository.reading import read_export
 from inference_server.base_set.report import check_json, check_text
 from inference_server.triton.process import RunningServer, running_server
 from tests import preprocessing_parity, tiny_network
+from tests.metrics import settled_metrics
 from tests.resources import PHOTOGRAPHS
 from tests.test_served_images import _post
 
@@ -105,8 +105,7 @@ def test_rotated_image_has_a_note_in_every_form_of_answer(as_stored: RunningServ
 
 
 def _count_rotated(server: RunningServer) -> float:
-    with urllib.request.urlopen(server.metrics_url, timeout=60) as answer:
-        lines = answer.read().decode().splitlines()
+    lines = settled_metrics(server.metrics_url).splitlines()
     (value,) = (line.split()[-1] for line in lines if line.startswith("classify_rotated_images_total"))
     return float(value)
 

@@ -13,7 +13,9 @@ from types import ModuleType
 MAX_SOURCE_BYTES = 2**24  # of a Python file
 # The modules that both Python models import. They lie beside the first model's own.
 SHARED_FROM, SHARED_WITH = "preprocess", "cluster_head"
-SHARED_FILES = ("access_log.py", "metric_families.py", "parameters.py", "reasons.py")
+SHARED_FILES = (
+    "access_log.py", "background.py", "constants.py", "metric_families.py", "parameters.py", "reasons.py",
+)  # fmt: skip
 
 
 def template_directory() -> Path:

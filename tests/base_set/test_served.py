@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 from click.testing import CliRunner
@@ -26,6 +25,7 @@ from tests import tiny_network
 from tests.base_set.conftest import Living
 from tests.chaos.load import Load, expected_answers
 from tests.chaos.tally import Tally
+from tests.metrics import settled_metrics
 from tests.resources import write_faces
 from tests.watched import watched_server
 
@@ -85,7 +85,7 @@ def test_metrics_outlive_the_processes_that_delete_them_when_they_are_unloaded(l
         time.sleep(1)
         with Classify(server.url) as classify:
             assert classify(query)[1] == 200
-        answers = re.findall(r"^classify_images_total\{.*\} (\d+)", urlopen(server.metrics_url).read().decode(), re.M)
+        answers = re.findall(r"^classify_images_total\{.*\} (\d+)", settled_metrics(server.metrics_url), re.M)
         assert sum(map(int, answers)) >= 1
         assert server.tritonserver() == triton
 

@@ -36,13 +36,15 @@ class BaseSet:
     ) -> None:
         self.embeddings = embeddings
         self.class_starts = np.cumsum([0, *class_sizes[:-1]])
-        self._lines = lines
+        self._bytes = memoryview(lines)  # type: ignore[arg-type]
         self._ends = np.append(-1, np.flatnonzero(lines == _LINE_FEED))  # -1 begins the first line
 
     def names(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.object_]:
         """Return the names of base images, ``class/file name``: an object array of the shape of ``rows``."""
-        lines = (self._lines[self._ends[row] + 1 : self._ends[row + 1]] for row in rows.ravel())
-        return np.array([bytes(line).decode("utf-8") for line in lines], np.object_).reshape(rows.shape)
+        flat = rows.ravel()
+        starts, ends = (self._ends[flat] + 1).tolist(), self._ends[flat + 1].tolist()
+        lines = [self._bytes[start:end] for start, end in zip(starts, ends, strict=True)]
+        return np.array([str(line, "utf-8") for line in lines], np.object_).reshape(rows.shape)
 
 
 def load_base_set(folder: Path) -> BaseSet:

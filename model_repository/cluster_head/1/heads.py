@@ -20,16 +20,11 @@ if TYPE_CHECKING:
     Int32 = npt.NDArray[np.int32]
 
 
-class Answer(NamedTuple):
-    """The answers to N queries; the names are the model's outputs in lower case."""
+class Row(NamedTuple):
+    """The row of an output that is the same for every query."""
 
-    label: npt.NDArray[np.object_]  # [N, 1]
-    probability: Float32  # [N, 1]
-    classes: npt.NDArray[np.object_]  # [N, C]
-    scores: Float32  # [N, C]
-    matches: Int32  # [N, C]
-    neighbor: npt.NDArray[np.object_]  # [N, K], padded with ""
-    neighbor_similarity: Float32  # [N, K], padded with 0
+    values: tuple[Any, ...]
+    dtype: type
 
 
 class ClassificationHead:
@@ -37,36 +32,43 @@ class ClassificationHead:
 
     Args:
         settings: ``classes`` (names in index order) and ``neighbors`` (K).
+
+    Attributes:
+        constants: The outputs that are the same for every query, by name: ``CLASSES``, and no evidence.
     """
 
     mode = "classification"
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._classes = np.array(settings["classes"], dtype=np.object_)
-        self._neighbors: int = settings["neighbors"]
+        neighbors: int = settings["neighbors"]
+        self.constants = {
+            "CLASSES": Row(tuple(settings["classes"]), np.object_),
+            "MATCHES": Row((0,) * len(self._classes), np.int32),
+            "NEIGHBOR": Row(("",) * neighbors, np.object_),
+            "NEIGHBOR_SIMILARITY": Row((0.0,) * neighbors, np.float32),
+        }
 
     def threshold_in_force(self, _wanted: Threshold) -> float:
         """Return 0: classification mode has no threshold."""
         return 0.0
 
-    def answer(self, embeddings: Float32, probabilities: Float32, thresholds: Float32) -> Answer:
+    def answer(self, embeddings: Float32, probabilities: Float32, thresholds: Float32) -> dict[str, Any]:
         """Label each of N queries with its most probable class.
 
         Args:
             embeddings: float32 [N, D]; not used.
             probabilities: float32 [N, C'], 0 to 1.
             thresholds: float32 [N]; not used.
+
+        Returns:
+            ``LABEL``, texts [N, 1]; ``PROBABILITY``, float32 [N, 1]; ``SCORES``, float32 [N, C'].
         """
-        queries = len(probabilities)
-        return Answer(
-            label=self._classes[probabilities.argmax(axis=1)].reshape(-1, 1),
-            probability=probabilities.max(axis=1, keepdims=True),
-            classes=np.broadcast_to(self._classes, probabilities.shape),
-            scores=probabilities,
-            matches=np.zeros(probabilities.shape, np.int32),
-            neighbor=np.full((queries, self._neighbors), "", np.object_),
-            neighbor_similarity=np.zeros((queries, self._neighbors), np.float32),
-        )
+        return {
+            "LABEL": self._classes[probabilities.argmax(axis=1)].reshape(-1, 1),
+            "PROBABILITY": probabilities.max(axis=1, keepdims=True),
+            "SCORES": probabilities,
+        }
 
     def classes_at(self, embeddings: Float32, probabilities: Float32, thresholds: Float32) -> Int32:
         """Return the class index of each query's label, int32 [N, T]: the same at all T thresholds."""
@@ -81,6 +83,9 @@ class ClusteringHead:
         settings: ``classes`` (names of the base set's classes, sorted), ``threshold``, ``unknown_label`` (text or
             None) and ``neighbors`` (K).
         base: The base set, with its classes in the order of ``classes``.
+
+    Attributes:
+        constants: The outputs that are the same for every query, by name: ``CLASSES``.
     """
 
     mode = "clustering"
@@ -92,34 +97,41 @@ class ClusteringHead:
         self._neighbors: int = settings["neighbors"]
         self._base = base
         self._comparer = Comparer(base.embeddings, base.class_starts)
+        self.constants = {"CLASSES": Row(tuple(settings["classes"]), np.object_)}
 
     def threshold_in_force(self, wanted: Threshold) -> float:
         """Return the threshold that a request names, or the exported one."""
         return wanted.value if isinstance(wanted, Given) else self._threshold
 
-    def answer(self, embeddings: Float32, probabilities: Float32, thresholds: Float32) -> Answer:
+    def answer(self, embeddings: Float32, probabilities: Float32, thresholds: Float32) -> dict[str, Any]:
         """Label N queries by the base images that match.
 
         Args:
             embeddings: float32 [N, D], finite.
             probabilities: float32 [N, C']; not used.
             thresholds: Lowest similarity that is a match, float32 [N], -1 to 1.
+
+        Returns:
+            ``LABEL``, texts [N, 1]; ``PROBABILITY``, float32 [N, 1]; ``SCORES``, float32 [N, C]; ``MATCHES``, int32
+            [N, C]; ``NEIGHBOR``, texts [N, K], padded with ""; ``NEIGHBOR_SIMILARITY``, float32 [N, K], padded with 0.
         """
         matches, scores, neighbors, similarities = self._comparer.compare(embeddings, thresholds, self._neighbors)
-        winners = best_class(matches, scores).reshape(-1, 1)
+        winners = best_class(matches, scores)
         label = self._classes[winners]
         if self._unknown_label is not None:
             label[matches.max(axis=1) == 0] = self._unknown_label
-        padding = ((0, 0), (0, self._neighbors - neighbors.shape[1]))
-        return Answer(
-            label=label,
-            probability=np.take_along_axis(scores, winners, axis=1),
-            classes=np.broadcast_to(self._classes, scores.shape),
-            scores=scores,
-            matches=matches,
-            neighbor=np.pad(self._base.names(neighbors), padding, constant_values=""),
-            neighbor_similarity=np.pad(similarities, padding),
-        )
+        names = self._base.names(neighbors)
+        if missing := self._neighbors - neighbors.shape[1]:
+            names = np.pad(names, ((0, 0), (0, missing)), constant_values="")
+            similarities = np.pad(similarities, ((0, 0), (0, missing)))
+        return {
+            "LABEL": label.reshape(-1, 1),
+            "PROBABILITY": scores[np.arange(len(scores)), winners].reshape(-1, 1),
+            "SCORES": scores,
+            "MATCHES": matches,
+            "NEIGHBOR": names,
+            "NEIGHBOR_SIMILARITY": similarities,
+        }
 
     def classes_at(self, embeddings: Float32, probabilities: Float32, thresholds: Float32) -> Int32:
         """Find the class that wins at each of T thresholds.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from parameters import Invalid, Parameters, read_parameters
-from reasons import Reason
+from reasons import NONE, Reason
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 CLASS_AT = "CLASS_AT"
 MOST_THRESHOLDS = 1000
 BAD_THRESHOLDS = "thresholds"
+NO_THRESHOLDS = np.empty((1, 0), np.float32)
 
 
 class Question(NamedTuple):
@@ -27,6 +28,7 @@ class Question(NamedTuple):
         embeddings: float32 [N, D].
         probabilities: float32 [N, C'].
         reasons: Why each row gets no answer; ``NONE`` for a row to answer.
+        output_names: Names of the outputs that the request wants.
         is_direct: Whether the request wants the class at each of ``thresholds``. The ensemble never does, so such a
             request came to this model directly.
         thresholds: float32 [N, T].
@@ -37,6 +39,7 @@ class Question(NamedTuple):
     embeddings: Float32
     probabilities: Float32
     reasons: list[Reason]
+    output_names: list[str]
     is_direct: bool
     thresholds: Float32
     problem: Invalid | None
@@ -47,7 +50,7 @@ class Answered(NamedTuple):
 
     Attributes:
         question: The question.
-        outputs: Each output's tensor of N rows, by the output's name.
+        outputs: Each output's N rows, by the output's name, without outputs whose rows are all equal.
         reasons: Why each row has no answer; ``NONE`` for a row with an answer.
         threshold: The threshold in force.
     """
@@ -62,19 +65,23 @@ def read_question(request: Any) -> Question:
     """Read a request."""
     parameters = read_parameters(request)
     embeddings, probabilities, errors = (_tensor(request, name) for name in ("EMBEDDING", "PROBABILITIES", "ERROR"))
-    texts = [error.decode("utf-8", "replace") for error in errors.ravel().tolist()]
-    is_direct = CLASS_AT in request.requested_output_names()
+    output_names = request.requested_output_names()
+    is_direct = CLASS_AT in output_names
+    problem = parameters.threshold if isinstance(parameters.threshold, Invalid) else None
     thresholds = _tensor(request, "THRESHOLDS") if is_direct else None
     if thresholds is None:
-        thresholds = np.empty((len(embeddings), 0), np.float32)
+        thresholds = NO_THRESHOLDS.repeat(len(embeddings), axis=0)
+    elif problem is None:
+        problem = _find_problem(thresholds)
     return Question(
         parameters=parameters,
         embeddings=embeddings,
         probabilities=probabilities,
-        reasons=[Reason.unpack(text) for text in texts],
+        reasons=[Reason.unpack(error.decode("utf-8", "replace")) if error else NONE for error in errors.ravel()],
+        output_names=output_names,
         is_direct=is_direct,
         thresholds=thresholds,
-        problem=parameters.threshold if isinstance(parameters.threshold, Invalid) else _find_problem(thresholds),
+        problem=problem,
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,11 +17,12 @@ if TYPE_CHECKING:
     Float32 = npt.NDArray[np.float32]
     Int32 = npt.NDArray[np.int32]
     Index = npt.NDArray[np.intp]
+    _Block = tuple[slice, slice, Index]
 
 # Base embeddings in one matrix product, few enough for the cache (8 MiB for D = 512), and in one reduction over several
-# products, many enough to outweigh numpy's calls.
+# products, many enough to outweigh numpy's calls. Threads share the blocks.
 PRODUCT_ROWS = 4096
-BLOCK_ROWS = 16 * PRODUCT_ROWS
+BLOCK_ROWS = 4 * PRODUCT_ROWS
 # A comb is this many evenly spaced rows of the base set. The K nearest base images lie in the K combs with the highest
 # similarities, so only these combs are searched.
 COMB_ROWS = 64
@@ -77,6 +81,9 @@ class Comparer:
         self._blocks = [_block(class_starts, start, len(base)) for start in range(0, len(base), BLOCK_ROWS)]
         self._combs = np.concatenate([_combs(start, len(base)) for start in range(0, len(base), BLOCK_ROWS)])
         self._similarities = np.empty((0, 0), np.float32)
+        self._map: Any = map
+        if len(self._blocks) > 1:
+            self._map = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "compare").map
 
     def compare(self, queries: Float32, thresholds: Float32, neighbors: int) -> Comparison:
         """Compare N queries.
@@ -107,8 +114,10 @@ class Comparer:
         >>> comparer.classes_at(np.float32([[0.6, 0.8]]), np.float32([[0.9, -1, 0.97]])).tolist()
         [[0, 0, -1]]
         """
-        lowest = _lowest(thresholds)
         classes = np.empty(thresholds.shape, np.int32)
+        if not thresholds.size:
+            return classes
+        lowest = _lowest(thresholds)
         for unit, rows in self._parts(queries):
             similarities = self._room(len(unit))
             for block, _, _ in self._blocks:
@@ -154,26 +163,46 @@ class Comparer:
 
     def _compare(self, unit: Float32, lowest: Float32, neighbors: int) -> Comparison:
         similarities = self._room(len(unit))
+        count = min(neighbors, len(self._base))
         matches = np.zeros((len(unit), len(self._class_starts)), np.int32)
         scores = np.full(matches.shape, -1, np.float32)
         tops = []
-        for rows, classes, class_cuts in self._blocks:
-            self._multiply(unit, rows, similarities)
-            block = similarities[:, rows]
-            highest = np.maximum.reduceat(block, class_cuts, axis=1)
+        reduced = self._map(partial(self._reduce, unit, similarities, lowest), self._blocks)
+        for (_, classes, _), (highest, block_matches, combed) in zip(self._blocks, reduced, strict=True):
             np.maximum(scores[:, classes], highest, out=scores[:, classes])
-            if (highest >= lowest).any():
-                matches[:, classes] += np.add.reduceat(block >= lowest, class_cuts, axis=1, dtype=np.int32)
-            combed = similarities[:, rows.start : _padded(rows.stop)].reshape(len(unit), COMB_ROWS, -1)
-            tops.append(combed.max(axis=1))
-        count = min(neighbors, len(self._base))
-        neighbor_rows = nearest(similarities, np.concatenate(tops, axis=1), self._combs, count)
+            if block_matches is not None:
+                matches[:, classes] += block_matches
+            tops.append(combed)
+        if count < len(self._combs):
+            neighbor_rows = nearest(similarities, np.concatenate(tops, axis=1), self._combs, count)
+        else:
+            neighbor_rows = _first_sorted(similarities, count)
+        found = similarities[np.arange(len(unit))[:, None], neighbor_rows]
         return Comparison(
             matches=matches,
             scores=np.minimum(scores, 1, out=scores),
             neighbors=neighbor_rows,
-            neighbor_similarities=np.clip(np.take_along_axis(similarities, neighbor_rows, axis=1), -1, 1),
+            neighbor_similarities=np.minimum(np.maximum(found, -1), 1),
         )
+
+    def _reduce(
+        self, unit: Float32, similarities: Float32, lowest: Float32, block: _Block
+    ) -> tuple[Float32, Int32 | None, Float32]:
+        """Compare with the images of a block.
+
+        Returns:
+            Of each query, the highest similarity in each class of the block, the matches there (None: nowhere), and the
+            highest similarity in each comb.
+        """
+        rows, _, class_cuts = block
+        self._multiply(unit, rows, similarities)
+        values = similarities[:, rows]
+        highest = np.maximum.reduceat(values, class_cuts, axis=1)
+        matches = None
+        if (highest >= lowest).any():
+            matches = np.add.reduceat(values >= lowest, class_cuts, axis=1, dtype=np.int32)
+        combed = similarities[:, rows.start : _padded(rows.stop)].reshape(len(unit), COMB_ROWS, -1)
+        return highest, matches, combed.max(axis=1)
 
 
 def _lowest(thresholds: Float32) -> Float32:
@@ -181,7 +210,7 @@ def _lowest(thresholds: Float32) -> Float32:
     return np.where(thresholds <= -1, -np.inf, thresholds).astype(np.float32)
 
 
-def _block(class_starts: Index, start: int, base_images: int) -> tuple[slice, slice, Index]:
+def _block(class_starts: Index, start: int, base_images: int) -> _Block:
     """Cut a block out of the base set: its rows, its classes, and the first row of each class within the block."""
     stop = min(start + BLOCK_ROWS, base_images)
     first, end = np.searchsorted(class_starts, [start + 1, stop]) - [1, 0]
@@ -196,6 +225,12 @@ def _combs(start: int, base_images: int) -> Index:
 
 def _padded(rows: int) -> int:
     return -(-rows // COMB_ROWS) * COMB_ROWS
+
+
+def _first_sorted(similarities: Float32, count: int) -> Index:
+    """Return the columns of each row's highest values, integers [N, count], ties in ascending order."""
+    first: Index = np.argsort(-similarities, axis=1, kind="stable")[:, :count]
+    return first
 
 
 def best_class(matches: Int32, scores: Float32) -> Index:

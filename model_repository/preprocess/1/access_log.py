@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from parameters import Given
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from parameters import Parameters
 
@@ -29,6 +29,7 @@ CLOSE_TIMEOUT_S = 1.0
 def entry(
     parameters: Parameters,
     *,
+    time_s: float,
     model_version: int,
     images: int,
     reasons: Iterable[str],
@@ -42,6 +43,7 @@ def entry(
 
     Args:
         parameters: The request's parameters.
+        time_s: Time of the answer, in seconds since 1970.
         model_version: The version that answered.
         images: Number of images.
         reasons: Code of the reason for each image without an answer.
@@ -54,9 +56,9 @@ def entry(
     Returns:
         A line of ASCII with its line feed, at most ``LONGEST_LINE`` bytes: it lacks labels that would make it longer.
     """
-    time = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")  # noqa: UP017  (Python 3.10)
+    time = datetime.fromtimestamp(time_s, timezone.utc).isoformat(timespec="milliseconds")  # noqa: UP017  (Python 3.10)
     fields: dict[str, Any] = {
-        "time": time,
+        "time": time.replace("+00:00", "Z"),
         "status": "ok" if refused is None else "refused",
         "refused": refused,
         "client": parameters.client,
@@ -83,7 +85,7 @@ def _encode(fields: dict[str, Any]) -> bytes:
 
 
 class AccessLog:
-    """Writes lines in a thread of its own, so that no answer waits for a slow reader.
+    """Writes lines in a thread of its own, so that nothing else waits for a slow reader.
 
     Lines beyond ``MOST_WAITING`` are lost and counted, and so are all lines once the reader is gone.
 
@@ -133,17 +135,32 @@ class AccessLog:
 
     def _write_lines(self) -> None:
         is_open = True
-        while (line := self._waiting.get()) is not None:
+        for lines in self._pieces():
             try:
                 if is_open:
-                    _write_whole(self._descriptor, line)
+                    _write_whole(self._descriptor, b"".join(lines))
             except OSError as error:
                 is_open = error.errno not in (errno.EPIPE, errno.EBADF)
                 outcome = "lines are lost" if is_open else "it ends here"
                 self._failure = f"access log: standard output can't be written ({error.strerror}); {outcome}"
-                self._unwritten += 1
+                self._unwritten += len(lines)
             else:
-                self._unwritten += not is_open
+                self._unwritten += 0 if is_open else len(lines)
+
+    def _pieces(self) -> Iterator[list[bytes]]:
+        """Yield waiting lines, as many as may be written in one piece, until the log is closed."""
+        lines: list[bytes] = []
+        while True:
+            if lines and self._waiting.empty():
+                yield lines
+                lines = []
+            line = self._waiting.get()
+            if lines and (line is None or sum(map(len, lines)) + len(line) > LONGEST_LINE):
+                yield lines
+                lines = []
+            if line is None:
+                return
+            lines.append(line)
 
 
 def _write_whole(descriptor: int, line: bytes) -> None:

@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from forking import COMMAND, DECODED, EXPENSIVE, FORK, OUT_OF_MEMORY, REFUSED, REPLY, TASK
 from geometry import Geometry
 
@@ -101,43 +102,54 @@ def _decode_files(
 ) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries print complaints about files
     tasks = socket.socket(fileno=tasks_descriptor)
-    with mmap.mmap(pixels_descriptor, size * size * 3) as pixels:
-        while header := tasks.recv(TASK.size, socket.MSG_WAITALL):
-            length, memory_bytes = TASK.unpack(header)
-            data = tasks.recv(length, socket.MSG_WAITALL) if length else b""
-            try:
-                _limit_memory(memory_bytes)
-                decoded = decode(
-                    data,
-                    size,
-                    reduced=reduced,
-                    geometry=Geometry(*geometry),
-                    limits=Limits(*limits),
-                    budget_bytes=memory_bytes,
-                )
-                pixels[:] = decoded.pixels.tobytes()
-                reply = REPLY.pack(DECODED, 0) + decoded.note.encode()
-            except UndecodableImageError as error:
-                reply = REPLY.pack(REFUSED, 0) + error.reason.pack().encode()
-            except ExpensiveImageError as error:
-                reply = REPLY.pack(EXPENSIVE, error.memory_bytes)
-            except MemoryError:
-                reply = _OUT_OF_MEMORY
-            finally:
-                _limit_memory(None)
-                data = b""
-            tasks.sendall(reply)
+    pixels = np.frombuffer(mmap.mmap(pixels_descriptor, size * size * 3), np.uint8).reshape(size, size, 3)
+    chosen_geometry, chosen_limits, memory = Geometry(*geometry), Limits(*limits), _MemoryLimit()
+    while header := tasks.recv(TASK.size, socket.MSG_WAITALL):
+        length, memory_bytes = TASK.unpack(header)
+        data = tasks.recv(length, socket.MSG_WAITALL) if length else b""
+        try:
+            memory.limit(memory_bytes)
+            decoded = decode(
+                data,
+                size,
+                reduced=reduced,
+                geometry=chosen_geometry,
+                limits=chosen_limits,
+                budget_bytes=memory_bytes,
+            )
+            pixels[:] = decoded.pixels
+            reply = REPLY.pack(DECODED, 0) + decoded.note.encode()
+        except UndecodableImageError as error:
+            reply = REPLY.pack(REFUSED, 0) + error.reason.pack().encode()
+        except ExpensiveImageError as error:
+            reply = REPLY.pack(EXPENSIVE, error.memory_bytes)
+        except MemoryError:
+            reply = _OUT_OF_MEMORY
+        finally:
+            memory.lift()
+            data = b""
+        tasks.sendall(reply)
 
 
-def _limit_memory(most_bytes: int | None) -> None:
-    """Limit how much more memory this process may take; None: only the system's limit."""
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = hard
-    if most_bytes is not None:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+class _MemoryLimit:
+    """Limits how much more memory this process may take."""
+
+    def __init__(self) -> None:
+        _, self._hard = resource.getrlimit(resource.RLIMIT_AS)
+        self._usage = os.open("/proc/self/statm", os.O_RDONLY)
+
+    def limit(self, most_bytes: int) -> None:
+        """Admit so many more bytes."""
+        pages = int(os.pread(self._usage, 100, 0).split(maxsplit=1)[0])
         wanted = pages * resource.getpagesize() + most_bytes
-        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        self._set(wanted if self._hard == resource.RLIM_INFINITY else min(wanted, self._hard))
+
+    def lift(self) -> None:
+        """Admit as much as the system does."""
+        self._set(self._hard)
+
+    def _set(self, limit: int) -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, self._hard))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import json
 import math
 import os
 import secrets
-import selectors
+import select
 import socket
 import time
 from collections import deque
@@ -210,7 +210,7 @@ class _Request:
     """The files of a request and their results. Short files go first, since most are cheap."""
 
     def __init__(self, decoders: Decoders, files: Sequence[bytes]) -> None:
-        self.pixels = np.zeros((len(files), decoders.size, decoders.size, 3), np.uint8)
+        self.pixels = np.empty((len(files), decoders.size, decoders.size, 3), np.uint8)
         self.reasons = [NONE] * len(files)
         self.notes = [""] * len(files)
         self.seconds = [0.0] * len(files)
@@ -219,10 +219,11 @@ class _Request:
         images = [_Image(row, data) for row, data in enumerate(files)]
         self._waiting = deque(sorted(images, key=lambda image: len(image.data)))
         self._busy: dict[Decoder, _Image] = {}
+        self._replying: dict[int, Decoder] = {}  # the busy ones by their descriptors
+        self._poll = select.poll()
         self._ended_cpu_s = 0.0  # processor time of decoders that are no longer busy
         self._decoded = 0
         self._most_processes = decoders.most_processes
-        self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
         """Decode the files.
@@ -239,8 +240,9 @@ class _Request:
                         raise
                     self._most_processes = len(self._busy)
             used_s = self._check_budget()
-            for key, _ in self._selector.select(self._longest_wait_s(used_s)):
-                self._settle(key.data, key.data.receive())
+            for descriptor, _ in self._poll.poll(1000 * self._longest_wait_s(used_s)):
+                decoder = self._replying[descriptor]
+                self._settle(decoder, decoder.receive())
             for decoder in list(self._busy):
                 if self._left_s(decoder) <= 0:
                     text = f"too slow to decode: more than {self._limits.seconds:g} s of processor time"
@@ -251,7 +253,6 @@ class _Request:
         for decoder in list(self._busy):
             self._remove(decoder)
             decoder.end()
-        self._selector.close()
 
     def _check_budget(self) -> float:
         """Return the processor time that the files have used so far, in seconds."""
@@ -284,22 +285,29 @@ class _Request:
 
     def _start(self, decoder: Decoder, image: _Image) -> None:
         self._busy[decoder] = image
-        self._selector.register(decoder, selectors.EVENT_READ, decoder)
+        self._replying[decoder.fileno()] = decoder
+        self._poll.register(decoder.fileno(), select.POLLIN)
         decoder.start(image.data, min(image.memory_bytes, self._limits.memory_bytes))
 
     def _remove(self, decoder: Decoder) -> _Image:
         image = self._busy.pop(decoder)
-        self._selector.unregister(decoder)
-        image.used_s += decoder.used_s()
-        self._ended_cpu_s += decoder.used_s()
+        self._poll.unregister(decoder.fileno())
+        del self._replying[decoder.fileno()]
+        used_s = decoder.used_s()
+        image.used_s += used_s
+        self._ended_cpu_s += used_s
         self.seconds[image.row] += decoder.elapsed_s()
         if self._tokens(image):
             self._decoders.memory.hold(sum(map(self._tokens, self._busy.values())))
         return image
 
     def _end(self, decoder: Decoder, reason: Reason) -> None:
-        self.reasons[self._remove(decoder).row] = reason
+        self._refuse(self._remove(decoder), reason)
         decoder.end()
+
+    def _refuse(self, image: _Image, reason: Reason) -> None:
+        self.reasons[image.row] = reason
+        self.pixels[image.row] = 0
 
     def _settle(self, decoder: Decoder, reply: bytes) -> None:
         """Store a file's result, or queue the file again if another try may help."""
@@ -311,7 +319,7 @@ class _Request:
             if image.crashes < MOST_CRASHES:
                 self._waiting.append(image)
             else:
-                self.reasons[image.row] = Reason(BROKEN, "broken file: it crashes its decoder")
+                self._refuse(image, Reason(BROKEN, "broken file: it crashes its decoder"))
             return
         status, needed_bytes = REPLY.unpack(reply[: REPLY.size])
         if status == DECODED:
@@ -327,9 +335,9 @@ class _Request:
         elif status == OUT_OF_MEMORY:
             most_mb = self._limits.memory_bytes / 1e6
             text = f"too large to decode: it takes more than {most_mb:,.0f} MB of memory"
-            self.reasons[image.row] = Reason(TOO_LARGE, text)
+            self._refuse(image, Reason(TOO_LARGE, text))
         else:
-            self.reasons[image.row] = Reason.unpack(reply[REPLY.size :].decode())
+            self._refuse(image, Reason.unpack(reply[REPLY.size :].decode()))
         self._keep(decoder)
 
     def _keep(self, decoder: Decoder) -> None:
@@ -359,7 +367,7 @@ class _BoundedRequest(_Request):
             for decoder in list(self._busy):
                 self._end(decoder, reason)
             while self._waiting:
-                self.reasons[self._waiting.popleft().row] = reason
+                self._refuse(self._waiting.popleft(), reason)
         if now_s > self._ends_s:
             raise BusyError(
                 f"the server is busy: the images were not decoded within {REQUEST_TIMEOUT_S:g} s; try again"

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from access_log import AccessLog, entry
+from constants import release_tensors, repeated_tensor
 from decoding import BusyError, Decoders
 from forking import DecodingError
 from geometry import Geometry
-from metrics import BUSY, NO_DECODABLE_IMAGE, Metrics
+from metrics import BUSY, NO_DECODABLE_IMAGE
 from parameters import Invalid, Parameters, read_parameters
 from preprocessing import Limits
+from recording import Decoded, Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import numpy.typing as npt
 
 NICENESS = 10  # of 19: beside other busy programs, decoding still gets a share of the cores
 
@@ -40,8 +39,7 @@ class TritonPythonModel:
         self._version = int(args["model_version"])
         folder = Path(args["model_repository"]) / args["model_version"]
         settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        self._metrics = Metrics()
-        self._access_log = AccessLog(pb_utils.Logger.log_warn)
+        self._recorder = Recorder(self._version)
         # All instances of this version under this tritonserver compute the same name, and no others do.
         identities = [(file.stat().st_dev, file.stat().st_ino) for file in (Path("/proc/self/ns/pid"), folder)]
         self._decoders = Decoders(
@@ -61,7 +59,8 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """End the decoders and write the access log's last lines."""
         self._decoders.close()
-        self._access_log.close()
+        self._recorder.close()
+        release_tensors()
 
     def _answer(self, request: Any) -> Any:
         parameters = read_parameters(request)
@@ -75,28 +74,29 @@ class TritonPythonModel:
         except (OSError, MemoryError):
             message = "the server has run out of descriptors or memory; try again"
             return self._refuse(parameters, len(files), BUSY, message)
-        codes = [reason.code for reason in reasons if reason]
-        self._metrics.count_decoded(codes, seconds, map(len, files), notes)
-        if all(reasons):
+        is_bad = any(reasons)
+        codes = [reason.code for reason in reasons if reason] if is_bad else []
+        self._recorder.decoded(Decoded(codes, seconds, [len(file) for file in files], notes))
+        if is_bad and all(reasons):
             message = f"no decodable image: {json.dumps(reasons)}"
             return self._refuse(parameters, len(files), NO_DECODABLE_IMAGE, message, codes)
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("PIXELS", pixels),
-                pb_utils.Tensor("ERROR", _column([reason.pack() for reason in reasons])),
-                pb_utils.Tensor("NOTE", _column(notes)),
+                _column("ERROR", [reason.pack() for reason in reasons] if is_bad else [""] * len(files)),
+                _column("NOTE", notes),
             ]
         )
 
     def _refuse(
         self, parameters: Parameters, images: int, refused: str, message: str, reasons: Sequence[str] = ()
     ) -> Any:
-        self._metrics.count_refused(refused)
-        line = entry(parameters, model_version=self._version, images=images, reasons=reasons, refused=refused)
-        self._metrics.count_lost_lines(self._access_log.write([line]))
+        self._recorder.refused(parameters, images, refused, reasons)
         code = pb_utils.TritonError.UNAVAILABLE if refused == BUSY else pb_utils.TritonError.INVALID_ARG
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
-def _column(texts: Sequence[str]) -> npt.NDArray[np.object_]:
-    return np.array(texts, np.object_).reshape(-1, 1)
+def _column(name: str, texts: Sequence[str]) -> Any:
+    if any(texts):
+        return pb_utils.Tensor(name, np.array(texts, np.object_).reshape(-1, 1))
+    return repeated_tensor(name, ("",), np.object_, len(texts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 CLIENT_ID_PARAMETER = "x-client-id"
@@ -13,6 +14,8 @@ UNKNOWN_CLIENT, UNUSABLE_CLIENT, OTHER_CLIENTS = RESERVED = "unknown", "unusable
 # Clients left out of the similarity metrics: checks always send the same image, evaluations send known ones.
 NOT_TRAFFIC = ("health-check", "evaluation")
 MOST_CLIENTS = 100  # counted separately, so that made-up ids can't fill the memory
+
+MOST_KEPT, LONGEST_KEPT = 256, 256  # parameters that are remembered, since most requests bring the same; characters
 
 BAD_THRESHOLD, NOT_TEXT = INVALID = "threshold", "not_text"
 
@@ -72,9 +75,17 @@ def read_parameters(request: Any) -> Parameters:
     except UnicodeDecodeError:
         message = "a request parameter, or the header X-Client-Id, is not UTF-8 text"
         return Parameters(UNUSABLE_CLIENT, request_id, Invalid(NOT_TEXT, message))
+    client, threshold = (_parse_again if len(text) <= LONGEST_KEPT else _parse)(text)
+    return Parameters(client, request_id, threshold)
+
+
+def _parse(text: str) -> tuple[str, Threshold]:
     # Pairs keep their order even if two names are equal; a dict would keep the place of the first.
     pairs: list[tuple[str, Any]] = json.loads(text, object_pairs_hook=list)
-    return Parameters(_client(pairs), request_id, _threshold(dict(pairs)))
+    return _client(pairs), _threshold(dict(pairs))
+
+
+_parse_again = lru_cache(MOST_KEPT)(_parse)
 
 
 def _threshold(values: dict[str, Any]) -> Threshold:
