@@ -63,16 +63,22 @@ class Stopwatch:
         cells, running = self._cells, self._running
 
         def timed(*arguments: Any, **named: Any) -> Any:
-            is_main = threading.current_thread() is threading.main_thread()
-            clock = time.perf_counter_ns if is_main else time.thread_time_ns
-            inner = running.__dict__.setdefault("inner", [0])
+            state = running.__dict__
+            if not state:
+                is_main = threading.current_thread() is threading.main_thread()
+                state |= {
+                    "inner": [0],
+                    "clock": time.perf_counter_ns if is_main else time.thread_time_ns,
+                    "offset": 0 if is_main else 1,
+                }
+            inner, clock = state["inner"], state["clock"]
             inner.append(0)
             began = clock()
             try:
                 return function(*arguments, **named)
             finally:
                 elapsed = clock() - began
-                cells[cell if is_main else cell + 1] += elapsed - inner.pop()
+                cells[cell + state["offset"]] += elapsed - inner.pop()
                 inner[-1] += elapsed
 
         return timed
