@@ -110,7 +110,7 @@ $(VENV)/bench-installed: $(VENV)/installed
 	$(PIP_INSTALL) --editable '.[bench]'
 	touch $@
 
-bench: $(VENV)/bench-installed ## Measure against the ceiling, Flask and LitServe: 50 minutes, QUICK=1 under 3
+bench: $(VENV)/bench-installed ## Measure against the ceiling, Flask and LitServe: an hour, QUICK=1 under 3
 	$(BIN)/python -m bench $(if $(QUICK),--quick)
 
 chaos: install ## Kill, stop, overload, attack and reload a real server: one table, under 15 minutes
