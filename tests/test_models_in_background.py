@@ -138,3 +138,29 @@ def test_failure_costs_its_items_only_and_is_said_once() -> None:
     worker.close()
     assert handled == ["good"]
     assert said == ["recording: ValueError: no"]
+
+
+BLAS = """
+import ctypes, sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, {folder!r})
+import numpy
+import blas_threads
+
+def count():
+    (path,) = {{line.split(maxsplit=5)[5].strip() for line in open("/proc/self/maps") if "openblas" in line}}
+    library = ctypes.CDLL(path)
+    names = ("openblas_get_num_threads", "openblas_get_num_threads64_", "scipy_openblas_get_num_threads64_")
+    return next(getattr(library, name)() for name in names if hasattr(library, name))
+
+blas_threads.set_blas_threads(3)
+before = count()
+blas_threads.set_blas_threads(1)
+print(before, count())
+"""
+
+
+def test_products_are_made_in_one_thread() -> None:
+    program = BLAS.format(folder=str(template_directory() / "cluster_head" / "1"))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["3", "1"], done.stderr

@@ -6,6 +6,7 @@ milliseconds, on cores that the network needs.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from pathlib import Path
 
@@ -16,7 +17,8 @@ def set_blas_threads(count: int) -> None:
     """Set the number of threads of each OpenBLAS that this process has loaded; other libraries keep theirs."""
     maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     for path in {line.split(maxsplit=5)[5] for line in maps.splitlines() if "openblas" in line}:
-        library = ctypes.CDLL(path)
-        for name in _SETTERS:
-            if hasattr(library, name):
-                getattr(library, name)(count)
+        with contextlib.suppress(OSError):  # its file has been replaced
+            library = ctypes.CDLL(path)
+            for name in _SETTERS:
+                if hasattr(library, name):
+                    getattr(library, name)(count)
