@@ -187,12 +187,15 @@ def _figures(bench: Bench) -> Iterator[Figure]:
         unit="ms",
         at_most=3,
     )
-    beyond = {"preprocess": [measured.decode_ms for measured in bench.in_process], "cluster_head": [0.0] * 1000}
-    for model, most in (("preprocess", 0.20), ("cluster_head", 0.30)):
+    decode_ms = [measured.decode_ms for measured in bench.in_process]
+    for model, name, inside, most in (
+        ("preprocess", "our Python beyond decode_pixels", decode_ms, 0.20),
+        ("cluster_head", "our Python", [0.0] * len(decode_ms), 0.30),
+    ):
         own = [_own_us(profile.steps[model]) / 1000 for profile in bench.alone[model]]
         yield Figure(
-            name=f"{model} alone, 1 image: our Python" + (" beyond decode_pixels" if model == "preprocess" else ""),
-            values=[total - inside for total, inside in zip(own, beyond[model], strict=False)],
+            name=f"{model} alone, 1 image: {name}",
+            values=[total - one for total, one in zip(own, inside, strict=True)],
             unit="ms",
             at_most=most,
             notes=_table(bench.alone[model]),

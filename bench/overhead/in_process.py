@@ -65,6 +65,7 @@ def _measure(repository: Path, images: Path, image_size: int, batches: list[int]
     version = served_version(repository)
     heads: Any = load_served_module("cluster_head", "heads")
     head = heads.load_head(repository / "cluster_head" / version.folder("cluster_head"))
+    load_served_module("cluster_head", "blas_threads").set_blas_threads(1)  # as the model does
     decoder = ThreadDecoder(image_size)
     files = [file.read_bytes() for file in sorted(images.glob("*.jpg"))]
     batch_s: dict[int, list[float]] = {batch: [] for batch in batches}
