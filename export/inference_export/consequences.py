@@ -254,7 +254,7 @@ def _answers(queries: Float32, base: StoredBase, settings: Settings) -> list[Ans
     return [
         Answer(label=str(label), similarity=float(similarity), nearest=str(nearest))
         for label, similarity, nearest in zip(
-            answer.label[:, 0], answer.probability[:, 0], answer.neighbor[:, 0], strict=True
+            answer["LABEL"][:, 0], answer["PROBABILITY"][:, 0], answer["NEIGHBOR"][:, 0], strict=True
         )
     ]
 
