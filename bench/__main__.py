@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from bench.base_sets import bench_base_sets
+from bench.bursts import bench_bursts
 from bench.client import bench_client
 from bench.console import bench_console
 from bench.cores import bench_cores
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "scoring": bench_scoring,
     "embedding": bench_embedding,
     "overhead": bench_overhead,
+    "bursts": bench_bursts,
     "start": bench_start,
     "client": bench_client,
     "mlperf": bench_mlperf,

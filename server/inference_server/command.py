@@ -46,6 +46,7 @@ from inference_server.triton.access import Access
 from inference_server.triton.arguments import names_option, option_value
 from inference_server.triton.launch import Launch, prepare_launch
 from inference_server.triton.limits import raise_open_files_limit, raise_stack_limit
+from inference_server.triton.scheduling import schedule_as_batch
 from inference_server.triton.standard_streams import open_standard_streams
 
 METRICS_PORT = 8002
@@ -233,6 +234,7 @@ def _serve(
         err=True,
     )
     raise_stack_limit()
+    schedule_as_batch()
 
     def make_launch(access: Access, memory_prefix: str) -> Launch:
         return prepare_launch([*arguments, *supervision_arguments(repository, access, memory_prefix)])

@@ -20,6 +20,7 @@ from inference_server.triton.binary import CONTAINER_BINARY, find_installed_bina
 from inference_server.triton.launch import prepare_launch
 from inference_server.triton.limits import raise_open_files_limit, raise_stack_limit
 from inference_server.triton.missing_gpu import HARMLESS, has_gpu
+from inference_server.triton.scheduling import schedule_as_batch
 from inference_server.triton.standard_streams import open_standard_streams
 
 REPOSITORY_OPTIONS = ("--model-repository", "--model-store")
@@ -60,6 +61,7 @@ def main() -> NoReturn:
     for note in (*launch.notes, *(() if has_gpu() else (HARMLESS,))):
         print(f"tritonserver: {note}", file=sys.stderr, flush=True)  # noqa: T201
     raise_stack_limit()
+    schedule_as_batch()
     os.execve(launch.arguments[0], launch.arguments, launch.environment)  # noqa: S606
 
 

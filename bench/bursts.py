@@ -1,0 +1,82 @@
+"""Measures requests that come at once, and what the kernel's policy for tritonserver's threads does to them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from bench.binary_requests import binary_request
+from bench.report import Figure, Report
+from bench.senders import Request, Senders
+from bench.setting import Setting
+from bench.small_network import export_small, small_images
+from inference_server.supervision.model_processes import descendants
+from inference_server.triton.process import running_server
+
+POLICIES = {"as our commands start it": os.SCHED_BATCH, "by the usual policy": os.SCHED_OTHER}
+SIZES = (2, 6)
+LEAST_ROUNDS = 5
+PAUSE_S = 0.02  # between bursts, so that the server is idle
+WARM_UP = 3  # bursts
+STALLED_MS = 300.0
+
+
+def bench_bursts(setting: Setting, report: Report, *, quick: bool) -> None:
+    """Send some requests at once to one idle server, again and again, and change its threads' policy in turn."""
+    requests = [binary_request([file.read_bytes()]) for file in small_images(setting)]
+    seconds = setting.seconds / len(SIZES)
+    p50: dict[str, list[float]] = defaultdict(list)
+    p99: dict[str, list[float]] = defaultdict(list)
+    stalled: dict[str, list[float]] = defaultdict(list)
+    with (
+        running_server(export_small(setting), log=setting.folder / "bursts.log") as server,
+        Senders(server.url, max(SIZES)) as senders,
+    ):
+        for _ in range(1 if quick else max(setting.rounds, LEAST_ROUNDS)):
+            for policy, number in POLICIES.items():
+                _set_policy(server.process.pid, number)
+                for size in SIZES:
+                    times_ms = _send_bursts(senders, requests[:size], seconds)
+                    case = f"{size} requests at once, {policy}"
+                    p50[case].append(float(np.percentile(times_ms, 50)))
+                    p99[case].append(float(np.percentile(times_ms, 99)))
+                    stalled[case].append(100 * float(np.mean(np.array(times_ms) > STALLED_MS)))
+    for case in p50:
+        report.figures += [
+            Figure(name=f"{case}: until all are answered, p50", values=p50[case], unit="ms"),
+            Figure(name=f"{case}: until all are answered, p99", values=p99[case], unit="ms"),
+            Figure(name=f"{case}: longer than {STALLED_MS:g} ms", values=stalled[case], unit="%"),
+        ]
+
+
+def _send_bursts(senders: Senders, requests: Sequence[tuple[bytes, Mapping[str, str]]], seconds: float) -> list[float]:
+    """Send all requests at once, for some seconds; return the milliseconds that each time took until the last answer."""
+    times_ms: list[float] = []
+    answered = threading.Semaphore(0)
+    began_s = time.monotonic()
+    while len(times_ms) < WARM_UP + 1 or time.monotonic() < began_s + seconds:
+        started_s = time.monotonic()
+        for request in requests:
+            senders.send(Request(partial(_itself, request), answered.release))
+        for _ in requests:
+            answered.acquire()
+        times_ms.append(1000 * (time.monotonic() - started_s))
+        time.sleep(PAUSE_S)
+    return times_ms[WARM_UP:]
+
+
+def _itself(request: tuple[bytes, Mapping[str, str]]) -> tuple[bytes, Mapping[str, str]]:
+    return request
+
+
+def _set_policy(server: int, policy: int) -> None:
+    for process in (server, *descendants(server)):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            os.sched_setscheduler(int(thread.name), policy, os.sched_param(0))
