@@ -48,16 +48,16 @@ def bench_bursts(setting: Setting, report: Report, *, quick: bool) -> None:
                     p50[case].append(float(np.percentile(times_ms, 50)))
                     p99[case].append(float(np.percentile(times_ms, 99)))
                     stalled[case].append(100 * float(np.mean(np.array(times_ms) > STALLED_MS)))
-    for case in p50:
+    for case, medians in p50.items():
         report.figures += [
-            Figure(name=f"{case}: until all are answered, p50", values=p50[case], unit="ms"),
+            Figure(name=f"{case}: until all are answered, p50", values=medians, unit="ms"),
             Figure(name=f"{case}: until all are answered, p99", values=p99[case], unit="ms"),
             Figure(name=f"{case}: longer than {STALLED_MS:g} ms", values=stalled[case], unit="%"),
         ]
 
 
 def _send_bursts(senders: Senders, requests: Sequence[tuple[bytes, Mapping[str, str]]], seconds: float) -> list[float]:
-    """Send all requests at once, for some seconds; return the milliseconds that each time took until the last answer."""
+    """Send all requests at once, for some seconds; return how many milliseconds each time took."""
     times_ms: list[float] = []
     answered = threading.Semaphore(0)
     began_s = time.monotonic()

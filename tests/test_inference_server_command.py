@@ -42,6 +42,8 @@ def test_resources_are_exported_once_and_again_only_when_something_changed(
     with watched_server(*arguments, log=log) as server:
         assert "holds no export" in server.said()
         assert "clustering mode" in server.said()
+        for process in (server.tritonserver(), server.model_process("classifier")):
+            assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH
         with Classify(server.url) as classify:
             assert classify(query_images[0])[1] == 200
         taken = CliRunner().invoke(main, [*map(str, arguments), "--port", str(server.port)])

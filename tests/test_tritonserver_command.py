@@ -26,6 +26,7 @@ from inference_server.triton.launch import prepare_launch
 from inference_server.triton.limits import LEAST_OPEN_FILES
 from inference_server.triton.pip_package import pytriton_folder
 from inference_server.triton.process import running_server
+from inference_server.triton.scheduling import schedule_as_batch
 
 SCRIPT = Path(sys.executable).parent / "tritonserver"
 OWN_MOUNTS = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
@@ -56,6 +57,29 @@ def test_native_binary_on_path_is_started_as_it_is(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     output = subprocess.run([SCRIPT, "--model-repository", "x"], capture_output=True, text=True, check=True)
     assert output.stdout == "--model-repository x\n"
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [("--other", "SCHED_BATCH"), ("--idle", "SCHED_IDLE")])
+def test_binary_is_scheduled_as_batch_work_unless_somebody_chose_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str, expected: str
+) -> None:
+    shutil.copy("/usr/bin/chrt", tmp_path / "tritonserver")  # it tells the policy that it runs under
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    command = ["chrt", chosen, "0", SCRIPT, "--pid", "0"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert expected in output.stdout
+
+
+def test_system_that_forbids_another_policy_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        refusals.append(PermissionError())
+        raise refusals[-1]
+
+    refusals: list[PermissionError] = []
+    monkeypatch.setattr(os, "sched_getscheduler", lambda _: os.SCHED_OTHER)
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    schedule_as_batch()
+    assert refusals
 
 
 def test_scripts_on_path_are_never_taken_for_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
