@@ -1,4 +1,4 @@
-"""Measures requests that come at once, and what the kernel's policy for tritonserver's threads does to them."""
+"""Measures what the kernel's policy for tritonserver's threads does to requests that come at once, and to a load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.binary_requests import binary_request
+from bench.binary_requests import INFER_PATH, binary_request
+from bench.load import run_load
 from bench.report import Figure, Report
 from bench.senders import Request, Senders
 from bench.setting import Setting
@@ -26,34 +27,33 @@ LEAST_ROUNDS = 5
 PAUSE_S = 0.02  # between bursts, so that the server is idle
 WARM_UP = 3  # bursts
 STALLED_MS = 300.0
+CLIENTS = 8
 
 
 def bench_bursts(setting: Setting, report: Report, *, quick: bool) -> None:
-    """Send some requests at once to one idle server, again and again, and change its threads' policy in turn."""
+    """Change the policy of one server's threads in turn; send bursts of requests, and then the load of some clients."""
     requests = [binary_request([file.read_bytes()]) for file in small_images(setting)]
-    seconds = setting.seconds / len(SIZES)
-    p50: dict[str, list[float]] = defaultdict(list)
-    p99: dict[str, list[float]] = defaultdict(list)
-    stalled: dict[str, list[float]] = defaultdict(list)
+    bodies, headers = zip(*requests, strict=True)
+    measured: dict[tuple[str, str], list[float]] = defaultdict(list)  # by name and unit
     with (
         running_server(export_small(setting), log=setting.folder / "bursts.log") as server,
         Senders(server.url, max(SIZES)) as senders,
     ):
+        url = server.url + INFER_PATH
         for _ in range(1 if quick else max(setting.rounds, LEAST_ROUNDS)):
             for policy, number in POLICIES.items():
                 _set_policy(server.process.pid, number)
                 for size in SIZES:
-                    times_ms = _send_bursts(senders, requests[:size], seconds)
+                    times_ms = np.array(_send_bursts(senders, requests[:size], setting.seconds / len(SIZES)))
                     case = f"{size} requests at once, {policy}"
-                    p50[case].append(float(np.percentile(times_ms, 50)))
-                    p99[case].append(float(np.percentile(times_ms, 99)))
-                    stalled[case].append(100 * float(np.mean(np.array(times_ms) > STALLED_MS)))
-    for case, medians in p50.items():
-        report.figures += [
-            Figure(name=f"{case}: until all are answered, p50", values=medians, unit="ms"),
-            Figure(name=f"{case}: until all are answered, p99", values=p99[case], unit="ms"),
-            Figure(name=f"{case}: longer than {STALLED_MS:g} ms", values=stalled[case], unit="%"),
-        ]
+                    measured[f"{case}: until all are answered, p50", "ms"].append(float(np.percentile(times_ms, 50)))
+                    measured[f"{case}: until all are answered, p99", "ms"].append(float(np.percentile(times_ms, 99)))
+                    measured[f"{case}: longer than {STALLED_MS:g} ms", "%"].append(
+                        100 * float(np.mean(times_ms > STALLED_MS))
+                    )
+                load = run_load(url, bodies, clients=CLIENTS, duration_s=setting.seconds, headers=headers)
+                measured[f"{CLIENTS} clients, {policy}", "images/s"].append(load.throughput)
+    report.figures += [Figure(name=name, values=values, unit=unit) for (name, unit), values in measured.items()]
 
 
 def _send_bursts(senders: Senders, requests: Sequence[tuple[bytes, Mapping[str, str]]], seconds: float) -> list[float]:
