@@ -65,7 +65,7 @@ def test_binary_is_scheduled_as_batch_work_unless_somebody_chose_otherwise(
 ) -> None:
     shutil.copy("/usr/bin/chrt", tmp_path / "tritonserver")  # it tells the policy that it runs under
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    command = ["chrt", chosen, "0", SCRIPT, "--pid", "0"]
+    command = ["chrt", chosen, "0", str(SCRIPT), "--pid", "0"]
     output = subprocess.run(command, capture_output=True, text=True, check=True)
     assert expected in output.stdout
 
