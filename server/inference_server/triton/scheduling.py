@@ -11,8 +11,8 @@ def schedule_as_batch() -> None:
 
     A thread that wakes under this policy does not take the core from the thread that woke it. Triton needs that: after
     a batch, a model's thread wakes the batcher, and only then says that the model is free. A batcher that runs in
-    between finds no free model, and lets requests wait for half a second or until the next one comes. So it is in
-    ``WaitForPayloadSlotAvailable`` of Triton 2.51, and of mid-2026, wherever a queue has a limit.
+    between finds no free model, and lets requests wait for half a second or until the next one comes. This is what
+    ``WaitForPayloadSlotAvailable`` does in Triton 2.51, and still in mid-2026, wherever a queue has a limit.
 
     Any other policy than the usual one stays as it is, and so does one that the system does not let us change.
     """
